@@ -1,0 +1,80 @@
+//! Aborts: the worker ends itself, and says why first.
+//!
+//! An abort is nobody's verdict on the guest (a trap is), and it must never be
+//! taken for a break-out. But pid 1 of a PID namespace ignores its own
+//! SIGABRT, and `abort(3)` calls `tgkill`, which the filter forbids. So the
+//! reason goes to the last words in shared memory, and then the process
+//! executes an illegal instruction.
+
+use std::sync::OnceLock;
+
+use lazaret_wire::Shared;
+
+/// Why a worker ended itself. The number is what crosses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A panic in the worker's own code.
+    Panic = 1,
+    /// The allocator has nothing left.
+    OutOfMemory = 2,
+    /// The native stack overflowed.
+    StackOverflow = 3,
+    /// The host's request made no sense.
+    Wire = 4,
+    /// A signal that no guest can cause.
+    Signal = 5,
+}
+
+impl Reason {
+    /// The reason with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Panic, Self::OutOfMemory, Self::StackOverflow, Self::Wire, Self::Signal]
+            .into_iter()
+            .find(|reason| *reason as u32 == number)
+    }
+}
+
+static SHARED: OnceLock<&'static Shared> = OnceLock::new();
+
+/// From now on, the reasons of aborts go to `shared`: sets the panic hook.
+/// The allocation-error path panics or aborts through [`now`] too.
+pub fn arm(shared: &'static Shared) {
+    let _ = SHARED.set(shared);
+    std::panic::set_hook(Box::new(|info| {
+        let text = info
+            .payload()
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without a message");
+        match info.location() {
+            Some(at) => now(Reason::Panic, &format!("{text} ({}:{})", at.file(), at.line())),
+            None => now(Reason::Panic, text),
+        }
+    }));
+}
+
+/// Ends this process, with its reason in the last words. Async-signal-safe.
+pub fn now(reason: Reason, text: &str) -> ! {
+    if let Some(shared) = SHARED.get() {
+        shared.put_last_words(reason as u32, text.as_bytes());
+    }
+    illegal_instruction()
+}
+
+/// Executes an instruction that no processor has. SIGILL is not ignored, so
+/// the process ends even as pid 1 of its namespace.
+pub fn illegal_instruction() -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: `ud2` raises #UD and has no other effect; it never returns.
+    unsafe {
+        std::arch::asm!("ud2", options(noreturn, nostack))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: `udf` raises an undefined-instruction exception; it never returns.
+    unsafe {
+        std::arch::asm!("udf #0", options(noreturn, nostack))
+    }
+}

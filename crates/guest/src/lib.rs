@@ -1,0 +1,10 @@
+//! What runs inside a Lazaret worker: engine, memory, guest interfaces.
+#![deny(missing_docs)]
+
+pub mod abort;
+pub mod canister;
+pub mod compiler;
+pub mod engine;
+pub mod exchange;
+pub mod memory;
+pub mod program;

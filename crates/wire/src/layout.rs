@@ -1,0 +1,106 @@
+//! Where everything lies in the shared file of one worker.
+//!
+//! ```text
+//! 0x0000  control page: magic, version, bells and lengths, a cache line each
+//! 0x1000  last words: why the worker is about to end itself
+//! 0x2000  entered chunks of the heap, a bit each (2 MiB a chunk)
+//! 0x3000  entered chunks of the stable memory, a bit each
+//! 0x4000  log area
+//! ......  request area (host to worker)
+//! ......  answer area (worker to host)
+//! ```
+//!
+//! Pages of the file exist only once somebody has touched them, so the areas
+//! are sized for the largest message and cost nothing until one comes.
+
+/// Bytes in a page; also the unit of tracking.
+pub const PAGE: usize = 4096;
+/// `"LAZWIRE1"`, little endian: the first eight bytes of the file.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"LAZWIRE1");
+/// Version of this layout and of the messages. Host and worker are the same
+/// executable, so a mismatch means a wrong `worker_exe`.
+pub const VERSION: u32 = 1;
+
+/// Offset of [`MAGIC`].
+pub const MAGIC_AT: usize = 0;
+/// Offset of [`VERSION`] (u32).
+pub const VERSION_AT: usize = 8;
+
+/// Request bell (u32, futex word): the number of requests rung, wrapping.
+/// Written by the host only.
+pub const REQUEST_BELL: usize = 64;
+/// Length of the request in bytes (u32); valid once its bell has rung.
+pub const REQUEST_LEN: usize = 68;
+/// 1 while the worker sleeps on the request bell (u32), so that the host can
+/// save the system call when it doesn't.
+pub const WORKER_SLEEPS: usize = 72;
+
+/// Answer bell (u32, futex word): the number of answers rung, wrapping.
+/// Written by the worker only.
+pub const ANSWER_BELL: usize = 128;
+/// Length of the answer in bytes (u32).
+pub const ANSWER_LEN: usize = 132;
+/// 1 while a host thread sleeps on the answer bell (u32).
+pub const HOST_SLEEPS: usize = 136;
+/// How many chunks of both memories are entered (u32): lets the host skip the
+/// bitmaps when nothing was ever written. A wrong number harms only the
+/// tenant whose pages are missed.
+pub const ENTERED: usize = 140;
+
+/// Bytes of log written since the last request (u32).
+pub const LOG_LEN: usize = 192;
+/// Log records that did not fit (u32).
+pub const LOG_LOST: usize = 196;
+
+/// Offset of the last words: kind (u32), length (u32), UTF-8 text.
+pub const LAST_WORDS: usize = PAGE;
+/// Bytes of the last-words page.
+pub const LAST_WORDS_SIZE: usize = PAGE;
+
+/// Bytes in a chunk of tenant memory: what is entered by the first write.
+pub const CHUNK: usize = 2 << 20;
+/// Pages in a chunk.
+pub const CHUNK_PAGES: usize = CHUNK / PAGE;
+/// Offset of the bitmap of entered heap chunks.
+pub const HEAP_CHUNKS: usize = 2 * PAGE;
+/// Offset of the bitmap of entered stable-memory chunks.
+pub const STABLE_CHUNKS: usize = 3 * PAGE;
+/// Bytes in each bitmap.
+pub const CHUNKS_SIZE: usize = PAGE;
+/// The most bytes of either memory: as many as its bitmap has chunks for.
+pub const MAX_MEMORY: u64 = (CHUNKS_SIZE * 8 * CHUNK) as u64;
+
+/// Offset of the log area.
+pub const LOG: usize = 4 * PAGE;
+/// Bytes of the log area.
+pub const LOG_SIZE: usize = 64 * PAGE;
+
+/// Offset of the request area.
+pub const REQUEST: usize = LOG + LOG_SIZE;
+/// Bytes of the request area: the largest request.
+pub const REQUEST_SIZE: usize = 4 << 20;
+/// Offset of the answer area.
+pub const ANSWER: usize = REQUEST + REQUEST_SIZE;
+/// Bytes of the answer area: the largest answer.
+pub const ANSWER_SIZE: usize = 4 << 20;
+/// Bytes of the whole file.
+pub const SIZE: usize = ANSWER + ANSWER_SIZE;
+
+/// The largest argument of a call, in bytes.
+pub const MAX_ARGUMENT: usize = 2 << 20;
+/// The largest reply of a call, in bytes.
+pub const MAX_REPLY: usize = 2 << 20;
+/// The longest method name, in bytes.
+pub const MAX_METHOD: usize = 20_000;
+/// The longest principal, in bytes (Internet Computer interface
+/// specification, "Principals").
+pub const MAX_PRINCIPAL: usize = 29;
+/// The most mutable globals a tenant's module may have.
+pub const MAX_GLOBALS: usize = 1_000;
+/// The most descriptors handed over in one set-up message. The kernel's own
+/// bound is 253 (`SCM_MAX_FD`, include/net/scm.h).
+pub const MAX_DESCRIPTORS: usize = 128;
+
+const _: () = assert!(REQUEST % PAGE == 0 && ANSWER % PAGE == 0 && SIZE % PAGE == 0);
+const _: () = assert!(MAX_ARGUMENT + 128 * 1024 <= REQUEST_SIZE);
+const _: () = assert!(MAX_REPLY + 128 * 1024 <= ANSWER_SIZE);

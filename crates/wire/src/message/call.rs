@@ -1,0 +1,406 @@
+//! One call of a tenant: what goes in and what comes back.
+
+use super::byte_enum;
+use super::setup::MAX_TEXT;
+use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
+use crate::layout::{MAX_ARGUMENT, MAX_GLOBALS, MAX_METHOD, MAX_PRINCIPAL, MAX_REPLY};
+
+/// The longest certificate for queries, in bytes.
+pub const MAX_CERTIFICATE: usize = 64 << 10;
+/// The longest certified data, in bytes (Internet Computer interface
+/// specification, `ic0.certified_data_set`).
+pub const MAX_CERTIFIED_DATA: usize = 32;
+/// The most chunks that one request closes.
+pub const MAX_CLOSED: usize = 4096;
+/// The most bytes that one host call carries in or out.
+pub const MAX_HOST_BYTES: usize = 1 << 20;
+
+byte_enum! {
+    /// Which entry point runs.
+    Entry, "entry point" {
+        /// Fill the memory from the module's data segments, run its start
+        /// function and `canister_init`.
+        Install = 0,
+        /// `canister_pre_upgrade`.
+        PreUpgrade = 1,
+        /// A new module over the old stable memory: data segments, start
+        /// function and `canister_post_upgrade`.
+        PostUpgrade = 2,
+        /// The same, but the heap is kept too and the data segments are not
+        /// written (orthogonal persistence).
+        PostUpgradeKeepingHeap = 3,
+        /// `canister_update <method>`, or `canister_query` called as an update.
+        Update = 4,
+        /// `canister_query <method>`.
+        Query = 5,
+    }
+}
+
+/// Bytes in each memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sizes {
+    /// Bytes of the heap.
+    pub heap: u64,
+    /// Bytes of the stable memory.
+    pub stable: u64,
+}
+
+impl Message for Sizes {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.u64(self.heap).u64(self.stable);
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { heap: from.u64("heap size")?, stable: from.u64("stable size")? })
+    }
+}
+
+/// The value of a mutable global. Floats cross as their bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Global {
+    /// `i32`
+    I32(u32),
+    /// `i64`
+    I64(u64),
+    /// `f32`
+    F32(u32),
+    /// `f64`
+    F64(u64),
+    /// `v128`
+    V128(u128),
+}
+
+impl Message for Global {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match *self {
+            Self::I32(value) => to.u8(0).u32(value),
+            Self::I64(value) => to.u8(1).u64(value),
+            Self::F32(value) => to.u8(2).u32(value),
+            Self::F64(value) => to.u8(3).u64(value),
+            Self::V128(value) => to.u8(4).u128(value),
+        };
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8("global type")? {
+            0 => Self::I32(from.u32("global")?),
+            1 => Self::I64(from.u64("global")?),
+            2 => Self::F32(from.u32("global")?),
+            3 => Self::F64(from.u64("global")?),
+            4 => Self::V128(from.u128("global")?),
+            other => return Err(DecodeError::Tag { field: "global type", value: other.into() }),
+        })
+    }
+}
+
+/// A list of globals, as many as a module may have.
+pub fn encode_globals(globals: &[Global], to: &mut Writer<'_>) -> Result<(), EncodeError> {
+    to.list("globals", globals, MAX_GLOBALS, |to, global| global.encode(to)).map(drop)
+}
+
+/// Reads such a list.
+pub fn decode_globals(from: &mut Reader<'_>) -> Result<Vec<Global>, DecodeError> {
+    from.list("globals", MAX_GLOBALS, Global::decode)
+}
+
+/// One call. It carries all that a fresh instance on the mapped memory needs,
+/// so that a kept instance can't be told from a fresh one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Which entry point.
+    pub entry: Entry,
+    /// The method, for updates and queries.
+    pub method: String,
+    /// The argument.
+    pub argument: Vec<u8>,
+    /// Who calls.
+    pub caller: Vec<u8>,
+    /// Who is called.
+    pub canister: Vec<u8>,
+    /// Whether the caller is a controller.
+    pub controller: bool,
+    /// Nanoseconds since 1970-01-01; stands still during the call.
+    pub time: u64,
+    /// The state's version, counted by the host.
+    pub version: u64,
+    /// Cycles the tenant holds.
+    pub cycles: u128,
+    /// Fuel for this call.
+    pub fuel: u64,
+    /// The certificate that a query may read.
+    pub certificate: Option<Vec<u8>>,
+    /// Sizes the memories must have before the call. Where the worker's are
+    /// larger (a rolled-back call grew them), it drops what is beyond.
+    pub sizes: Sizes,
+    /// Values the mutable globals must have before the call; empty on install,
+    /// when the module's own initial values count.
+    pub globals: Vec<Global>,
+    /// Heap chunks to close: no longer entered.
+    pub close_heap: Vec<u32>,
+    /// Stable-memory chunks to close.
+    pub close_stable: Vec<u32>,
+}
+
+impl Message for Call {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.entry.encode(to)?;
+        to.bytes("method", self.method.as_bytes(), MAX_METHOD)?
+            .bytes("argument", &self.argument, MAX_ARGUMENT)?
+            .bytes("caller", &self.caller, MAX_PRINCIPAL)?
+            .bytes("canister", &self.canister, MAX_PRINCIPAL)?
+            .flag(self.controller)
+            .u64(self.time)
+            .u64(self.version)
+            .u128(self.cycles)
+            .u64(self.fuel)
+            .option(self.certificate.as_ref(), |to, bytes| to.bytes("certificate", bytes, MAX_CERTIFICATE).map(drop))?;
+        self.sizes.encode(to)?;
+        encode_globals(&self.globals, to)?;
+        let chunk = |to: &mut Writer<'_>, chunk: &u32| {
+            to.u32(*chunk);
+            Ok(())
+        };
+        to.list("closed heap chunks", &self.close_heap, MAX_CLOSED, chunk)?;
+        to.list("closed stable chunks", &self.close_stable, MAX_CLOSED, chunk)?;
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            entry: Entry::decode(from)?,
+            method: from.text("method", MAX_METHOD)?.to_owned(),
+            argument: from.bytes("argument", MAX_ARGUMENT)?.to_vec(),
+            caller: from.bytes("caller", MAX_PRINCIPAL)?.to_vec(),
+            canister: from.bytes("canister", MAX_PRINCIPAL)?.to_vec(),
+            controller: from.flag("controller")?,
+            time: from.u64("time")?,
+            version: from.u64("version")?,
+            cycles: from.u128("cycles")?,
+            fuel: from.u64("fuel")?,
+            certificate: from.option("certificate", |from| from.bytes("certificate", MAX_CERTIFICATE).map(<[u8]>::to_vec))?,
+            sizes: Sizes::decode(from)?,
+            globals: decode_globals(from)?,
+            close_heap: from.list("closed heap chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
+            close_stable: from.list("closed stable chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
+        })
+    }
+}
+
+byte_enum! {
+    /// Why a guest trapped. All of these are outcomes: the same everywhere.
+    TrapKind, "trap kind" {
+        /// An `unreachable` instruction.
+        Unreachable = 0,
+        /// Access beyond the memory.
+        MemoryOutOfBounds = 1,
+        /// Access beyond a table, an indirect call to nothing or of another type.
+        BadTable = 2,
+        /// Division by zero, overflow, or a bad conversion to an integer.
+        Arithmetic = 3,
+        /// The fuel is used up.
+        Fuel = 4,
+        /// The recursion limit.
+        Recursion = 5,
+        /// `ic0.trap`.
+        Explicit = 6,
+        /// A system call used in a way that its interface forbids.
+        Contract = 7,
+        /// Anything else that the engine calls a trap.
+        Other = 8,
+    }
+}
+
+/// A trap: why, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    /// Why.
+    pub kind: TrapKind,
+    /// In words.
+    pub message: String,
+    /// The Wasm frames, innermost first, a line each.
+    pub backtrace: String,
+}
+
+impl Message for Trap {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.kind.encode(to)?;
+        to.bytes("trap message", self.message.as_bytes(), MAX_TEXT)?
+            .bytes("backtrace", self.backtrace.as_bytes(), MAX_TEXT)?;
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: TrapKind::decode(from)?,
+            message: from.text("trap message", MAX_TEXT)?.to_owned(),
+            backtrace: from.text("backtrace", MAX_TEXT)?.to_owned(),
+        })
+    }
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest replied. Lifecycle entry points reply with nothing.
+    Reply(Vec<u8>),
+    /// The guest rejected, with a message.
+    Reject(String),
+    /// The guest trapped.
+    Trap(Trap),
+    /// The guest returned without a reply or a reject.
+    NoReply,
+    /// The module exports no such method.
+    NoMethod,
+    /// The host lacks something (memory, mappings): not the guest's doing, no
+    /// change of state, worth another try.
+    Aborted(String),
+}
+
+impl Message for Outcome {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match self {
+            Self::Reply(bytes) => to.u8(0).bytes("reply", bytes, MAX_REPLY).map(drop),
+            Self::Reject(text) => to.u8(1).bytes("reject message", text.as_bytes(), MAX_TEXT).map(drop),
+            Self::Trap(trap) => trap.encode(to.u8(2)),
+            Self::NoReply => {
+                to.u8(3);
+                Ok(())
+            }
+            Self::NoMethod => {
+                to.u8(4);
+                Ok(())
+            }
+            Self::Aborted(text) => to.u8(5).bytes("abort reason", text.as_bytes(), MAX_TEXT).map(drop),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8("outcome")? {
+            0 => Self::Reply(from.bytes("reply", MAX_REPLY)?.to_vec()),
+            1 => Self::Reject(from.text("reject message", MAX_TEXT)?.to_owned()),
+            2 => Self::Trap(Trap::decode(from)?),
+            3 => Self::NoReply,
+            4 => Self::NoMethod,
+            5 => Self::Aborted(from.text("abort reason", MAX_TEXT)?.to_owned()),
+            other => return Err(DecodeError::Tag { field: "outcome", value: other.into() }),
+        })
+    }
+}
+
+/// What a successful call asks of the host, all at once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effects {
+    /// New certified data.
+    pub certified_data: Option<Vec<u8>>,
+    /// A new global timer, in nanoseconds since 1970-01-01; 0 clears it.
+    pub global_timer: Option<u64>,
+    /// Cycles to take from the tenant. The host checks them against what the
+    /// tenant holds.
+    pub cycles_burned: u128,
+}
+
+impl Message for Effects {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.option(self.certified_data.as_ref(), |to, bytes| to.bytes("certified data", bytes, MAX_CERTIFIED_DATA).map(drop))?
+            .option(self.global_timer.as_ref(), |to, time| {
+                to.u64(*time);
+                Ok(())
+            })?
+            .u128(self.cycles_burned);
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            certified_data: from.option("certified data", |from| from.bytes("certified data", MAX_CERTIFIED_DATA).map(<[u8]>::to_vec))?,
+            global_timer: from.option("global timer", |from| from.u64("global timer"))?,
+            cycles_burned: from.u128("cycles burned")?,
+        })
+    }
+}
+
+/// A call is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Fuel left; never more than was given.
+    pub fuel_left: u64,
+    /// Sizes of the memories now.
+    pub sizes: Sizes,
+    /// The mutable globals now; as many and of the same types as before.
+    pub globals: Vec<Global>,
+    /// What the host is asked to do.
+    pub effects: Effects,
+}
+
+impl Message for Done {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.outcome.encode(to)?;
+        to.u64(self.fuel_left);
+        self.sizes.encode(to)?;
+        encode_globals(&self.globals, to)?;
+        self.effects.encode(to)
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            outcome: Outcome::decode(from)?,
+            fuel_left: from.u64("fuel left")?,
+            sizes: Sizes::decode(from)?,
+            globals: decode_globals(from)?,
+            effects: Effects::decode(from)?,
+        })
+    }
+}
+
+/// The guest calls a function of the embedder and waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostCall {
+    /// The number of the function, in the order of the assignment.
+    pub function: u16,
+    /// Its argument.
+    pub argument: Vec<u8>,
+}
+
+impl Message for HostCall {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.u16(self.function).bytes("host argument", &self.argument, MAX_HOST_BYTES)?;
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            function: from.u16("host function")?,
+            argument: from.bytes("host argument", MAX_HOST_BYTES)?.to_vec(),
+        })
+    }
+}
+
+/// What the embedder's function returned, or why it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReturn {
+    /// Bytes for the guest, or a message: the guest then traps with it.
+    pub result: Result<Vec<u8>, String>,
+}
+
+impl Message for HostReturn {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match &self.result {
+            Ok(bytes) => to.flag(true).bytes("host result", bytes, MAX_HOST_BYTES)?,
+            Err(text) => to.flag(false).bytes("host error", text.as_bytes(), MAX_TEXT)?,
+        };
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let result = if from.flag("host result")? {
+            Ok(from.bytes("host result", MAX_HOST_BYTES)?.to_vec())
+        } else {
+            Err(from.text("host error", MAX_TEXT)?.to_owned())
+        };
+        Ok(Self { result })
+    }
+}

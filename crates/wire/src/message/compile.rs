@@ -1,0 +1,89 @@
+//! Compilation: a module in, an artefact out, in a process of its own.
+
+use super::byte_enum;
+use super::call::{Global, decode_globals, encode_globals};
+use super::setup::MAX_TEXT;
+use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
+
+byte_enum! {
+    /// What the module is compiled for.
+    Purpose, "purpose" {
+        /// A WASI program.
+        Program = 0,
+        /// A tenant: its state outlives the instance.
+        Tenant = 1,
+    }
+}
+
+/// What decides the artefact, besides the module: part of the cache's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CompileSettings {
+    /// What for.
+    pub purpose: Purpose,
+    /// Whether fuel is counted.
+    pub metered: bool,
+}
+
+/// Compile the module in the input descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compile {
+    /// How.
+    pub settings: CompileSettings,
+}
+
+impl Message for Compile {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.settings.purpose.encode(to)?;
+        to.flag(self.settings.metered);
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { settings: CompileSettings { purpose: Purpose::decode(from)?, metered: from.flag("metered")? } })
+    }
+}
+
+/// What the compiler found in a module that compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artefact {
+    /// Bytes written to the output descriptor.
+    pub length: u64,
+    /// The mutable globals' types, as zeros, in the order of the instrumented
+    /// exports. Empty for programs.
+    pub globals: Vec<Global>,
+    /// Whether an instance may be kept between calls without being tellable
+    /// from a fresh one.
+    pub reusable: bool,
+}
+
+/// The compilation has ended: an artefact, or why the module is no good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// The artefact, or the reason.
+    pub result: Result<Artefact, String>,
+}
+
+impl Message for Compiled {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match &self.result {
+            Ok(artefact) => {
+                to.flag(true).u64(artefact.length).flag(artefact.reusable);
+                encode_globals(&artefact.globals, to)
+            }
+            Err(text) => to.flag(false).bytes("reason", text.as_bytes(), MAX_TEXT).map(drop),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let result = if from.flag("compiled")? {
+            Ok(Artefact {
+                length: from.u64("length")?,
+                reusable: from.flag("reusable")?,
+                globals: decode_globals(from)?,
+            })
+        } else {
+            Err(from.text("reason", MAX_TEXT)?.to_owned())
+        };
+        Ok(Self { result })
+    }
+}

@@ -1,0 +1,133 @@
+//! The messages.
+//!
+//! [`ToWorker`] goes through the request area and is rung with the request
+//! bell; [`FromWorker`] goes through the answer area and is rung with the
+//! answer bell. One request is under way at a time. A host call turns the
+//! direction round for a while: the worker answers [`FromWorker::HostCall`],
+//! and the next request is [`ToWorker::HostReturn`].
+
+pub mod call;
+pub mod compile;
+pub mod program;
+pub mod setup;
+
+pub use call::{Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Sizes, Trap, TrapKind};
+pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
+pub use program::{Exited, ProgramEnd};
+pub use setup::{Assign, Assignment, Failed, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup, WorkerKind};
+
+use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
+
+/// What the host asks of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToWorker {
+    /// What to become. Its descriptors come on the set-up socket.
+    Assign(Assign),
+    /// Run the program that was assigned.
+    Start,
+    /// Run one entry point of a tenant.
+    Call(Call),
+    /// The answer to a host call.
+    HostReturn(HostReturn),
+    /// Compile the module in the input descriptor.
+    Compile(Compile),
+}
+
+impl Message for ToWorker {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match self {
+            Self::Assign(message) => message.encode(to.u8(0)),
+            Self::Start => {
+                to.u8(1);
+                Ok(())
+            }
+            Self::Call(message) => message.encode(to.u8(2)),
+            Self::HostReturn(message) => message.encode(to.u8(3)),
+            Self::Compile(message) => message.encode(to.u8(4)),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match from.u8("request")? {
+            0 => Assign::decode(from).map(Self::Assign),
+            1 => Ok(Self::Start),
+            2 => Call::decode(from).map(Self::Call),
+            3 => HostReturn::decode(from).map(Self::HostReturn),
+            4 => Compile::decode(from).map(Self::Compile),
+            other => Err(DecodeError::Tag { field: "request", value: other.into() }),
+        }
+    }
+}
+
+/// What a worker says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FromWorker {
+    /// Set up and locked.
+    Ready(Ready),
+    /// Could not be set up or locked.
+    Failed(Failed),
+    /// A call is done.
+    Done(Done),
+    /// The guest calls a host function.
+    HostCall(HostCall),
+    /// The program has ended.
+    Exited(Exited),
+    /// The compilation has ended.
+    Compiled(Compiled),
+}
+
+impl Message for FromWorker {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        match self {
+            Self::Ready(message) => message.encode(to.u8(0)),
+            Self::Failed(message) => message.encode(to.u8(1)),
+            Self::Done(message) => message.encode(to.u8(2)),
+            Self::HostCall(message) => message.encode(to.u8(3)),
+            Self::Exited(message) => message.encode(to.u8(4)),
+            Self::Compiled(message) => message.encode(to.u8(5)),
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match from.u8("answer")? {
+            0 => Ready::decode(from).map(Self::Ready),
+            1 => Failed::decode(from).map(Self::Failed),
+            2 => Done::decode(from).map(Self::Done),
+            3 => HostCall::decode(from).map(Self::HostCall),
+            4 => Exited::decode(from).map(Self::Exited),
+            5 => Compiled::decode(from).map(Self::Compiled),
+            other => Err(DecodeError::Tag { field: "answer", value: other.into() }),
+        }
+    }
+}
+
+/// A field-less enum that crosses as one byte.
+macro_rules! byte_enum {
+    ($(#[$meta:meta])* $name:ident, $field:literal { $($(#[$vmeta:meta])* $variant:ident = $value:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$vmeta])* $variant = $value,)+
+        }
+
+        impl $name {
+            /// All values.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+        }
+
+        impl $crate::codec::Message for $name {
+            fn encode(&self, to: &mut $crate::codec::Writer<'_>) -> Result<(), $crate::codec::EncodeError> {
+                to.u8(*self as u8);
+                Ok(())
+            }
+
+            fn decode(from: &mut $crate::codec::Reader<'_>) -> Result<Self, $crate::codec::DecodeError> {
+                match from.u8($field)? {
+                    $($value => Ok(Self::$variant),)+
+                    other => Err($crate::codec::DecodeError::Tag { field: $field, value: other.into() }),
+                }
+            }
+        }
+    };
+}
+pub(crate) use byte_enum;

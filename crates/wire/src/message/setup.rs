@@ -1,0 +1,257 @@
+//! Set-up: what a blank worker becomes.
+
+use super::byte_enum;
+use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
+
+/// The longest text of an error or a trap, in bytes.
+pub const MAX_TEXT: usize = 64 << 10;
+/// The most arguments or environment variables of a program.
+pub const MAX_STRINGS: usize = 4096;
+/// The longest argument or environment variable, in bytes.
+pub const MAX_STRING: usize = 1 << 20;
+/// The most directories a program is given.
+pub const MAX_PREOPENS: usize = 64;
+/// The most runs of pages a worker is given: what fits in the request area.
+pub const MAX_RUNS: usize = 100_000;
+/// The most host functions of a tenant.
+pub const MAX_HOST_FUNCTIONS: usize = 256;
+/// The longest name of a host function, in bytes.
+pub const MAX_NAME: usize = 256;
+
+byte_enum! {
+    /// What a worker is for. Its filter is derived from this and its grants.
+    WorkerKind, "worker kind" {
+        /// Runs a WASI program once.
+        Program = 0,
+        /// Runs a tenant's calls.
+        Tenant = 1,
+        /// Compiles one module.
+        Compiler = 2,
+    }
+}
+
+byte_enum! {
+    /// One of a tenant's two memories.
+    Region, "region" {
+        /// The module's linear memory.
+        Heap = 0,
+        /// The stable memory of the `ic0` interface.
+        Stable = 1,
+    }
+}
+
+/// A directory that a program finds opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preopen {
+    /// Its path in the guest.
+    pub guest: String,
+    /// Whether the guest may write in it.
+    pub writable: bool,
+}
+
+/// Pages that lie one after another in memory and in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Which memory.
+    pub region: Region,
+    /// The first page (address / 4096).
+    pub first_page: u64,
+    /// How many pages.
+    pub pages: u64,
+    /// Which of the files handed over, counted from 0.
+    pub file: u16,
+    /// Where in the file, in bytes; a multiple of 4096.
+    pub offset: u64,
+}
+
+/// A WASI program. Descriptors: artefact, standard input, output, error, then
+/// one for each directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSetup {
+    /// Arguments, the program's name first.
+    pub arguments: Vec<String>,
+    /// Environment variables, `NAME=value`.
+    pub environment: Vec<String>,
+    /// Directories.
+    pub preopens: Vec<Preopen>,
+    /// The most bytes that all memories and tables may have.
+    pub memory_limit: u64,
+    /// Fuel, if the module is metered.
+    pub fuel: Option<u64>,
+    /// Host functions, in the order of their numbers.
+    pub host_functions: Vec<String>,
+}
+
+/// A tenant. Descriptors: artefact, then one for each file of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantSetup {
+    /// The most bytes the heap may have.
+    pub heap_limit: u64,
+    /// The most bytes the stable memory may have.
+    pub stable_limit: u64,
+    /// What the image holds.
+    pub sizes: super::Sizes,
+    /// Where its pages are.
+    pub runs: Vec<Run>,
+    /// Whether the host tracks writes through a userfaultfd.
+    pub track: bool,
+    /// Host functions, in the order of their numbers.
+    pub host_functions: Vec<String>,
+}
+
+/// What to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assignment {
+    /// A program.
+    Program(ProgramSetup),
+    /// A tenant.
+    Tenant(TenantSetup),
+    /// A compiler. Descriptors: input (the module), output (the artefact).
+    Compiler,
+}
+
+impl Assignment {
+    /// The kind of worker that this makes.
+    pub fn kind(&self) -> WorkerKind {
+        match self {
+            Self::Program(_) => WorkerKind::Program,
+            Self::Tenant(_) => WorkerKind::Tenant,
+            Self::Compiler => WorkerKind::Compiler,
+        }
+    }
+}
+
+/// The first request: what to become, and which layers may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assign {
+    /// What to become.
+    pub assignment: Assignment,
+    /// Names of layers whose absence the operator has accepted.
+    pub accept_missing: Vec<String>,
+}
+
+impl Message for Assign {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.list("accepted layers", &self.accept_missing, 64, |to, name| {
+            to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
+        })?;
+        self.assignment.kind().encode(to)?;
+        let string = |field| move |to: &mut Writer<'_>, text: &String| to.bytes(field, text.as_bytes(), MAX_STRING).map(drop);
+        match &self.assignment {
+            Assignment::Compiler => Ok(()),
+            Assignment::Program(p) => {
+                to.list("arguments", &p.arguments, MAX_STRINGS, string("argument"))?;
+                to.list("environment", &p.environment, MAX_STRINGS, string("variable"))?;
+                to.list("preopens", &p.preopens, MAX_PREOPENS, |to, preopen| {
+                    to.bytes("guest path", preopen.guest.as_bytes(), MAX_STRING)?.flag(preopen.writable);
+                    Ok(())
+                })?;
+                to.u64(p.memory_limit).option(p.fuel.as_ref(), |to, fuel| {
+                    to.u64(*fuel);
+                    Ok(())
+                })?;
+                to.list("host functions", &p.host_functions, MAX_HOST_FUNCTIONS, string("host function")).map(drop)
+            }
+            Assignment::Tenant(t) => {
+                to.u64(t.heap_limit).u64(t.stable_limit);
+                t.sizes.encode(to)?;
+                to.list("runs", &t.runs, MAX_RUNS, |to, run| {
+                    run.region.encode(to)?;
+                    to.u64(run.first_page).u64(run.pages).u16(run.file).u64(run.offset);
+                    Ok(())
+                })?;
+                to.flag(t.track);
+                to.list("host functions", &t.host_functions, MAX_HOST_FUNCTIONS, string("host function")).map(drop)
+            }
+        }
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let accept_missing = from.list("accepted layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))?;
+        let string = |field| move |from: &mut Reader<'_>| from.text(field, MAX_STRING).map(str::to_owned);
+        let assignment = match WorkerKind::decode(from)? {
+            WorkerKind::Compiler => Assignment::Compiler,
+            WorkerKind::Program => Assignment::Program(ProgramSetup {
+                arguments: from.list("arguments", MAX_STRINGS, string("argument"))?,
+                environment: from.list("environment", MAX_STRINGS, string("variable"))?,
+                preopens: from.list("preopens", MAX_PREOPENS, |from| {
+                    Ok(Preopen { guest: from.text("guest path", MAX_STRING)?.to_owned(), writable: from.flag("writable")? })
+                })?,
+                memory_limit: from.u64("memory limit")?,
+                fuel: from.option("fuel", |from| from.u64("fuel"))?,
+                host_functions: from.list("host functions", MAX_HOST_FUNCTIONS, string("host function"))?,
+            }),
+            WorkerKind::Tenant => Assignment::Tenant(TenantSetup {
+                heap_limit: from.u64("heap limit")?,
+                stable_limit: from.u64("stable limit")?,
+                sizes: super::Sizes::decode(from)?,
+                runs: from.list("runs", MAX_RUNS, |from| {
+                    Ok(Run {
+                        region: Region::decode(from)?,
+                        first_page: from.u64("first page")?,
+                        pages: from.u64("pages")?,
+                        file: from.u16("file")?,
+                        offset: from.u64("offset")?,
+                    })
+                })?,
+                track: from.flag("track")?,
+                host_functions: from.list("host functions", MAX_HOST_FUNCTIONS, string("host function"))?,
+            }),
+        };
+        Ok(Self { assignment, accept_missing })
+    }
+}
+
+/// Set up and locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Where the heap begins in the worker's address space; 0 if it has none.
+    /// The host checks that it is page-aligned and below 2^47. A lie makes the
+    /// host read other memory of the same worker, or fail.
+    pub heap_at: u64,
+    /// The same of the stable memory.
+    pub stable_at: u64,
+    /// Layers that the worker could not apply, by name. The host checks from
+    /// outside what can be checked.
+    pub missing: Vec<String>,
+}
+
+impl Message for Ready {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.u64(self.heap_at).u64(self.stable_at);
+        to.list("missing layers", &self.missing, 64, |to, name| to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop))?;
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            heap_at: from.u64("heap address")?,
+            stable_at: from.u64("stable address")?,
+            missing: from.list("missing layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))?,
+        })
+    }
+}
+
+/// Could not be set up or locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The layer of the wall that failed, if it was one.
+    pub layer: Option<String>,
+    /// What went wrong.
+    pub message: String,
+}
+
+impl Message for Failed {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.option(self.layer.as_ref(), |to, layer| to.bytes("layer", layer.as_bytes(), MAX_NAME).map(drop))?;
+        to.bytes("message", self.message.as_bytes(), MAX_TEXT)?;
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            layer: from.option("layer", |from| from.text("layer", MAX_NAME).map(str::to_owned))?,
+            message: from.text("message", MAX_TEXT)?.to_owned(),
+        })
+    }
+}
