@@ -1,1 +1,128 @@
-//! To come.
+//! Compilation: a module in, an artefact out. Runs in a locked worker.
+
+use lazaret_instrument::{InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument};
+use lazaret_wire::message::setup::MAX_TEXT;
+use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose};
+use thiserror::Error;
+use wasmparser::ValType;
+
+/// Why a module can't be compiled.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+enum CompileError {
+    /// The module was refused before the compiler saw it.
+    #[error(transparent)]
+    Module(#[from] InstrumentError),
+    /// The engine can't be set up on this machine.
+    #[error("the compiler can't be set up on this machine: {0:#}")]
+    Engine(wasmtime::Error),
+    /// The compiler refused the module.
+    #[error("the module can't be compiled: {0:#}")]
+    Compiler(wasmtime::Error),
+    /// A global that can't be kept.
+    #[error("mutable global {position} is of type {ty}, which can't be kept between calls: only numbers and vectors can")]
+    Global {
+        /// Which of the mutable globals.
+        position: usize,
+        /// Its type.
+        ty: ValType,
+    },
+}
+
+/// Instruments and compiles `wasm` (in the binary format).
+///
+/// A tenant's module is always metered and gets the exports of persistent mode;
+/// a program's is metered if `settings` say so. Both get the recursion limit.
+///
+/// # Errors
+/// One line that says what is wrong with the module, and where if that is
+/// known.
+pub fn compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Artefact), String> {
+    try_compile(wasm, settings).map_err(|error| one_line(&error.to_string()))
+}
+
+fn try_compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Artefact), CompileError> {
+    let Instrumented { wasm, report, .. } = instrument(wasm, &options(settings))?;
+    let globals = report.globals.iter().enumerate().map(zero).collect::<Result<Vec<_>, _>>()?;
+    let engine = crate::engine::engine(settings.purpose).map_err(CompileError::Engine)?;
+    let artefact = engine.precompile_module(&wasm).map_err(CompileError::Compiler)?;
+    let length = artefact.len() as u64;
+    Ok((artefact, Artefact { length, globals, reusable: report.reusable_instance }))
+}
+
+fn options(settings: &CompileSettings) -> Options {
+    let tenant = settings.purpose == Purpose::Tenant;
+    Options {
+        metering: tenant || settings.metered,
+        recursion_limit: Some(RECURSION_LIMIT),
+        persistent: tenant,
+        cards: None,
+        limits: if tenant { Limits::tenant() } else { Limits::program() },
+    }
+}
+
+fn zero((position, ty): (usize, &ValType)) -> Result<Global, CompileError> {
+    Ok(match ty {
+        ValType::I32 => Global::I32(0),
+        ValType::I64 => Global::I64(0),
+        ValType::F32 => Global::F32(0),
+        ValType::F64 => Global::F64(0),
+        ValType::V128 => Global::V128(0),
+        ValType::Ref(_) => return Err(CompileError::Global { position, ty: *ty }),
+    })
+}
+
+/// The text on one line, cut to what a message can carry.
+fn one_line(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.truncate(line.floor_char_boundary(MAX_TEXT));
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: CompileSettings = CompileSettings { purpose: Purpose::Tenant, metered: true };
+    const PROGRAM: CompileSettings = CompileSettings { purpose: Purpose::Program, metered: false };
+
+    fn wasm(text: &str) -> Vec<u8> {
+        wat::parse_str(text).unwrap()
+    }
+
+    #[test]
+    fn globals_are_reported_in_order_and_immutable_ones_are_not() {
+        let module = wasm(
+            "(module (memory 1) (global i32 (i32.const 1)) (global (mut f64) (f64.const 2)) (global (mut v128) (v128.const i64x2 1 2)))",
+        );
+        let (bytes, artefact) = compile(&module, &TENANT).unwrap();
+        assert_eq!(artefact.globals, [Global::F64(0), Global::V128(0)]);
+        assert_eq!(artefact.length, bytes.len() as u64);
+        assert!(artefact.reusable);
+    }
+
+    #[test]
+    fn an_artefact_loads_only_for_its_purpose() {
+        let module = wasm("(module (memory 1))");
+        let (tenant, _) = compile(&module, &TENANT).unwrap();
+        let (program, _) = compile(&module, &PROGRAM).unwrap();
+        let engine = crate::engine::engine(Purpose::Program).unwrap();
+        // SAFETY: both were just made by this process's compiler.
+        unsafe {
+            assert!(wasmtime::Module::deserialize(&engine, &program).is_ok());
+            assert!(wasmtime::Module::deserialize(&engine, &tenant).is_err());
+        }
+    }
+
+    #[test]
+    fn errors_are_one_line_and_say_what_is_wrong() {
+        for (bytes, part) in [
+            (&b"\x7fELF"[..], "not a WebAssembly module"),
+            (&wasm("(module (func))")[..20], "at byte 0x"),
+            (&wat::parse_str("(component)").unwrap(), "component"),
+        ] {
+            let error = compile(bytes, &PROGRAM).unwrap_err();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        }
+    }
+}

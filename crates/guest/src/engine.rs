@@ -1,1 +1,101 @@
-//! To come.
+//! The engine: the same settings for compiling and for running, as an artefact
+//! only loads into an engine that is set up like the one that made it.
+//!
+//! Nothing here starts a thread or opens a file (wasmtime 48): cranelift
+//! compiles in the calling thread, as wasmtime's `parallel-compilation` feature is off; there
+//! is no cache, no profiler, no pooling allocator (it opens
+//! `/proc/self/pagemap`), and data segments are copied rather than mapped
+//! (`memory_init_cow` makes a memfd for each module). What the first call on a
+//! thread does lazily, an alternate signal stack, is done by [`prepare_thread`].
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lazaret_wire::message::Purpose;
+use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
+
+use crate::memory::HeapCreator;
+
+/// Bytes of native stack that a worker must have: the launcher sets
+/// `RLIMIT_STACK` to this before exec, as the kernel fixes the room for the
+/// main thread's stack then (`mmap_base`, arch/x86/mm/mmap.c).
+///
+/// It is sized so that the recursion limit comes first. That limit is 10,000
+/// units; the largest frame measured for one unit is in ARCHITECTURE.md.
+pub const NATIVE_STACK: u64 = 256 << 20;
+
+/// Bytes of it that Wasm may use; the rest is for the host functions it calls.
+pub const WASM_STACK: u64 = NATIVE_STACK - (16 << 20);
+
+/// Bytes of address space for a 32-bit memory: with these and [`GUARD`], every
+/// address that 32 bits can reach is either memory or a fault, so compiled code
+/// needs no bounds checks.
+pub const RESERVATION: u64 = 4 << 30;
+
+/// Bytes without access after each memory. Compiled code relies on them for
+/// the constant offsets of loads and stores up to this size.
+pub const GUARD: u64 = 32 << 20;
+
+/// The most Wasm frames in a backtrace.
+pub const MAX_FRAMES: usize = 64;
+
+/// The engine for a purpose.
+///
+/// # Errors
+/// If the processor lacks what the compiler needs, or settings contradict one
+/// another.
+pub fn engine(purpose: Purpose) -> wasmtime::Result<Engine> {
+    Engine::new(&config(purpose))
+}
+
+fn config(purpose: Purpose) -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Results must not depend on the processor (DESIGN.md, section 8).
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        // What lazaret-instrument accepts (its FEATURES), and nothing else. Threads
+        // are not even compiled in (wasmtime's `threads` feature).
+        .wasm_bulk_memory(true)
+        .wasm_simd(true)
+        .wasm_reference_types(true)
+        .wasm_multi_value(true)
+        .wasm_tail_call(true)
+        .wasm_memory64(true)
+        .wasm_multi_memory(true)
+        .wasm_extended_const(true)
+        .wasm_gc(false)
+        .wasm_exceptions(false)
+        .wasm_function_references(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false)
+        .wasm_stack_switching(false)
+        // Fuel is injected by lazaret-instrument; time limits are signals.
+        .consume_fuel(false)
+        .epoch_interruption(false)
+        .signals_based_traps(true)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(MAX_FRAMES))
+        .memory_reservation(RESERVATION)
+        .memory_guard_size(GUARD)
+        .guard_before_linear_memory(false)
+        .memory_init_cow(false)
+        .max_wasm_stack(WASM_STACK as usize)
+        // Only programs run on a stack of wasmtime's; its pages cost nothing
+        // until they are used.
+        .async_stack_size(NATIVE_STACK as usize);
+    if purpose == Purpose::Tenant {
+        config.memory_may_move(false).with_host_memory(Arc::new(HeapCreator));
+    }
+    config
+}
+
+/// Does now what wasmtime would do at a thread's first call: it gives the
+/// thread a larger alternate signal stack, by system calls that are forbidden
+/// after the lock.
+pub fn prepare_thread() {
+    Engine::tls_eager_initialize();
+}

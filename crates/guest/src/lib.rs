@@ -8,3 +8,5 @@ pub mod engine;
 pub mod exchange;
 pub mod memory;
 pub mod program;
+pub mod start;
+pub mod trap;

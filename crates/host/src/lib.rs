@@ -1,1 +1,44 @@
-//! x
+//! Lazaret runs code nobody trusts at the price of code that one does.
+//!
+//! Every tenant's WebAssembly runs in an operating-system process of its own,
+//! locked by several independent layers, and talks to a trusted host over one
+//! narrow wire. This crate is the trusted side.
+//!
+//! * [`Host::program`] runs one WASI program, once, with only what it is given.
+//! * [`Host::install`] makes a [`Tenant`]: a canister-style module whose memory
+//!   is kept. [`Tenant::update`] runs a method and commits what it wrote;
+//!   [`Tenant::query`] runs one on the last committed version.
+//!
+//! # The first line of `main`
+//!
+//! Launcher and workers are the same executable, started again. [`init`] is
+//! where they begin, so it must be the first line of `main`.
+#![deny(missing_docs)]
+
+mod artefact;
+mod data_dir;
+mod ending;
+mod functions;
+mod host;
+mod init;
+mod memory;
+mod module;
+mod program;
+mod tenant;
+mod tracker;
+mod worker;
+
+pub use artefact::{CompileError, CompileLimits};
+pub use data_dir::DataDirError;
+pub use ending::Ending;
+pub use functions::{HostFunction, Offered};
+pub use host::{BuildError, Builder, Host, WORKER_KINDS};
+pub use init::init;
+pub use lazaret_wall as wall;
+pub use lazaret_wire as wire;
+pub use lazaret_wire::message::{Trap, TrapKind};
+pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
+pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
+pub use tenant::{ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo, TenantLimits};
+pub use tracker::{KernelTracker, Tracker, Written};
+pub use worker::WorkerError;

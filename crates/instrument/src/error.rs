@@ -13,7 +13,9 @@ pub enum InstrumentError {
         found: Vec<u8>,
     },
     /// The bytes are a component.
-    #[error("this is a WebAssembly component, and only core modules run yet; compile the program to a core module")]
+    #[error(
+        "this is a WebAssembly component, and only core modules run yet; compile the program to a core module"
+    )]
     Component,
     /// The module is malformed, truncated, invalid, or uses a feature that isn't supported.
     #[error("invalid WebAssembly module: {message} (at byte {offset:#x})")]
@@ -24,7 +26,9 @@ pub enum InstrumentError {
         offset: usize,
     },
     /// The module is larger than allowed.
-    #[error("the module has {value} {what}, more than the limit of {limit}; reduce them or raise the limit")]
+    #[error(
+        "the module has {value} {what}, more than the limit of {limit}; reduce them or raise the limit"
+    )]
     LimitExceeded {
         /// What there is too much of.
         what: &'static str,
@@ -34,7 +38,9 @@ pub enum InstrumentError {
         limit: u64,
     },
     /// The module uses a name that is reserved for what is added here.
-    #[error("the module's {kind} \"{name}\" has a reserved name: names that start with \"lazaret:\" belong to the runtime; rename it")]
+    #[error(
+        "the module's {kind} \"{name}\" has a reserved name: names that start with \"lazaret:\" belong to the runtime; rename it"
+    )]
     ReservedName {
         /// `import` or `export`.
         kind: &'static str,
@@ -42,7 +48,9 @@ pub enum InstrumentError {
         name: String,
     },
     /// A mutable global can't outlive its instance.
-    #[error("global {index} is mutable and of type {ty}, which can't be kept between calls: only numbers and vectors can; make it immutable or keep the reference in a table")]
+    #[error(
+        "global {index} is mutable and of type {ty}, which can't be kept between calls: only numbers and vectors can; make it immutable or keep the reference in a table"
+    )]
     ReferenceGlobal {
         /// Index of the global.
         index: u32,
@@ -50,7 +58,9 @@ pub enum InstrumentError {
         ty: ValType,
     },
     /// Persistent mode needs exactly one memory of the module's own.
-    #[error("the module defines {defined} memories and imports {imported}, but a module with persistent state must define exactly one and import none")]
+    #[error(
+        "the module defines {defined} memories and imports {imported}, but a module with persistent state must define exactly one and import none"
+    )]
     MemoryCount {
         /// Memories that it defines.
         defined: u32,
@@ -64,7 +74,9 @@ pub enum InstrumentError {
         reason: &'static str,
     },
     /// Memory 0 starts out larger than the cards can cover.
-    #[error("memory 0 starts with {minimum} pages of 64 KiB, more than the {limit} whose writes can be tracked; raise the memory limit")]
+    #[error(
+        "memory 0 starts with {minimum} pages of 64 KiB, more than the {limit} whose writes can be tracked; raise the memory limit"
+    )]
     CardLimit {
         /// Its minimum, in pages of 64 KiB.
         minimum: u64,
@@ -72,7 +84,9 @@ pub enum InstrumentError {
         limit: u64,
     },
     /// A function became larger than engines accept.
-    #[error("function {function} has {size} bytes after the rewriting, more than the {limit} that engines accept; split it into smaller functions")]
+    #[error(
+        "function {function} has {size} bytes after the rewriting, more than the {limit} that engines accept; split it into smaller functions"
+    )]
     FunctionTooLarge {
         /// Index of the function.
         function: u32,
@@ -93,6 +107,9 @@ pub enum InstrumentError {
 
 impl From<wasmparser::Error> for InstrumentError {
     fn from(error: wasmparser::Error) -> Self {
-        Self::Invalid { message: error.message().to_string(), offset: error.offset() as usize }
+        Self::Invalid {
+            message: error.message().to_string(),
+            offset: error.offset(),
+        }
     }
 }

@@ -27,7 +27,9 @@ pub struct CardOptions {
 
 impl Default for CardOptions {
     fn default() -> Self {
-        Self { memory_limit: 1 << 34 }
+        Self {
+            memory_limit: 1 << 34,
+        }
     }
 }
 

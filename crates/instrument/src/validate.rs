@@ -4,9 +4,9 @@ use crate::error::InstrumentError;
 use crate::names;
 use crate::options::Limits;
 use wasmparser::{
-    CustomSectionReader, Data, DataKind, Encoding, FromReader, FuncToValidate,
-    FuncType, FunctionBody, GlobalType, MemoryType, Parser, Payload, SectionLimited, TableType,
-    TypeRef, ValidPayload, Validator, ValidatorResources, WasmFeatures,
+    CustomSectionReader, Data, DataKind, Encoding, FromReader, FuncToValidate, FuncType,
+    FunctionBody, GlobalType, MemoryType, Parser, Payload, SectionLimited, TableType, TypeRef,
+    ValidPayload, Validator, ValidatorResources, WasmFeatures,
 };
 
 /// The proposals that a module may use: WebAssembly 2.0 (mutable globals, sign extension,
@@ -67,16 +67,25 @@ impl<'a> Source<'a> {
     pub(crate) fn read(bytes: &'a [u8], limits: &Limits) -> Result<Self, InstrumentError> {
         let magic = bytes.get(..4).unwrap_or(bytes);
         if magic != b"\0asm" {
-            return Err(InstrumentError::NotWasm { found: magic.to_vec() });
+            return Err(InstrumentError::NotWasm {
+                found: magic.to_vec(),
+            });
         }
         limit("bytes", bytes.len() as u64, limits.module_bytes)?;
-        let mut source = Source { bytes, ..Source::default() };
+        let mut source = Source {
+            bytes,
+            ..Source::default()
+        };
         let mut validator = Validator::new_with_features(FEATURES);
         let mut parser = Parser::new(0);
         parser.set_features(FEATURES);
         for payload in parser.parse_all(bytes) {
             let payload = payload?;
-            if let Payload::Version { encoding: Encoding::Component, .. } = payload {
+            if let Payload::Version {
+                encoding: Encoding::Component,
+                ..
+            } = payload
+            {
                 return Err(InstrumentError::Component);
             }
             source.check_counts(&payload, limits)?;
@@ -141,19 +150,28 @@ impl<'a> Source<'a> {
             Payload::TableSection(section) => {
                 self.tables = entries(self.bytes, &section);
                 for table in section {
-                    self.table_space.push(Item { ty: table?.ty, imported: false });
+                    self.table_space.push(Item {
+                        ty: table?.ty,
+                        imported: false,
+                    });
                 }
             }
             Payload::MemorySection(section) => {
                 self.memories = entries(self.bytes, &section);
                 for memory in section {
-                    self.memory_space.push(Item { ty: memory?, imported: false });
+                    self.memory_space.push(Item {
+                        ty: memory?,
+                        imported: false,
+                    });
                 }
             }
             Payload::GlobalSection(section) => {
                 self.globals = entries(self.bytes, &section);
                 for global in section {
-                    self.global_space.push(Item { ty: global?.ty, imported: false });
+                    self.global_space.push(Item {
+                        ty: global?.ty,
+                        imported: false,
+                    });
                 }
             }
             Payload::ExportSection(section) => {
@@ -185,7 +203,9 @@ impl<'a> Source<'a> {
 
     /// The number of functions that are imported.
     pub(crate) fn imported_functions(&self) -> usize {
-        self.function_space.len().saturating_sub(self.functions.count as usize)
+        self.function_space
+            .len()
+            .saturating_sub(self.functions.count as usize)
     }
 
     /// The signature of the function with this index.
@@ -196,12 +216,16 @@ impl<'a> Source<'a> {
 
     /// Whether memory `index` has 64-bit addresses.
     pub(crate) fn memory64(&self, index: u32) -> bool {
-        self.memory_space.get(index as usize).is_some_and(|memory| memory.ty.memory64)
+        self.memory_space
+            .get(index as usize)
+            .is_some_and(|memory| memory.ty.memory64)
     }
 
     /// Whether table `index` has 64-bit indices.
     pub(crate) fn table64(&self, index: u32) -> bool {
-        self.table_space.get(index as usize).is_some_and(|table| table.ty.table64)
+        self.table_space
+            .get(index as usize)
+            .is_some_and(|table| table.ty.table64)
     }
 
     /// Whether data segment `index` is written at instantiation.
@@ -216,13 +240,18 @@ fn entries<'a, T: FromReader<'a>>(bytes: &'a [u8], section: &SectionLimited<'a, 
     let start = section.original_position();
     Entries {
         count: section.count(),
-        bytes: bytes.get(start as usize..section.range().end as usize).unwrap_or_default(),
+        bytes: bytes
+            .get(start..section.range().end)
+            .unwrap_or_default(),
     }
 }
 
 fn reserve(kind: &'static str, name: &str) -> Result<(), InstrumentError> {
     if name.starts_with(names::PREFIX) {
-        return Err(InstrumentError::ReservedName { kind, name: name.to_string() });
+        return Err(InstrumentError::ReservedName {
+            kind,
+            name: name.to_string(),
+        });
     }
     Ok(())
 }

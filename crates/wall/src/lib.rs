@@ -1,1 +1,40 @@
-//! x
+//! How a Lazaret worker is locked in.
+//!
+//! A worker is a process behind several independent layers ([`Layer`]), one
+//! file each under [`layers`], each with a `probe` (does this host have it: a
+//! real try, not a version check), an `apply` and a `verify` from outside. The
+//! [`launcher`] starts workers; a [`Receipt`] says what was verified about one.
+//!
+//! # Order, from the host to guest code
+//!
+//! 1. The host clones the launcher into namespaces of its own: user, PID,
+//!    mount, network, IPC, UTS, cgroup. The launcher is pid 1 of its PID
+//!    namespace, so its end kills every worker; it ends when its socket to the
+//!    host closes. (`PR_SET_PDEATHSIG` follows the *thread* that forked, so a
+//!    host that starts the launcher from a short-lived thread would lose it;
+//!    a socket follows the process.)
+//! 2. The launcher swaps its root for a tmpfs with the few shared libraries
+//!    that the executable needs, then waits for orders.
+//! 3. For each worker: `clone3` into user, PID, mount, IPC, UTS and cgroup
+//!    namespaces (the empty network namespace is inherited), limits, three
+//!    descriptors, and `execveat` of the same executable with no environment.
+//! 4. In the worker ([`worker`]): empty root, `no_new_privs`, no capabilities,
+//!    not dumpable, and the *launch* filter. Then the set-up that loads code.
+//! 5. Landlock, memory-deny-write-execute and the *running* filter, which
+//!    allows only what the worker's kind and grants need ([`policy`]).
+//! 6. The host verifies from outside and writes the receipt ([`receipt`]).
+//!    Only then does guest code run.
+#![deny(missing_docs)]
+
+pub mod executable;
+pub mod grants;
+pub mod launcher;
+pub mod layer;
+pub mod layers;
+pub mod policy;
+pub mod receipt;
+pub mod worker;
+
+pub use layer::{Layer, LayerError, Probe};
+pub use policy::{Kind, Policy, policy};
+pub use receipt::Receipt;

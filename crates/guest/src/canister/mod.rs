@@ -1,1 +1,168 @@
-//! To come.
+//! Running a tenant: a module with the canister interface (`ic0` imports), on
+//! memory that outlives every instance.
+//!
+//! [`Canister::load`] does all that needs system calls which the lock forbids;
+//! after the lock, [`Canister::serve`] answers one call after another. If the
+//! module allows it, one instance serves them all, with its memory and mutable
+//! globals put back before each; else each call gets a fresh instance on the
+//! same memory. Nobody can tell the difference.
+
+pub mod context;
+pub mod costs;
+pub mod error;
+mod exports;
+pub mod imports;
+mod instance;
+mod state;
+mod stop;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use lazaret_wire::Shared;
+use lazaret_wire::message::{Call, Done, Effects, Failed, FromWorker, Global, Outcome, Sizes, TenantSetup, ToWorker};
+use wasmtime::{Engine, InstancePre, Module};
+
+pub use imports::provided;
+pub use state::MAX_TABLE_ELEMENTS;
+
+use crate::abort::{self, Reason};
+use crate::exchange::{self, Exchange};
+use crate::memory::TenantMemory;
+use error::LoadError;
+use exports::Exports;
+use instance::Live;
+use state::State;
+
+/// A tenant, ready to be called.
+pub struct Canister {
+    engine: Engine,
+    pre: InstancePre<State>,
+    exports: Exports,
+    memory: TenantMemory,
+    /// The globals of a fresh instance.
+    initial: Vec<Global>,
+    /// The instance, if one serves all calls.
+    kept: Option<Live>,
+    reusable: bool,
+}
+
+impl Canister {
+    /// Loads the tenant of an artefact over the memory that `setup` describes,
+    /// and gives the userfaultfd for the host if it tracks writes.
+    ///
+    /// `engine` must be one for tenants ([`crate::engine::engine`]). Call this
+    /// before the lock, on the thread that will serve.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with the module, the image or the host.
+    pub fn load(
+        engine: &Engine,
+        artefact: &File,
+        setup: &TenantSetup,
+        files: Vec<OwnedFd>,
+        shared: &'static Shared,
+    ) -> Result<(Self, Option<OwnedFd>), Failed> {
+        Ok(Self::try_load(engine, artefact, setup, &files, shared)?)
+    }
+
+    fn try_load(
+        engine: &Engine,
+        artefact: &File,
+        setup: &TenantSetup,
+        files: &[OwnedFd],
+        shared: &'static Shared,
+    ) -> Result<(Self, Option<OwnedFd>), LoadError> {
+        crate::engine::prepare_thread();
+        // SAFETY: an artefact comes from our compiler, and its descriptor is of
+        // a sealed file whose contents the host has checked, so nobody changes
+        // it while it is mapped.
+        let module = unsafe { Module::deserialize_open_file(engine, artefact.try_clone()?) }.map_err(LoadError::Engine)?;
+        let exports = Exports::of(&module)?;
+        let linker = imports::linker(engine, &module, exports.memory64, &setup.host_functions)?;
+        let pre = linker.instantiate_pre(&module).map_err(LoadError::Engine)?;
+        if exports.minimum > setup.heap_limit {
+            return Err(LoadError::MinimumOverLimit { minimum: exports.minimum, limit: setup.heap_limit });
+        }
+        let (memory, tracker) = TenantMemory::new(setup, files, shared)?;
+        if memory.heap().size() < exports.minimum {
+            memory.heap().grow(exports.minimum)?;
+        }
+        let mut live = Live::new(engine, &pre, &exports, &memory)?;
+        let initial = live.globals();
+        let reusable = setup.reusable;
+        let canister =
+            Self { engine: engine.clone(), pre, exports, memory, initial, kept: reusable.then_some(live), reusable };
+        Ok((canister, tracker))
+    }
+
+    /// Where the heap and the stable memory begin in this process.
+    pub fn addresses(&self) -> (u64, u64) {
+        (self.memory.heap().base() as u64, self.memory.stable().region().base() as u64)
+    }
+
+    /// The tenant's memory.
+    pub fn memory(&self) -> &TenantMemory {
+        &self.memory
+    }
+
+    /// Answers calls for ever.
+    pub fn serve(mut self, exchange: &mut Exchange) -> ! {
+        loop {
+            match exchange.next() {
+                ToWorker::Call(call) => {
+                    let done = self.call(call, exchange);
+                    exchange.answer(&FromWorker::Done(done));
+                }
+                other => abort::now(Reason::Wire, &format!("expected Call, got {}", exchange::name(&other))),
+            }
+        }
+    }
+
+    /// Runs one call.
+    pub fn call(&mut self, call: Call, exchange: &mut Exchange) -> Done {
+        let fuel = call.fuel;
+        // A module may need more than the state it is put on: a fresh one has
+        // nothing, and an upgraded one keeps the heap of the old.
+        let sizes = Sizes { heap: call.sizes.heap.max(self.exports.minimum), stable: call.sizes.stable };
+        if let Err(lack) = self.memory.restore_sizes(sizes) {
+            return self.aborted(fuel, &call.globals, lack.to_string());
+        }
+        self.memory.heap().close(&call.close_heap);
+        self.memory.stable().region().close(&call.close_stable);
+        let live = match self.kept.take() {
+            Some(live) => Ok(live),
+            None => Live::new(&self.engine, &self.pre, &self.exports, &self.memory),
+        };
+        // It succeeded when the tenant was loaded, so it is not the module.
+        let mut live = match live {
+            Ok(live) => live,
+            Err(error) => return self.aborted(fuel, &call.globals, error.to_string()),
+        };
+        let spare = Exchange::new(exchange.shared());
+        let ended = live.run(call, std::mem::replace(exchange, spare), &self.exports, &self.initial);
+        if let Some(back) = ended.exchange {
+            *exchange = back;
+        }
+        let globals = live.globals();
+        self.kept = self.reusable.then_some(live);
+        Done { outcome: ended.outcome, fuel_left: ended.fuel_left, sizes: self.memory.sizes(), globals, effects: ended.effects }
+    }
+
+    fn aborted(&self, fuel_left: u64, globals: &[Global], reason: String) -> Done {
+        let globals = if globals.is_empty() { &self.initial } else { globals };
+        Done {
+            outcome: Outcome::Aborted(crate::trap::cut(reason)),
+            fuel_left,
+            sizes: self.memory.sizes(),
+            globals: globals.to_vec(),
+            effects: Effects::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Canister {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Canister").field("memory", &self.memory).field("reusable", &self.reusable).finish_non_exhaustive()
+    }
+}

@@ -1,1 +1,155 @@
-//! To come.
+//! A tenant's memory: one mapping for the heap and one for the stable memory,
+//! both made before the lock and kept until the worker ends.
+//!
+//! ```text
+//! base                         size                       capacity   + guard
+//! | image pages, zero pages ... | no access ............... | no access |
+//! ```
+//!
+//! Pages below the size are readable from the start, and writable once their
+//! chunk of 2 MiB is entered ([`chunks`]): the first write to a closed chunk
+//! faults, our handler ([`fault`]) opens the chunk and tells the host. Pages
+//! beyond the size can't be accessed at all, which is how compiled code finds
+//! the end of the memory.
+
+pub mod allocator;
+pub mod chunks;
+pub mod fault;
+pub mod linear;
+pub mod map;
+pub mod region;
+pub mod stable;
+pub mod tracking;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lazaret_wire::message::{Region as Kind, Sizes, TenantSetup};
+use lazaret_wire::{Shared, layout};
+use rustix::io::Errno;
+use thiserror::Error;
+
+pub use linear::HeapCreator;
+pub use region::{Lack, Region};
+pub use stable::StableMemory;
+
+/// Bytes in a page of WebAssembly, the unit of both memories' sizes.
+pub const WASM_PAGE: u64 = 64 << 10;
+
+/// Why a tenant's memory can't be set up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// A size that no memory can have.
+    #[error("{kind:?}: {size} bytes: a memory's size is a multiple of 65536, at most its limit of {limit}")]
+    Size {
+        /// Which memory.
+        kind: Kind,
+        /// The size asked for.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A limit beyond what chunks can be counted for.
+    #[error("{kind:?}: a limit of {limit} bytes is more than the {max} that a worker can have; lower it", max = layout::MAX_MEMORY)]
+    Limit {
+        /// Which memory.
+        kind: Kind,
+        /// The limit asked for.
+        limit: u64,
+    },
+    /// A run that doesn't fit.
+    #[error("run {index} ({pages} pages at page {first_page}, file {file} from byte {offset}): {reason}")]
+    Run {
+        /// Which of the runs, from 0.
+        index: usize,
+        /// Its first page.
+        first_page: u64,
+        /// Its pages.
+        pages: u64,
+        /// Its file.
+        file: u16,
+        /// Its place in the file.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More mappings than a worker may have.
+    #[error("the image has {runs} runs of {least} pages or more, over the limit of {most} mappings; compact it", least = layout::MAP_RUN_PAGES, most = layout::MAX_MAPPED_RUNS)]
+    Runs {
+        /// Runs that would be mapped.
+        runs: usize,
+    },
+    /// The kernel refused a step.
+    #[error("{step}: {source}")]
+    System {
+        /// The step.
+        step: &'static str,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+}
+
+pub(crate) fn system(step: &'static str) -> impl Fn(Errno) -> MemoryError {
+    move |errno| MemoryError::System { step, source: errno.into() }
+}
+
+/// Both memories of the tenant.
+#[derive(Debug)]
+pub struct TenantMemory {
+    heap: Arc<Region>,
+    stable: StableMemory,
+}
+
+impl TenantMemory {
+    /// Maps both memories as `setup` says, with the files of the image, and
+    /// arms the tracker if asked: then the userfaultfd comes back, for the host.
+    ///
+    /// Writes to closed chunks are handled from here on. Wasmtime's own signal
+    /// handlers must be installed before (by making an engine), as ours come
+    /// first and pass on what they don't know.
+    pub fn new(
+        setup: &TenantSetup,
+        files: &[OwnedFd],
+        shared: &'static Shared,
+    ) -> Result<(Self, Option<OwnedFd>), MemoryError> {
+        map::disable_huge_pages()?;
+        let heap = Region::reserve(Kind::Heap, setup.heap_limit, setup.sizes.heap, shared)?;
+        let stable = Region::reserve(Kind::Stable, setup.stable_limit, setup.sizes.stable, shared)?;
+        map::load([&heap, &stable], &setup.runs, files)?;
+        let tracker = match setup.track {
+            true => Some(tracking::track([&heap, &stable])?),
+            false => None,
+        };
+        let (heap, stable) = (Arc::new(heap), Arc::new(stable));
+        fault::watch(&heap)?;
+        fault::watch(&stable)?;
+        Ok((Self { heap, stable: StableMemory::new(stable) }, tracker))
+    }
+
+    /// The heap.
+    pub fn heap(&self) -> &Arc<Region> {
+        &self.heap
+    }
+
+    /// The stable memory.
+    pub fn stable(&self) -> &StableMemory {
+        &self.stable
+    }
+
+    /// Bytes in each memory now.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { heap: self.heap.size(), stable: self.stable.region().size() }
+    }
+
+    /// Gives the memories the sizes that they had at the version the next call
+    /// starts from. What is beyond is dropped.
+    ///
+    /// # Errors
+    /// If the host has no memory for a larger size. Sizes that no memory can
+    /// have end the process: the host is confused.
+    pub fn restore_sizes(&self, sizes: Sizes) -> Result<(), Lack> {
+        self.heap.resize(sizes.heap)?;
+        self.stable.region().resize(sizes.stable)
+    }
+}

@@ -14,7 +14,7 @@ pub mod setup;
 pub use call::{Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Sizes, Trap, TrapKind};
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use program::{Exited, ProgramEnd};
-pub use setup::{Assign, Assignment, Failed, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup, WorkerKind};
+pub use setup::{Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup, WorkerKind};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 

@@ -95,6 +95,11 @@ pub struct TenantSetup {
     pub runs: Vec<Run>,
     /// Whether the host tracks writes through a userfaultfd.
     pub track: bool,
+    /// Whether one instance may serve all calls ([`Artefact::reusable`]); else
+    /// each call gets a fresh one on the same memory.
+    ///
+    /// [`Artefact::reusable`]: super::Artefact::reusable
+    pub reusable: bool,
     /// Host functions, in the order of their numbers.
     pub host_functions: Vec<String>,
 }
@@ -121,20 +126,35 @@ impl Assignment {
     }
 }
 
-/// The first request: what to become, and which layers may be missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assign {
-    /// What to become.
-    pub assignment: Assignment,
+/// The first datagram on the set-up socket. Descriptors: the shared file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hello {
     /// Names of layers whose absence the operator has accepted.
     pub accept_missing: Vec<String>,
 }
 
-impl Message for Assign {
+impl Message for Hello {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         to.list("accepted layers", &self.accept_missing, 64, |to, name| {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
-        })?;
+        })
+        .map(drop)
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { accept_missing: from.list("accepted layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))? })
+    }
+}
+
+/// The first request: what to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assign {
+    /// What to become.
+    pub assignment: Assignment,
+}
+
+impl Message for Assign {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.assignment.kind().encode(to)?;
         let string = |field| move |to: &mut Writer<'_>, text: &String| to.bytes(field, text.as_bytes(), MAX_STRING).map(drop);
         match &self.assignment {
@@ -160,14 +180,13 @@ impl Message for Assign {
                     to.u64(run.first_page).u64(run.pages).u16(run.file).u64(run.offset);
                     Ok(())
                 })?;
-                to.flag(t.track);
+                to.flag(t.track).flag(t.reusable);
                 to.list("host functions", &t.host_functions, MAX_HOST_FUNCTIONS, string("host function")).map(drop)
             }
         }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let accept_missing = from.list("accepted layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))?;
         let string = |field| move |from: &mut Reader<'_>| from.text(field, MAX_STRING).map(str::to_owned);
         let assignment = match WorkerKind::decode(from)? {
             WorkerKind::Compiler => Assignment::Compiler,
@@ -195,10 +214,11 @@ impl Message for Assign {
                     })
                 })?,
                 track: from.flag("track")?,
+                reusable: from.flag("reusable")?,
                 host_functions: from.list("host functions", MAX_HOST_FUNCTIONS, string("host function"))?,
             }),
         };
-        Ok(Self { assignment, accept_missing })
+        Ok(Self { assignment })
     }
 }
 
@@ -253,5 +273,33 @@ impl Message for Failed {
             layer: from.option("layer", |from| from.text("layer", MAX_NAME).map(str::to_owned))?,
             message: from.text("message", MAX_TEXT)?.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_comes_back_as_it_was_sent() {
+        let run = Run { region: Region::Stable, first_page: 3, pages: 16, file: 1, offset: 1 << 40 };
+        for (track, reusable) in [(false, true), (true, false)] {
+            let sent = Assign {
+                assignment: Assignment::Tenant(TenantSetup {
+                    heap_limit: 1 << 32,
+                    stable_limit: 1 << 33,
+                    sizes: crate::message::Sizes { heap: 1 << 16, stable: 2 << 16 },
+                    runs: vec![run, Run { region: Region::Heap, ..run }],
+                    track,
+                    reusable,
+                    host_functions: vec!["log".to_owned()],
+                }),
+            };
+            let mut bytes = Vec::new();
+            sent.to_bytes(&mut bytes).unwrap();
+            assert_eq!(Assign::from_bytes(&bytes).unwrap(), sent);
+            bytes.pop();
+            assert!(Assign::from_bytes(&bytes).is_err());
+        }
     }
 }

@@ -1,0 +1,176 @@
+//! An instance of the tenant's module and what is needed of it for each call.
+
+use lazaret_wire::message::{Call, Entry, Global as Value, Outcome};
+use wasmtime::{Engine, Extern, Global, Instance, InstancePre, ModuleExport, Store, TypedFunc, Val};
+
+use super::error::LoadError;
+use super::exports::{Exports, Number};
+use super::state::{Answer, State};
+use super::stop;
+use crate::abort::{self, Reason};
+use crate::exchange::Exchange;
+use crate::memory::{TenantMemory, linear};
+
+/// An instance over the tenant's memory.
+pub(super) struct Live {
+    store: Store<State>,
+    instance: Instance,
+    fuel: Global,
+    stop: Global,
+    depth: Global,
+    globals: Vec<Global>,
+    /// Resolved at their first call.
+    functions: Vec<Option<TypedFunc<(), ()>>>,
+}
+
+/// What a call leaves behind.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) fuel_left: u64,
+    pub(super) effects: lazaret_wire::message::Effects,
+    pub(super) exchange: Option<Exchange>,
+}
+
+impl Live {
+    /// Makes an instance. Nothing of the module runs: its start function and
+    /// its data segments wait for their entry point.
+    pub(super) fn new(
+        engine: &Engine,
+        pre: &InstancePre<State>,
+        exports: &Exports,
+        memory: &TenantMemory,
+    ) -> Result<Self, LoadError> {
+        let mut store = Store::new(engine, State::new(memory));
+        store.limiter(|state| &mut state.limits);
+        linear::provide(memory.heap());
+        let instance = pre
+            .instantiate(&mut store)
+            .map_err(|error| LoadError::Instance(crate::trap::message(&error)))?;
+        let mut global = |export: &ModuleExport| {
+            let found = instance.get_module_export(&mut store, export).and_then(Extern::into_global);
+            found.ok_or_else(|| LoadError::NotTenant { export: "global of that name".to_owned() })
+        };
+        let (fuel, stop, depth) = (global(&exports.fuel)?, global(&exports.stop)?, global(&exports.depth)?);
+        let globals = exports.globals.iter().map(global).collect::<Result<Vec<_>, _>>()?;
+        store.data_mut().fuel = Some(fuel);
+        let functions = vec![None; exports.functions.len()];
+        Ok(Self { store, instance, fuel, stop, depth, globals, functions })
+    }
+
+    /// The mutable globals now.
+    pub(super) fn globals(&mut self) -> Vec<Value> {
+        let store = &mut self.store;
+        self.globals.iter().map(|global| value(&global.get(&mut *store))).collect()
+    }
+
+    /// Gives the mutable globals these values.
+    fn set_globals(&mut self, values: &[Value]) {
+        if values.len() != self.globals.len() {
+            abort::now(Reason::Wire, &format!("{} globals for a module with {}", values.len(), self.globals.len()));
+        }
+        for (global, value) in self.globals.iter().zip(values) {
+            if let Err(error) = global.set(&mut self.store, val(value)) {
+                abort::now(Reason::Wire, &format!("a global: {error}"));
+            }
+        }
+    }
+
+    /// Runs a call, whose memories are as they must be. `initial` are the
+    /// globals of a fresh instance.
+    pub(super) fn run(&mut self, call: Call, exchange: Exchange, exports: &Exports, initial: &[Value]) -> Ended {
+        if call.globals.is_empty() {
+            self.set_globals(initial);
+        } else {
+            self.set_globals(&call.globals);
+        }
+        let (steps, lifecycle) = (exports.steps(&call), !matches!(call.entry, Entry::Update | Entry::Query));
+        let given = call.fuel;
+        self.store.data_mut().begin(call, exchange);
+        let fuel = self.store.data().fuel_given;
+        self.put(self.fuel, Val::I64(fuel));
+        self.put(self.stop, Val::I32(0));
+        let outcome = match steps {
+            None => Outcome::NoMethod,
+            Some(steps) => match self.run_steps(steps, exports) {
+                Err(error) => {
+                    let stopped = self.stop.get(&mut self.store).i32().unwrap_or(0);
+                    stop::outcome(&error, stopped)
+                }
+                Ok(()) if lifecycle => Outcome::Reply(Vec::new()),
+                Ok(()) => self.answer(),
+            },
+        };
+        let kept = matches!(outcome, Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply);
+        let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
+        let spent = fuel.saturating_sub(left.max(0)).max(0).cast_unsigned();
+        let state = self.store.data_mut();
+        let effects = std::mem::take(&mut state.effects);
+        Ended {
+            outcome,
+            fuel_left: given.saturating_sub(spent),
+            effects: if kept { effects } else { Default::default() },
+            exchange: state.exchange.take(),
+        }
+    }
+
+    fn run_steps(&mut self, steps: super::exports::Steps, exports: &Exports) -> wasmtime::Result<()> {
+        for (context, number) in steps.into_iter().flatten() {
+            self.store.data_mut().context = context;
+            self.put(self.depth, Val::I32(0));
+            let function = self.function(number, exports)?;
+            function.call(&mut self.store, ())?;
+        }
+        Ok(())
+    }
+
+    fn function(&mut self, number: Number, exports: &Exports) -> wasmtime::Result<TypedFunc<(), ()>> {
+        if let Some(Some(function)) = self.functions.get(number) {
+            return Ok(function.clone());
+        }
+        let export = exports.functions.get(number);
+        let found = export.and_then(|export| self.instance.get_module_export(&mut self.store, export));
+        let function = found.and_then(Extern::into_func).ok_or_else(|| wasmtime::Error::msg("the export is gone"))?;
+        let function = function.typed::<(), ()>(&self.store)?;
+        if let Some(place) = self.functions.get_mut(number) {
+            *place = Some(function.clone());
+        }
+        Ok(function)
+    }
+
+    fn put(&mut self, global: Global, value: Val) {
+        if let Err(error) = global.set(&mut self.store, value) {
+            abort::now(Reason::Wire, &format!("the artefact's globals: {error}"));
+        }
+    }
+
+    fn answer(&mut self) -> Outcome {
+        let state = self.store.data_mut();
+        match std::mem::take(&mut state.answer) {
+            Answer::None => Outcome::NoReply,
+            Answer::Reply => Outcome::Reply(std::mem::take(&mut state.reply)),
+            Answer::Reject(text) => Outcome::Reject(text),
+        }
+    }
+}
+
+fn value(val: &Val) -> Value {
+    match *val {
+        Val::I32(value) => Value::I32(value.cast_unsigned()),
+        Val::I64(value) => Value::I64(value.cast_unsigned()),
+        Val::F32(bits) => Value::F32(bits),
+        Val::F64(bits) => Value::F64(bits),
+        Val::V128(value) => Value::V128(value.as_u128()),
+        // Instrumented modules export numbers and vectors only.
+        _ => abort::now(Reason::Wire, "a mutable global is a reference"),
+    }
+}
+
+fn val(value: &Value) -> Val {
+    match *value {
+        Value::I32(value) => Val::I32(value.cast_signed()),
+        Value::I64(value) => Val::I64(value.cast_signed()),
+        Value::F32(bits) => Val::F32(bits),
+        Value::F64(bits) => Val::F64(bits),
+        Value::V128(value) => Val::V128(value.into()),
+    }
+}

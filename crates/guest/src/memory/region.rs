@@ -1,0 +1,328 @@
+//! One memory: a reservation of address space whose base never moves.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use lazaret_wire::message::Region as Kind;
+use lazaret_wire::{Shared, layout};
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+use thiserror::Error;
+
+use super::chunks::Chunks;
+use super::{MemoryError, WASM_PAGE, fault, system};
+use crate::abort::{self, Reason};
+use crate::engine::{GUARD, RESERVATION};
+
+const CHUNK: u64 = layout::CHUNK as u64;
+
+/// The host has no memory (or no mappings) left. Never the guest's doing, so
+/// it ends a call as an abort, never as a trap or a -1.
+#[derive(Debug, Error)]
+#[error("the host has no memory for {bytes} bytes more of {kind:?}: {source}; free memory on the host or raise the worker's limits")]
+pub struct Lack {
+    kind: Kind,
+    bytes: u64,
+    source: io::Error,
+}
+
+/// One memory of the tenant.
+#[derive(Debug)]
+pub struct Region {
+    kind: Kind,
+    base: NonNull<u8>,
+    capacity: u64,
+    guard: u64,
+    limit: u64,
+    /// What the image held: mapped from files, so it can't be dropped.
+    floor: u64,
+    size: AtomicU64,
+    chunks: Chunks,
+}
+
+// SAFETY: the mapping belongs to this value until it is dropped; the process
+// is single-threaded, and in tests each region stays on its thread.
+unsafe impl Send for Region {}
+// SAFETY: as above; what changes are atomics and the mapping's own bytes.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Reserves address space for at most `limit` bytes (for a heap at least
+    /// what compiled code expects) and makes the first `size` readable zeros.
+    pub fn reserve(kind: Kind, limit: u64, size: u64, shared: &'static Shared) -> Result<Self, MemoryError> {
+        if limit > layout::MAX_MEMORY {
+            return Err(MemoryError::Limit { kind, limit });
+        }
+        if size > limit || !size.is_multiple_of(WASM_PAGE) {
+            return Err(MemoryError::Size { kind, size, limit });
+        }
+        let (least, guard) = match kind {
+            Kind::Heap => (RESERVATION, GUARD),
+            Kind::Stable => (CHUNK, 0),
+        };
+        let capacity = limit.next_multiple_of(CHUNK).max(least);
+        let base = reserve(capacity + guard)?;
+        let chunks = Chunks::new(kind, limit, shared);
+        let region = Self { kind, base, capacity, guard, limit, floor: size, size: AtomicU64::new(size), chunks };
+        region.protect(0, size, MprotectFlags::READ).map_err(system("mprotect of the memory's first bytes"))?;
+        Ok(region)
+    }
+
+    /// Which memory it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it begins.
+    pub fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Bytes that can be accessed.
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
+
+    /// Bytes to which it may grow: the tenant's limit.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Bytes reserved, without the guard.
+    pub fn capacity(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Bytes after the capacity that can never be accessed.
+    pub fn guard(&self) -> usize {
+        self.guard as usize
+    }
+
+    /// Which chunks are entered.
+    pub fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
+    /// Grows to `size` bytes. The new pages are zeros, and their chunks are
+    /// entered, as whoever grows a memory is about to write to it.
+    ///
+    /// # Errors
+    /// If the host has no memory for it; then nothing has changed. A size over
+    /// the limit is refused in the same way: callers check it first.
+    pub fn grow(&self, size: u64) -> Result<(), Lack> {
+        let before = self.size();
+        let lack = |errno: Errno| Lack { kind: self.kind, bytes: size.saturating_sub(before), source: errno.into() };
+        if size > self.limit {
+            return Err(lack(Errno::NOMEM));
+        }
+        if size <= before {
+            return Ok(());
+        }
+        // The chunk in which the old size lies is entered as a whole, or its
+        // lower part would stay read-only with its bit set.
+        let from = before - before % CHUNK;
+        if let Err(errno) = self.protect(from, size - from, MprotectFlags::READ | MprotectFlags::WRITE) {
+            self.hide(before, size);
+            // Its lower part may have become writable.
+            if from < before {
+                self.chunks.enter(chunk(from));
+                self.open(chunk(from), before);
+            }
+            return Err(lack(errno));
+        }
+        self.chunks.enter_all(chunk(from)..size.div_ceil(CHUNK) as usize);
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
+
+    /// Gives it the size it must have before a call: what is beyond is dropped,
+    /// what is missing added.
+    ///
+    /// # Errors
+    /// If the host has no memory for it. A size that it can't have ends the
+    /// process: below what the image held, pages of a file would come back.
+    pub fn resize(&self, size: u64) -> Result<(), Lack> {
+        let now = self.size();
+        if size == now {
+            return Ok(());
+        }
+        if size > self.limit || size < self.floor || !size.is_multiple_of(WASM_PAGE) {
+            abort::now(Reason::Wire, &format!("{:?}: no size: {size} (from {} to {})", self.kind, self.floor, self.limit));
+        }
+        if size > now {
+            return self.grow(size);
+        }
+        self.hide(size, now);
+        for gone in size.div_ceil(CHUNK) as usize..now.div_ceil(CHUNK) as usize {
+            self.chunks.leave(gone);
+        }
+        self.size.store(size, Relaxed);
+        Ok(())
+    }
+
+    /// Closes chunks: the next write to each faults. Chunks beyond the size
+    /// are merely no longer entered.
+    pub fn close(&self, chunks: &[u32]) {
+        for (first, count) in consecutive(chunks) {
+            let from = u64::from(first) * CHUNK;
+            let to = (from + count * CHUNK).min(self.size());
+            if from < to
+                && let Err(errno) = self.protect(from, to - from, MprotectFlags::READ)
+            {
+                abort::now(Reason::OutOfMemory, &format!("closing chunks of {:?}: {errno}", self.kind));
+            }
+            (first as usize..first as usize + count as usize).for_each(|chunk| self.chunks.leave(chunk));
+        }
+    }
+
+    /// Opens the closed chunk at `address`, if there is one. Runs in the fault
+    /// handler: async-signal-safe.
+    pub(super) fn open_at(&self, address: usize) -> bool {
+        let Some(offset) = address.checked_sub(self.base.as_ptr() as usize) else { return false };
+        let (offset, size) = (offset as u64, self.size());
+        if offset >= size || self.chunks.contains(chunk(offset)) {
+            return false;
+        }
+        self.open(chunk(offset), size);
+        true
+    }
+
+    /// Makes a chunk writable up to `size` and enters it. Async-signal-safe.
+    fn open(&self, chunk: usize, size: u64) {
+        let from = chunk as u64 * CHUNK;
+        let to = (from + CHUNK).min(size);
+        // Entered first: a chunk that is writable and not entered would lose
+        // pages, the opposite costs the host a look.
+        self.chunks.enter(chunk);
+        if self.protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_err() {
+            abort::now(Reason::OutOfMemory, "the host has no memory or no mappings left to open a chunk");
+        }
+    }
+
+    /// Makes `from..to` inaccessible and drops its contents.
+    fn hide(&self, from: u64, to: u64) {
+        let hidden = self.protect(from, to - from, MprotectFlags::empty());
+        let dropped = hidden.and_then(|()| self.drop_pages(from, to));
+        if let Err(errno) = dropped {
+            // Half of it may be hidden: no call can run on that.
+            abort::now(Reason::OutOfMemory, &format!("shrinking {:?}: {errno}", self.kind));
+        }
+    }
+
+    fn drop_pages(&self, from: u64, to: u64) -> Result<(), Errno> {
+        let Some(at) = self.pointer(from, to - from, self.capacity) else { return Err(Errno::INVAL) };
+        // SAFETY: the range lies in this mapping (checked) and nobody borrows
+        // it: all access is by copies.
+        unsafe { rustix::mm::madvise(at.as_ptr().cast(), (to - from) as usize, Advice::LinuxDontNeed) }
+    }
+
+    /// Changes the protection of a range below the capacity.
+    pub(super) fn protect(&self, from: u64, length: u64, flags: MprotectFlags) -> Result<(), Errno> {
+        let Some(at) = self.pointer(from, length, self.capacity) else { return Err(Errno::INVAL) };
+        // SAFETY: the range lies in this mapping (checked); no Rust reference
+        // points into it, so no access of ours can be invalidated.
+        unsafe { rustix::mm::mprotect(at.as_ptr().cast(), length as usize, flags) }
+    }
+
+    /// Where `length` bytes at `from` lie, if they end below `end`.
+    pub(super) fn pointer(&self, from: u64, length: u64, end: u64) -> Option<NonNull<u8>> {
+        let last = from.checked_add(length)?;
+        // SAFETY: at most `end`, which is a size or the capacity, so within (or
+        // one past) the mapping.
+        (last <= end && end <= self.capacity).then(|| unsafe { self.base.add(from as usize) })
+    }
+
+    /// Appends `length` bytes at `from` to `out`; false, and nothing appended,
+    /// if they are not all below the size.
+    #[must_use]
+    pub fn read(&self, from: u64, length: u64, out: &mut Vec<u8>) -> bool {
+        let Some(at) = self.pointer(from, length, self.size()) else { return false };
+        let length = length as usize;
+        out.reserve(length);
+        // SAFETY: the bytes are readable (below the size), the spare capacity
+        // holds as many (reserved), and no guest code runs meanwhile. Then as
+        // many bytes more are initialised.
+        unsafe {
+            std::ptr::copy_nonoverlapping(at.as_ptr(), out.as_mut_ptr().add(out.len()), length);
+            out.set_len(out.len() + length);
+        }
+        true
+    }
+
+    /// Writes `bytes` at `to`; false, and nothing written, if they would not
+    /// all lie below the size.
+    #[must_use]
+    pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
+        let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else { return false };
+        // SAFETY: the range is below the size, so each of its pages is
+        // writable, or becomes so in the fault handler; `bytes` is no part of
+        // it, as nobody makes references into it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Copies `length` bytes at `from` of this memory to `at` of the `other`.
+    /// Both ranges must be below the sizes: what is refused is said.
+    pub fn copy_to(&self, from: u64, other: &Self, at: u64, length: u64) -> Result<(), CopyRefused> {
+        let source = self.pointer(from, length, self.size()).ok_or(CopyRefused::Source)?;
+        let target = other.pointer(at, length, other.size()).ok_or(CopyRefused::Target)?;
+        // SAFETY: both ranges are below their sizes (as in `read` and `write`),
+        // and of two different mappings, or the same one with `copy` semantics.
+        unsafe { std::ptr::copy(source.as_ptr(), target.as_ptr(), length as usize) };
+        Ok(())
+    }
+}
+
+/// Which of two ranges is beyond its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyRefused {
+    /// The one that is read.
+    Source,
+    /// The one that is written.
+    Target,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        fault::forget(self);
+        // SAFETY: the mapping was made by `reserve` with this length and ends
+        // with self; the fault handler no longer knows it.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), (self.capacity + self.guard) as usize) };
+    }
+}
+
+fn chunk(offset: u64) -> usize {
+    (offset / CHUNK) as usize
+}
+
+/// Address space without access, beginning at a multiple of the chunk size, so
+/// that a chunk is one page table.
+fn reserve(length: u64) -> Result<NonNull<u8>, MemoryError> {
+    let step = "mmap of the memory's address space";
+    let mapped = length + CHUNK;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped as usize, ProtFlags::empty(), flags) }
+        .map_err(system(step))?;
+    let head = (start as usize).next_multiple_of(layout::CHUNK) - start as usize;
+    let tail = layout::CHUNK - head;
+    // SAFETY: head and tail are inside the mapping just made, which has a
+    // chunk more than `length`.
+    unsafe {
+        let base = start.cast::<u8>().add(head);
+        if head > 0 {
+            rustix::mm::munmap(start, head).map_err(system(step))?;
+        }
+        if tail > 0 {
+            rustix::mm::munmap(base.add(length as usize).cast(), tail).map_err(system(step))?;
+        }
+        NonNull::new(base).ok_or_else(|| system(step)(Errno::NOMEM))
+    }
+}
+
+/// Runs of consecutive numbers: first and count.
+fn consecutive(numbers: &[u32]) -> impl Iterator<Item = (u32, u64)> + '_ {
+    numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b)).filter_map(|run| Some((*run.first()?, run.len() as u64)))
+}

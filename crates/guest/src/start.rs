@@ -1,0 +1,226 @@
+//! The start of a worker: what it is given, what it becomes, its lock.
+//!
+//! Everything here runs before any guest code. A failure is answered as
+//! [`Failed`], so that the host can say what was wrong and with which layer.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use lazaret_wall::layers::landlock::Granted;
+use lazaret_wall::policy::{Kind, ProgramGrants};
+use lazaret_wall::{Layer, LayerError};
+use lazaret_wire::codec::Message;
+use lazaret_wire::message::{
+    Assignment, Compiled, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
+};
+use lazaret_wire::socket::{Channel, Datagram};
+use lazaret_wire::{Shared, Spin};
+
+use crate::abort::{self, Reason};
+use crate::canister::Canister;
+use crate::exchange::{self, Exchange};
+use crate::program::Program;
+use crate::{compiler, engine, memory};
+
+/// Where the launcher puts the set-up socket.
+const SETUP: i32 = 3;
+
+/// A worker that is set up, and what it says when it is locked.
+struct Prepared<T> {
+    runs: T,
+    heap_at: u64,
+    stable_at: u64,
+    kind: Kind,
+    /// What Landlock leaves open.
+    granted: Vec<(OwnedFd, bool)>,
+}
+
+/// Turns this process into a worker. Called by `init` when the launcher
+/// executed it as one; never returns.
+pub fn worker() -> ! {
+    let (channel, mut exchange, accepted, mut missing) = greet();
+    let Datagram { descriptors, .. } = match channel.receive() {
+        Ok(datagram) => datagram,
+        Err(error) => abort::now(Reason::Wire, &error.to_string()),
+    };
+    let assignment = match exchange.next() {
+        ToWorker::Assign(assign) => assign.assignment,
+        other => abort::now(Reason::Wire, &format!("expected Assign, got {}", exchange::name(&other))),
+    };
+    memory::allocator::settle();
+    let shared = exchange.shared();
+    match assignment {
+        Assignment::Tenant(setup) => {
+            let prepared = or_fail(&mut exchange, tenant(&setup, descriptors, &channel, shared));
+            let canister = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            exchange.set_spin(Spin::HOT);
+            canister.serve(&mut exchange)
+        }
+        Assignment::Program(setup) => {
+            let prepared = or_fail(&mut exchange, program(&setup, descriptors));
+            let program = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            match exchange.next() {
+                ToWorker::Start => {}
+                other => abort::now(Reason::Wire, &format!("expected Start, got {}", exchange::name(&other))),
+            }
+            let exited = program.run(&mut exchange);
+            exchange.answer(&FromWorker::Exited(exited));
+        }
+        Assignment::Compiler => {
+            let prepared = or_fail(&mut exchange, compiler_streams(descriptors));
+            lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            let settings = match exchange.next() {
+                ToWorker::Compile(compile) => compile.settings,
+                other => abort::now(Reason::Wire, &format!("expected Compile, got {}", exchange::name(&other))),
+            };
+            exchange.answer(&FromWorker::Compiled(Compiled { result: compiler::run(&settings) }));
+        }
+    }
+    // Its work is done: the host ends it.
+    let request = exchange.next();
+    abort::now(Reason::Wire, &format!("nothing more was expected, got {}", exchange::name(&request)))
+}
+
+/// Takes the shared memory, and closes this process in.
+fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
+    // SAFETY: the launcher put the socket there, and nothing else uses it.
+    let socket = unsafe { OwnedFd::from_raw_fd(SETUP) };
+    let fail = |text: String| -> ! {
+        // There is no shared memory to say it in.
+        eprintln!("lazaret worker: {text}; this process is started by Lazaret itself");
+        std::process::exit(2)
+    };
+    let channel = match Channel::from_descriptor(socket) {
+        Ok(channel) => channel,
+        Err(error) => fail(error.to_string()),
+    };
+    let datagram = match channel.receive() {
+        Ok(datagram) => datagram,
+        Err(error) => fail(error.to_string()),
+    };
+    let hello = match Hello::from_bytes(&datagram.bytes) {
+        Ok(hello) => hello,
+        Err(error) => fail(error.to_string()),
+    };
+    let shared = match datagram.descriptors.first().map(|file| Shared::map(file.as_fd())) {
+        Some(Ok(shared)) => shared,
+        Some(Err(error)) => fail(error.to_string()),
+        None => fail("no shared memory was handed over".into()),
+    };
+    drop(datagram);
+    // One for the life of the process.
+    let shared: &'static Shared = Box::leak(Box::new(shared));
+    abort::arm(shared);
+    let mut exchange = Exchange::new(shared);
+    let accepted: Vec<Layer> = hello.accept_missing.iter().filter_map(|name| name.parse().ok()).collect();
+    let missing = or_fail(&mut exchange, lazaret_wall::worker::close_in(&accepted).map_err(layer_failed));
+    (channel, exchange, accepted, missing)
+}
+
+fn layer_failed(error: LayerError) -> Failed {
+    Failed { layer: Some(error.layer.name().to_owned()), message: error.to_string() }
+}
+
+fn failed(message: impl Into<String>) -> Failed {
+    Failed { layer: None, message: message.into() }
+}
+
+/// Answers a failure and waits to be ended.
+fn or_fail<T>(exchange: &mut Exchange, result: Result<T, Failed>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(failed) => {
+            exchange.answer(&FromWorker::Failed(failed));
+            loop {
+                let _ = exchange.next();
+            }
+        }
+    }
+}
+
+/// The last steps: no socket, no descriptor that isn't listed, and the lock.
+fn lock<T>(channel: Channel, exchange: &mut Exchange, prepared: Prepared<T>, accepted: &[Layer], missing: &mut Vec<Layer>) -> T {
+    drop(channel);
+    let granted: Vec<Granted<'_>> =
+        prepared.granted.iter().map(|(directory, writable)| Granted { directory: directory.as_fd(), writable: *writable }).collect();
+    let locked = lazaret_wall::worker::lock(prepared.kind, &granted, accepted);
+    missing.extend(or_fail(exchange, locked.map_err(layer_failed)));
+    // A filter for directories has `close`; without any there is nothing here.
+    drop(prepared.granted);
+    exchange.answer(&FromWorker::Ready(Ready {
+        heap_at: prepared.heap_at,
+        stable_at: prepared.stable_at,
+        missing: missing.iter().map(|layer| layer.name().to_owned()).collect(),
+    }));
+    prepared.runs
+}
+
+/// Puts a descriptor at a fixed number, so that the filter can name it.
+fn place(from: OwnedFd, number: i32) -> Result<OwnedFd, Failed> {
+    if from.as_raw_fd() == number {
+        return Ok(from);
+    }
+    // SAFETY: `from` is open; `number` is one of 0 to 2, which hold the
+    // launcher's /dev/null and belong to nobody.
+    if unsafe { libc::dup3(from.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
+        return Err(failed(format!("place descriptor {number}: {}", std::io::Error::last_os_error())));
+    }
+    // SAFETY: dup3 has just made it, and there is no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn close(number: i32) {
+    // SAFETY: one of 0 to 2, which belong to nobody.
+    unsafe { libc::close(number) };
+}
+
+fn tenant(setup: &TenantSetup, descriptors: Vec<OwnedFd>, channel: &Channel, shared: &'static Shared) -> Result<Prepared<Canister>, Failed> {
+    let mut descriptors = descriptors.into_iter();
+    let artefact = File::from(descriptors.next().ok_or_else(|| failed("no artefact was handed over"))?);
+    let engine = engine::engine(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
+    let (canister, tracked) = Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
+    if let Some(tracked) = tracked {
+        channel.send(b"userfaultfd", &[tracked.as_fd()]).map_err(|error| failed(error.to_string()))?;
+    }
+    for number in 0..3 {
+        close(number);
+    }
+    let (heap_at, stable_at) = canister.addresses();
+    Ok(Prepared { runs: canister, heap_at, stable_at, kind: Kind::Tenant, granted: Vec::new() })
+}
+
+fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<Program>, Failed> {
+    let count = descriptors.len();
+    if count != 4 + setup.preopens.len() {
+        return Err(failed(format!("{count} descriptors for a program with {} directories", setup.preopens.len())));
+    }
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next().ok_or_else(|| failed("a descriptor is missing"));
+    let artefact = File::from(next()?);
+    let streams = [place(next()?, 0)?, place(next()?, 1)?, place(next()?, 2)?];
+    let preopens: Vec<OwnedFd> = descriptors.collect();
+    let granted = preopens
+        .iter()
+        .zip(&setup.preopens)
+        .map(|(directory, preopen)| Ok((directory.try_clone().map_err(|error| failed(format!("duplicate a directory: {error}")))?, preopen.writable)))
+        .collect::<Result<Vec<_>, Failed>>()?;
+    let grants = ProgramGrants {
+        directories: !setup.preopens.is_empty(),
+        writable: setup.preopens.iter().any(|preopen| preopen.writable),
+    };
+    let engine = engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
+    let program = Program::load(&engine, &artefact, setup, streams, preopens)?;
+    Ok(Prepared { runs: program, heap_at: 0, stable_at: 0, kind: Kind::Program(grants), granted })
+}
+
+fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), descriptors.next()) {
+        (Some(input), Some(output)) => {
+            std::mem::forget((place(input, 0)?, place(output, 1)?));
+            close(2);
+            Ok(Prepared { runs: (), heap_at: 0, stable_at: 0, kind: Kind::Compiler, granted: Vec::new() })
+        }
+        _ => Err(failed("a compiler needs a module and an output")),
+    }
+}

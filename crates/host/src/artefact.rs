@@ -1,0 +1,328 @@
+//! Compiled modules: made in a locked process, cached by content and settings,
+//! shared read-only by every worker of the module.
+//!
+//! What a compiler wrote is as hostile as the module was. The host never loads
+//! it; it copies it into a sealed memfd, hashes that, and hands the memfd to
+//! workers. A cache file that isn't what it says is thrown away.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lazaret_guest::engine;
+use lazaret_wall::launcher::{Launcher, Limits};
+use lazaret_wall::Layer;
+use lazaret_wire::codec::Message;
+use lazaret_wire::message::{Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, Purpose, ToWorker};
+use rustix::fs::{MemfdFlags, SealFlags};
+use thiserror::Error;
+
+use crate::ending::Ending;
+use crate::worker::{Start, Worker, WorkerError};
+
+/// Why a module could not be compiled or its artefact not be had.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The module is no good.
+    #[error("the module is not valid here: {0}")]
+    Invalid(String),
+    /// The compiler needed too long.
+    #[error("compiling took longer than {0:?}; raise the limit")]
+    Time(Duration),
+    /// The compiler needed too much memory.
+    #[error("compiling needed more than {0} bytes of memory; raise the limit")]
+    Memory(u64),
+    /// The compiler tried to get out: the module is hostile.
+    #[error("the compiler process was killed: {0}")]
+    Ended(Ending),
+    /// The worker could not be started.
+    #[error("compiler: {0}")]
+    Worker(#[from] WorkerError),
+    /// The cache's directory.
+    #[error("compile cache {path}: {source}")]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Memory for the artefact.
+    #[error("artefact: {0}")]
+    Memfd(#[source] io::Error),
+}
+
+/// A compiled module, ready to be handed to workers.
+#[derive(Debug)]
+pub(crate) struct Artefact {
+    /// The code, in a sealed memfd, opened read-only.
+    pub file: OwnedFd,
+    /// What the compiler found.
+    pub made: Made,
+}
+
+/// The compile cache of a host.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    directory: Option<PathBuf>,
+    open: Mutex<HashMap<[u8; 32], Arc<Artefact>>>,
+}
+
+/// Limits of one compilation.
+#[derive(Debug, Clone, Copy)]
+pub struct CompileLimits {
+    /// Wall-clock time.
+    pub time: Duration,
+    /// Private memory, in bytes.
+    pub memory: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(600), memory: 8 << 30 }
+    }
+}
+
+/// The largest artefact, in bytes.
+const MAX_ARTEFACT: u64 = 2 << 30;
+
+/// Magic of a cache file, followed by the hash of the rest.
+const MAGIC: &[u8; 8] = b"LAZCODE1";
+
+/// The identity of an artefact: module, settings, and everything of ours and
+/// of the engine's that decides the code.
+pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
+    hasher.update(engine::identity(settings.purpose).as_bytes());
+    hasher.update(&[settings.purpose as u8, u8::from(settings.metered)]);
+    hasher.update(wasm);
+    *hasher.finalize().as_bytes()
+}
+
+impl Cache {
+    /// A cache in `directory`, or in memory only.
+    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
+        Self { directory, open: Mutex::default() }
+    }
+
+    /// The artefact of a module, and how long it took to compile if it was not
+    /// there yet.
+    pub(crate) fn get(
+        &self,
+        launcher: &Launcher,
+        accepted: &[Layer],
+        wasm: &[u8],
+        settings: CompileSettings,
+        limits: CompileLimits,
+    ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
+        let key = key(wasm, &settings);
+        if let Some(found) = self.lock().get(&key) {
+            return Ok((found.clone(), None));
+        }
+        let path = self.directory.as_ref().map(|directory| directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex())));
+        if let Some(found) = path.as_deref().and_then(|path| load(path).ok()) {
+            let found = Arc::new(found);
+            self.lock().insert(key, found.clone());
+            return Ok((found, None));
+        }
+        let started = Instant::now();
+        let made = Arc::new(compile(launcher, accepted, wasm, settings, limits)?);
+        let took = started.elapsed();
+        if let Some(path) = path {
+            // A cache that can't be written (a full or read-only disk) costs
+            // the next one time, not this one its result.
+            if let Err(error) = store(&path, &made) {
+                tracing::warn!(path = %path.display(), %error, "the compiled module could not be cached");
+            }
+        }
+        self.lock().insert(key, made.clone());
+        Ok((made, Some(took)))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Artefact>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An empty memfd that can be sealed.
+pub(crate) fn memfd() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(rustix::fs::memfd_create("lazaret-code", flags)?)
+}
+
+/// Seals a memfd against every change and opens it read-only.
+pub(crate) fn seal(file: &OwnedFd) -> io::Result<OwnedFd> {
+    rustix::fs::fcntl_add_seals(file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+    Ok(rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
+}
+
+fn compile(launcher: &Launcher, accepted: &[Layer], wasm: &[u8], settings: CompileSettings, limits: CompileLimits) -> Result<Artefact, CompileError> {
+    let input = memfd().map_err(CompileError::Memfd)?;
+    fs::File::from(input.try_clone().map_err(CompileError::Memfd)?).write_all(wasm).map_err(CompileError::Memfd)?;
+    let input = seal(&input).map_err(CompileError::Memfd)?;
+    let output = memfd().map_err(CompileError::Memfd)?;
+    let (mut worker, _, _) = Worker::start(Start {
+        launcher,
+        limits: Limits { data: limits.memory, descriptors: 16, file: MAX_ARTEFACT, cpu_seconds: None, stack: engine::NATIVE_STACK },
+        assignment: Assignment::Compiler,
+        descriptors: &[input.as_fd(), output.as_fd()],
+        expected_descriptors: &[0, 1],
+        accepted,
+        tracked: false,
+    })?;
+    worker.send(&ToWorker::Compile(Compile { settings }))?;
+    let made = match worker.wait(limits.time) {
+        Ok(FromWorker::Compiled(Compiled { result: Ok(made) })) => made,
+        Ok(FromWorker::Compiled(Compiled { result: Err(reason) })) => return Err(CompileError::Invalid(reason)),
+        Ok(_) => return Err(CompileError::Ended(worker.malformed("neither an artefact nor a reason"))),
+        Err(Ending::Deadline(limit)) => return Err(CompileError::Time(limit)),
+        Err(Ending::OutOfMemory { .. }) => return Err(CompileError::Memory(limits.memory)),
+        Err(ending) => return Err(CompileError::Ended(ending)),
+    };
+    // It must be gone before the file is sealed: it could still write.
+    worker.end();
+    let length = rustix::fs::fstat(&output).map_err(|errno| CompileError::Memfd(errno.into()))?.st_size as u64;
+    if length != made.length || length == 0 {
+        return Err(CompileError::Ended(Ending::Malformed(format!("the artefact has {length} bytes, the compiler says {}", made.length))));
+    }
+    Ok(Artefact { file: seal(&output).map_err(CompileError::Memfd)?, made })
+}
+
+/// Writes a cache file: magic, hash of the rest, length of the description,
+/// description, code. Written aside and renamed, so that no torn file is ever
+/// seen under its name.
+fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let mut described = Vec::new();
+    Compiled { result: Ok(artefact.made.clone()) }.to_bytes(&mut described).map_err(io::Error::other)?;
+    let mut code = fs::File::from(artefact.file.try_clone()?);
+    io::Seek::rewind(&mut code)?;
+    let aside = path.with_extension(format!("tmp{}", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        file.write_all(MAGIC)?;
+        file.write_all(&[0; 32])?;
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |file: &mut fs::File, bytes: &[u8]| {
+            hasher.update(bytes);
+            file.write_all(bytes)
+        };
+        put(&mut file, &(described.len() as u32).to_le_bytes())?;
+        put(&mut file, &described)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match code.read(&mut buffer)? {
+                0 => break,
+                n => put(&mut file, &buffer[..n])?,
+            }
+        }
+        let hash = *hasher.finalize().as_bytes();
+        std::os::unix::fs::FileExt::write_all_at(&file, &hash, MAGIC.len() as u64)?;
+        fs::rename(&aside, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&aside);
+    })
+}
+
+/// Reads a cache file into a sealed memfd, checking its hash on the way.
+fn load(path: &Path) -> io::Result<Artefact> {
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let metadata = file.metadata()?;
+    // Whoever may write this file decides what workers execute.
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
+        return Err(bad("written by others"));
+    }
+    let mut head = [0; 8 + 32 + 4];
+    file.read_exact(&mut head)?;
+    let (magic, rest) = head.split_at(8);
+    let (expected, length) = rest.split_at(32);
+    let mut size = [0; 4];
+    size.copy_from_slice(length);
+    if magic != MAGIC {
+        return Err(bad("not a cache file"));
+    }
+    let described_length = u32::from_le_bytes(size);
+    if u64::from(described_length) > (1 << 20) || metadata.len() > MAX_ARTEFACT {
+        return Err(bad("lengths are wrong"));
+    }
+    let mut described = vec![0; described_length as usize];
+    file.read_exact(&mut described)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(length);
+    hasher.update(&described);
+    let memory = memfd()?;
+    let mut copy = fs::File::from(memory.try_clone()?);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => {
+                hasher.update(&buffer[..n]);
+                copy.write_all(&buffer[..n])?;
+            }
+        }
+    }
+    if hasher.finalize().as_bytes() != expected {
+        return Err(bad("the hash is wrong"));
+    }
+    let made = match Compiled::from_bytes(&described) {
+        Ok(Compiled { result: Ok(made) }) => made,
+        _ => return Err(bad("the description is wrong")),
+    };
+    if made.length != rustix::fs::fstat(memory.as_fd())?.st_size as u64 {
+        return Err(bad("the length is wrong"));
+    }
+    Ok(Artefact { file: seal(&memory)?, made })
+}
+
+/// The settings for a program or a tenant.
+pub(crate) fn settings(purpose: Purpose, metered: bool) -> CompileSettings {
+    CompileSettings { purpose, metered }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artefact() -> Artefact {
+        let file = memfd().unwrap();
+        fs::File::from(file.try_clone().unwrap()).write_all(&[7; 5000]).unwrap();
+        Artefact { file: seal(&file).unwrap(), made: Made { length: 5000, globals: Vec::new(), reusable: true } }
+    }
+
+    #[test]
+    fn what_is_stored_is_loaded_and_what_is_changed_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.code");
+        store(&path, &artefact()).unwrap();
+        assert_eq!(load(&path).unwrap().made.length, 5000);
+        let good = fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(7) {
+            let mut changed = good.clone();
+            changed[at] ^= 1;
+            fs::write(&path, &changed).unwrap();
+            assert!(load(&path).is_err(), "a change at {at} went unnoticed");
+        }
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert!(load(&path).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.code");
+        store(&path, &artefact()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(load(&path).is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The data directory: where it is what, who holds it, which version it has.
+//!
+//! ```text
+//! DIR/lazaret.json   format version; written last, so a directory without it is not one
+//! DIR/lock           held by the host that uses the directory
+//! DIR/modules/HASH.wasm
+//! DIR/cache/KEY.code compiled modules; may be deleted at any time
+//! DIR/tenants/NAME/  an image (crate lazaret-image) and a log
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The version of the layout.
+const VERSION: u32 = 1;
+
+/// Why a data directory can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum DataDirError {
+    /// Somebody else uses it.
+    #[error("{path} is in use by another Lazaret process{holder}; wait for it, or use another directory (--data)")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// ` (pid N)` if it said.
+        holder: String,
+    },
+    /// It is newer than this program.
+    #[error("{path} has format version {found}; this program knows versions up to {VERSION}: use a newer Lazaret")]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// Its description makes no sense.
+    #[error("{path}: {reason}; is this a Lazaret data directory? Restore the file, or name an empty directory")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// It has other things in it.
+    #[error("{path} is not empty and not a Lazaret data directory; name another (--data)")]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    System {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Description {
+    format: String,
+    version: u32,
+}
+
+const FORMAT: &str = "lazaret-data";
+
+/// A data directory that this process holds.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Locked as long as it is open (flock(2)).
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let system = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::System { path, source }
+        };
+        let description = path.join("lazaret.json");
+        if !description.exists() {
+            let others = match fs::read_dir(path) {
+                Ok(entries) => entries.flatten().any(|entry| !matches!(entry.file_name().to_str(), Some("lock" | "modules" | "tenants" | "cache"))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(system(path)(error)),
+            };
+            if others {
+                return Err(DataDirError::NotOurs { path: path.to_owned() });
+            }
+        }
+        fs::create_dir_all(path).map_err(system(path))?;
+        let lock_path = path.join("lock");
+        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(system(&lock_path))?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder = fs::read_to_string(&lock_path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+            return Err(DataDirError::InUse { path: path.to_owned(), holder: holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default() });
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(system(&lock_path))?;
+        match fs::read(&description) {
+            Ok(bytes) => check(&description, path, &bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = serde_json::to_vec_pretty(&Description { format: FORMAT.into(), version: VERSION }).unwrap_or_default();
+                write_whole(&description, &text).map_err(system(&description))?;
+            }
+            Err(error) => return Err(system(&description)(error)),
+        }
+        let this = Self { path: path.to_owned(), _lock: lock };
+        for directory in [this.tenants(), this.path.join("modules")] {
+            fs::create_dir_all(&directory).map_err(system(&directory))?;
+        }
+        this.sweep();
+        Ok(this)
+    }
+
+    /// Removes what a crash left half-made or half-removed.
+    fn sweep(&self) {
+        for entry in fs::read_dir(self.tenants()).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(path = %entry.path().display(), %error, "a leftover could not be removed");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn tenants(&self) -> PathBuf {
+        self.path.join("tenants")
+    }
+
+    pub(crate) fn module(&self, hash: &str) -> PathBuf {
+        self.path.join("modules").join(format!("{hash}.wasm"))
+    }
+
+    /// Names of all tenants, sorted.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(self.tenants())?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| check_name(name).is_ok())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn check(file: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
+    let corrupt = |reason: String| DataDirError::Corrupt { path: file.to_owned(), reason };
+    let description: Description = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    if description.format != FORMAT {
+        return Err(corrupt(format!("format is `{}`, not `{FORMAT}`", description.format)));
+    }
+    match description.version {
+        VERSION => Ok(()),
+        0 => Err(corrupt("version 0 never was".into())),
+        found => Err(DataDirError::Newer { path: path.to_owned(), found }),
+    }
+}
+
+/// Writes a file so that it is there whole or not at all, also after a power cut.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let aside = path.with_extension(format!("tmp{}", std::process::id()));
+    let write = || {
+        let mut file = File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        sync_directory(directory)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&aside);
+    })
+}
+
+/// Makes renames in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Whether `name` can be a tenant's: it becomes a file name.
+pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > 64 {
+        return Err("it is longer than 64 bytes");
+    }
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err("it does not begin with a letter or digit");
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        return Err("it has other characters");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_the_directory_are_refused() {
+        for name in ["", "..", ".", "a/b", "../a", "a\0b", "-a", ".hidden", "ä", "a b", &"x".repeat(300)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "counter-2", "A.b_c", &"x".repeat(64)] {
+            assert_eq!(check_name(name), Ok(()), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_has_one_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DataDir::open(directory.path()).unwrap();
+        let refused = DataDir::open(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(first);
+        DataDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_a_corrupt_and_a_foreign_directory_are_refused_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(DataDir::open(directory.path()).unwrap());
+        let description = directory.path().join("lazaret.json");
+        fs::write(&description, r#"{"format":"lazaret-data","version":2}"#).unwrap();
+        assert!(matches!(DataDir::open(directory.path()), Err(DataDirError::Newer { found: 2, .. })));
+        fs::write(&description, "{").unwrap();
+        assert!(matches!(DataDir::open(directory.path()), Err(DataDirError::Corrupt { .. })));
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(DataDir::open(other.path()), Err(DataDirError::NotOurs { .. })));
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,315 @@
+//! The host: the trusted side, and the embeddable API.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lazaret_image::Durability;
+use lazaret_wall::Layer;
+use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions, depth};
+use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::{CompileSettings, WorkerKind};
+use thiserror::Error;
+
+use crate::artefact::{Artefact, Cache, CompileError, CompileLimits};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::functions::{Functions, HostFunction, Offered};
+use crate::program::Program;
+use crate::tenant::{self, Tenant, TenantError, TenantLimits, WeakTenant};
+
+/// Why a host could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `lazaret::init()` was not called.
+    #[error("lazaret::init() was not called: make it the first line of main. Launcher and workers are this same executable, and it is where they begin")]
+    NotInitialised,
+    /// This process was started by Lazaret but isn't a worker.
+    #[error("this process was started by a Lazaret host as its launcher or worker, but runs as a host itself (LAZARET_DEPTH={0}): its executable does not call lazaret::init() first in main")]
+    Nested(u32),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Two host functions have the same name, or one has a bad name or bound.
+    #[error("host function `{name}`: {reason}")]
+    Function {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Options of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub accept_missing: Vec<Layer>,
+    pub worker_exe: Option<PathBuf>,
+    pub durability: Durability,
+    pub limits: TenantLimits,
+    pub compile: CompileLimits,
+    pub cycles: u128,
+}
+
+/// How to make a [`Host`].
+#[derive(Debug)]
+pub struct Builder {
+    options: Options,
+    data: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    functions: Vec<Offered>,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            options: Options {
+                accept_missing: Vec::new(),
+                worker_exe: None,
+                durability: Durability::Durable,
+                limits: TenantLimits::default(),
+                compile: CompileLimits::default(),
+                // As many as a canister is usually given to begin with.
+                cycles: 3_000_000_000_000,
+            },
+            data: None,
+            cache: None,
+            functions: Vec::new(),
+        }
+    }
+
+    /// Where tenants are kept. Without it, only programs can be run.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data = Some(path.into());
+        self
+    }
+
+    /// Where compiled modules are kept; `cache` in the data directory if not
+    /// set. Without either they are kept in memory.
+    #[must_use]
+    pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(path.into());
+        self
+    }
+
+    /// Accepts that a layer of the wall is missing. Without it, a missing
+    /// layer is an error.
+    #[must_use]
+    pub fn accept_missing(mut self, layer: Layer) -> Self {
+        self.options.accept_missing.push(layer);
+        self
+    }
+
+    /// The executable for launcher and workers, if it isn't this one. Its
+    /// `main` must begin with `lazaret::init()`.
+    #[must_use]
+    pub fn worker_exe(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.worker_exe = Some(path.into());
+        self
+    }
+
+    /// Acknowledges updates when they are in the page cache, not on disk: they
+    /// survive the end of every process, but not of the machine.
+    #[must_use]
+    pub fn relaxed_durability(mut self) -> Self {
+        self.options.durability = Durability::Relaxed;
+        self
+    }
+
+    /// Limits of tenants.
+    #[must_use]
+    pub fn tenant_limits(mut self, change: impl FnOnce(&mut TenantLimits)) -> Self {
+        change(&mut self.options.limits);
+        self
+    }
+
+    /// Limits of compilations.
+    #[must_use]
+    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
+        self.options.compile = limits;
+        self
+    }
+
+    /// Offers a function to guests: they import `host.<name>`. The bounds are
+    /// in bytes; whatever is over them is the guest's trap.
+    #[must_use]
+    pub fn host_function(
+        mut self,
+        name: &str,
+        max_argument: usize,
+        max_result: usize,
+        function: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.functions.push(Offered::new(name.to_owned(), max_argument, max_result, Box::<HostFunction>::from(Box::new(function))));
+        self
+    }
+
+    /// Makes the host. Its launcher starts with the first worker.
+    pub fn build(self) -> Result<Host, BuildError> {
+        if !crate::init::was_called() {
+            return Err(BuildError::NotInitialised);
+        }
+        match depth() {
+            0 => {}
+            depth => return Err(BuildError::Nested(depth)),
+        }
+        for (index, offered) in self.functions.iter().enumerate() {
+            let fail = |reason: String| BuildError::Function { name: offered.name.clone(), reason };
+            if self.functions[..index].iter().any(|other| other.name == offered.name) {
+                return Err(fail("is offered twice".into()));
+            }
+            if offered.name.is_empty() || offered.name.len() > 200 {
+                return Err(fail("a name has 1 to 200 bytes".into()));
+            }
+            if offered.max_argument > MAX_HOST_BYTES || offered.max_result > MAX_HOST_BYTES {
+                return Err(fail(format!("bounds may be at most {MAX_HOST_BYTES} bytes")));
+            }
+        }
+        let data = self.data.as_deref().map(DataDir::open).transpose()?;
+        let cache = self.cache.or_else(|| self.data.as_ref().map(|path| path.join("cache")));
+        Ok(Host {
+            inner: Arc::new(Inner {
+                options: self.options,
+                launcher: Mutex::default(),
+                cache: Cache::new(cache),
+                functions: Functions(self.functions),
+                data,
+                tenants: Mutex::default(),
+            }),
+        })
+    }
+}
+
+/// What all handles of a host share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub options: Options,
+    launcher: Mutex<Option<Arc<Launcher>>>,
+    cache: Cache,
+    pub functions: Functions,
+    data: Option<DataDir>,
+    tenants: Mutex<HashMap<String, WeakTenant>>,
+}
+
+impl Inner {
+    /// The launcher, started if there is none or it has ended.
+    pub(crate) fn launcher(&self) -> Result<Arc<Launcher>, LauncherError> {
+        let mut slot = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
+            return Ok(launcher.clone());
+        }
+        let started = Arc::new(Launcher::start(&self.launcher_options())?);
+        *slot = Some(started.clone());
+        Ok(started)
+    }
+
+    pub(crate) fn launcher_options(&self) -> LauncherOptions {
+        LauncherOptions {
+            executable: self.options.worker_exe.clone(),
+            accept_missing: self.options.accept_missing.clone(),
+            as_user: None,
+            directories: Vec::new(),
+        }
+    }
+
+    /// The artefact of a module, and how long it took if it was compiled now.
+    pub(crate) fn compile(&self, wasm: &[u8], settings: CompileSettings) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
+        let launcher = self.launcher().map_err(crate::worker::WorkerError::from)?;
+        self.cache.get(&launcher, &self.options.accept_missing, wasm, settings, self.options.compile)
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, WeakTenant>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The trusted side. Clones are the same host; when the last is dropped, its
+/// workers end.
+#[derive(Debug, Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+impl Host {
+    /// A builder with defaults: every layer required, durable updates.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// A WASI program to run once, from binary or text.
+    pub fn program(&self, module: impl Into<Vec<u8>>) -> Program {
+        Program::new(self.inner.clone(), module.into())
+    }
+
+    fn data(&self) -> Result<&DataDir, TenantError> {
+        self.inner.data.as_ref().ok_or_else(|| TenantError::File {
+            path: PathBuf::new(),
+            source: io::Error::new(io::ErrorKind::NotFound, "this host was built without a data directory (Builder::data_dir)"),
+        })
+    }
+
+    /// Installs a tenant: fills its memory, runs its initialiser with
+    /// `argument`, and commits the result.
+    pub fn install(&self, name: &str, module: impl Into<Vec<u8>>, argument: &[u8]) -> Result<Tenant, TenantError> {
+        let wasm = crate::module::binary(module.into())?;
+        let mut tenants = self.inner.tenants();
+        let state = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
+        let tenant = Tenant::new(self.inner.clone(), state);
+        tenants.insert(name.to_owned(), tenant.weak());
+        Ok(tenant)
+    }
+
+    /// The tenant with this name.
+    pub fn tenant(&self, name: &str) -> Result<Tenant, TenantError> {
+        let mut tenants = self.inner.tenants();
+        if let Some(state) = tenants.get(name).and_then(WeakTenant::upgrade) {
+            return Ok(Tenant::from_shared(self.inner.clone(), state));
+        }
+        let tenant = Tenant::new(self.inner.clone(), tenant::open(&self.inner, self.data()?, name)?);
+        tenants.insert(name.to_owned(), tenant.weak());
+        Ok(tenant)
+    }
+
+    /// Replaces a tenant's module and keeps its state.
+    pub fn upgrade(&self, name: &str, module: impl Into<Vec<u8>>, argument: &[u8]) -> Result<Tenant, TenantError> {
+        let wasm = crate::module::binary(module.into())?;
+        let tenant = self.tenant(name)?;
+        tenant::upgrade(&self.inner, self.data()?, &mut tenant.lock_state(), &wasm, argument)?;
+        Ok(tenant)
+    }
+
+    /// Removes a tenant and all its state.
+    pub fn remove(&self, name: &str) -> Result<(), TenantError> {
+        let mut tenants = self.inner.tenants();
+        let open = tenants.remove(name).and_then(|weak| weak.upgrade()).map(|state| Tenant::from_shared(self.inner.clone(), state));
+        let mut guard = open.as_ref().map(Tenant::lock_state);
+        tenant::remove(self.data()?, name, guard.as_deref_mut())
+    }
+
+    /// Names of all tenants, sorted.
+    pub fn tenants(&self) -> Result<Vec<String>, TenantError> {
+        let data = self.data()?;
+        data.names().map_err(TenantError::file(data.tenants()))
+    }
+
+    /// The data directory, if there is one.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.inner.data.as_ref().map(DataDir::path)
+    }
+
+    /// The functions that this host offers to guests.
+    pub fn offered(&self) -> &[Offered] {
+        &self.inner.functions.0
+    }
+
+    /// The number of the launcher's process, if it runs.
+    pub fn launcher_pid(&self) -> Option<i32> {
+        self.inner.launcher.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|launcher| launcher.pid())
+    }
+}
+
+/// The kinds of worker, for tables.
+pub const WORKER_KINDS: &[WorkerKind] = WorkerKind::ALL;

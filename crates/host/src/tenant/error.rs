@@ -1,0 +1,157 @@
+//! What can go wrong with tenants, by operation.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lazaret_image::{CommitError, CreateError, FoldError, OpenError, ReadError};
+use lazaret_wire::DecodeError;
+use lazaret_wire::message::Trap;
+use thiserror::Error;
+
+use crate::artefact::CompileError;
+use crate::ending::Ending;
+use crate::module::ModuleError;
+use crate::worker::WorkerError;
+
+/// Why a call failed. After any of these the tenant is at the version before
+/// the call, except where a variant says otherwise.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The guest rejected the call. What it wrote is kept.
+    #[error("rejected (code 4, canister reject): {0}")]
+    Reject(String),
+    /// The guest trapped.
+    #[error("trapped: {}", .0.message)]
+    Trap(Trap),
+    /// The guest returned without an answer. What it wrote is kept.
+    #[error("the method returned without a reply")]
+    NoReply,
+    /// No such method.
+    #[error("the tenant has no {kind} method `{method}`; it has: {}", if .known.is_empty() { "none".to_owned() } else { .known.join(", ") })]
+    NoMethod {
+        /// `update` or `query`.
+        kind: &'static str,
+        /// The name asked for.
+        method: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// The argument is too large.
+    #[error("the argument has {size} bytes; the limit is {limit}")]
+    ArgumentTooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The host lacks something. Worth another try.
+    #[error("aborted for want of something that the host owns: {0}; nothing was changed, try again")]
+    Aborted(String),
+    /// The worker ended in the middle.
+    #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
+    WorkerEnded(Ending),
+    /// The time limit.
+    #[error("the call took longer than {0:?} and was stopped; nothing was changed")]
+    TimeLimit(Duration),
+    /// A worker could not be started.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The module could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The pages of the worker could not be read or written.
+    #[error("pages of the worker: {0}; nothing was changed")]
+    Memory(#[source] io::Error),
+    /// The commit failed.
+    #[error("the update ran but could not be committed: {0}")]
+    Commit(#[from] CommitError),
+    /// The image can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Compaction failed.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// The tenant was removed.
+    #[error("tenant `{0}` was removed")]
+    Removed(String),
+}
+
+/// Why a tenant could not be installed, upgraded, opened or removed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TenantError {
+    /// A bad name.
+    #[error("`{name}` is no name for a tenant: {reason}; use 1 to 64 of the characters a-z, A-Z, 0-9, `-`, `_`, `.`, and begin with a letter or digit", name = .name.escape_default())]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// It is there already.
+    #[error("tenant `{0}` exists already; `upgrade` replaces its module and keeps its state, `remove` deletes it")]
+    Exists(String),
+    /// It isn't there.
+    #[error("there is no tenant `{name}` in {directory}; `lazaret ps` lists those that exist")]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// The module is no good.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// Or can't be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The initialising call failed.
+    #[error("{step}: {error}")]
+    Call {
+        /// Which entry point.
+        step: &'static str,
+        /// Why.
+        error: Box<CallError>,
+    },
+    /// The image can't be created.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// The image can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What the image says of itself makes no sense.
+    #[error("tenant `{name}`: its state is of another version or damaged: {source}")]
+    State {
+        /// The tenant.
+        name: String,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// A file of the tenant's.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The stored module isn't the one that the state names.
+    #[error("{path}: the stored module does not have the hash that the tenant's state names; restore the file")]
+    ModuleHash {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+impl TenantError {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        |source| Self::File { path, source }
+    }
+
+    pub(crate) fn call(step: &'static str) -> impl FnOnce(CallError) -> Self {
+        move |error| Self::Call { step, error: Box::new(error) }
+    }
+}

@@ -1,0 +1,79 @@
+//! A tenant's log: lines it printed, kept whatever became of the call.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::TenantError;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Nanoseconds since 1970-01-01.
+    pub time: u64,
+    /// The version of the tenant before the call that printed it.
+    pub version: u64,
+    /// What it printed; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+const FILE: &str = "log.jsonl";
+const OLD: &str = "log.1.jsonl";
+/// A log of this size becomes the old one, and the old one goes.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Appends lines. They are not synced: a log is no state.
+pub(super) fn append(directory: &Path, version: u64, lines: Vec<Vec<u8>>, lost: u32) -> io::Result<()> {
+    let path = directory.join(FILE);
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_BYTES) {
+        fs::rename(&path, directory.join(OLD))?;
+    }
+    let time = super::now();
+    let mut text = Vec::new();
+    let lost = (lost > 0).then(|| format!("[{lost} lines did not fit and were dropped]").into_bytes());
+    for line in lines.into_iter().chain(lost) {
+        serde_json::to_writer(&mut text, &LogLine { time, version, text: String::from_utf8_lossy(&line).into_owned() })?;
+        text.push(b'\n');
+    }
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(&text)
+}
+
+/// Reads all lines that are kept. A torn last line (the host was killed) is
+/// left out.
+pub(super) fn read(directory: &Path) -> Result<Vec<LogLine>, TenantError> {
+    let mut lines = Vec::new();
+    for name in [OLD, FILE] {
+        let path = directory.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(TenantError::file(path)(error)),
+        };
+        for line in BufReader::new(file).lines() {
+            let line = line.map_err(TenantError::file(&path))?;
+            if let Ok(line) = serde_json::from_str(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_back_and_a_torn_one_is_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        append(directory.path(), 3, vec![b"hello".to_vec(), b"\xff\x1b[2J".to_vec()], 2).unwrap();
+        let mut file = OpenOptions::new().append(true).open(directory.path().join(FILE)).unwrap();
+        file.write_all(b"{\"time\":1,\"ver").unwrap();
+        let lines = read(directory.path()).unwrap();
+        let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["hello", "\u{fffd}\u{1b}[2J", "[2 lines did not fit and were dropped]"]);
+        assert_eq!(lines[0].version, 3);
+    }
+}

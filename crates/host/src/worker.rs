@@ -1,0 +1,264 @@
+//! One worker, from the host's side: start, lock, verify, ask, kill.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
+use lazaret_wall::receipt::{Expected, Receipt, Unverified};
+use lazaret_wall::{Layer, LayerError};
+use lazaret_wire::codec::Message;
+use lazaret_wire::message::{Assign, Assignment, FromWorker, Hello, Ready, ToWorker};
+use lazaret_wire::socket::ChannelError;
+use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
+use rustix::process::Signal;
+use thiserror::Error;
+
+use crate::ending::{Death, Ending};
+
+/// How long a worker may take to be set up and locked.
+const SETUP_TIME: Duration = Duration::from_secs(60);
+
+/// Why a worker could not be started, or didn't answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The launcher could not start it.
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    /// A layer of its wall could not be put on.
+    #[error("{message}; to run without it: --accept-missing {layer}")]
+    Layer {
+        /// The layer.
+        layer: Layer,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// It could not be set up for another reason: usually the module's.
+    #[error("{0}")]
+    Setup(String),
+    /// What was seen of it from outside is not what it should be.
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+    /// It ended.
+    #[error("the worker ended: {0}")]
+    Ended(Ending),
+    /// A request is too large.
+    #[error("the request is too large: {0}")]
+    TooLarge(#[from] EncodeError),
+    /// Shared memory.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// The set-up socket.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+}
+
+impl From<LayerError> for WorkerError {
+    fn from(error: LayerError) -> Self {
+        Self::Layer { layer: error.layer, message: error.to_string() }
+    }
+}
+
+/// What a worker is started with.
+pub(crate) struct Start<'a> {
+    pub launcher: &'a Launcher,
+    pub limits: Limits,
+    pub assignment: Assignment,
+    pub descriptors: &'a [BorrowedFd<'a>],
+    /// Descriptors that must be open in it once it is locked.
+    pub expected_descriptors: &'a [i32],
+    pub accepted: &'a [Layer],
+    /// Whether it hands over a userfaultfd.
+    pub tracked: bool,
+}
+
+/// A locked, verified worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    death: Arc<Death>,
+    pidfd: OwnedFd,
+    pid: i32,
+    requests: u32,
+    answers: u32,
+    buffer: Vec<u8>,
+    receipt: Receipt,
+    spin: Spin,
+}
+
+impl Worker {
+    /// Starts a worker, waits for its lock, and looks at it from outside.
+    /// Returns what it said and its userfaultfd, if it was to hand one over.
+    pub(crate) fn start(start: Start<'_>) -> Result<(Self, Ready, Option<OwnedFd>), WorkerError> {
+        let file = lazaret_wire::shared::create()?;
+        let shared = Arc::new(Shared::map(file.as_fd())?);
+        let death = Arc::new(Death::default());
+        let spawned = {
+            let (shared, death) = (shared.clone(), death.clone());
+            start.launcher.spawn(start.limits, move |event| {
+                death.note(event);
+                bell::wake(shared.u32(layout::ANSWER_BELL));
+            })?
+        };
+        let mut worker = Self {
+            shared,
+            death,
+            pidfd: spawned.pidfd,
+            pid: spawned.pid,
+            requests: 0,
+            answers: 0,
+            buffer: Vec::new(),
+            receipt: Receipt { pid: spawned.pid, host_uid: spawned.host_uid, threads: 0, layers: Vec::new() },
+            spin: Spin::NONE,
+        };
+        let hello = Hello { accept_missing: start.accepted.iter().map(|layer| layer.name().to_owned()).collect() };
+        let mut bytes = Vec::new();
+        hello.to_bytes(&mut bytes)?;
+        let sent = spawned
+            .setup
+            .send(&bytes, &[file.as_fd()])
+            .and_then(|()| spawned.setup.send(b"assign", start.descriptors));
+        drop(file);
+        match sent {
+            // It died before it took them: say why, not that the socket closed.
+            Err(ChannelError::Closed) => return Err(worker.early_end(&spawned.setup)),
+            other => other?,
+        }
+        worker.send(&ToWorker::Assign(Assign { assignment: start.assignment }))?;
+        let ready = match worker.wait(SETUP_TIME) {
+            Ok(FromWorker::Ready(ready)) => ready,
+            Ok(FromWorker::Failed(failed)) => {
+                worker.kill();
+                return Err(match failed.layer.and_then(|name| name.parse().ok()) {
+                    Some(layer) => WorkerError::Layer { layer, message: failed.message },
+                    None => WorkerError::Setup(failed.message),
+                });
+            }
+            Ok(_) => return Err(WorkerError::Ended(worker.malformed("not ready, and no failure either"))),
+            Err(Ending::Exited(127)) => return Err(worker.early_end(&spawned.setup)),
+            Err(ending) => return Err(WorkerError::Ended(ending)),
+        };
+        let tracked = match start.tracked {
+            false => None,
+            true => match spawned.setup.poll(Duration::ZERO)? {
+                true => spawned.setup.receive()?.descriptors.into_iter().next(),
+                false => None,
+            },
+        };
+        let missing: Vec<Layer> = ready
+            .missing
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .chain(start.launcher.missing().iter().copied())
+            .collect();
+        worker.receipt = Receipt::verify(&Expected {
+            pid: spawned.pid,
+            host_uid: spawned.host_uid,
+            descriptors: start.expected_descriptors,
+            missing: &missing,
+            accepted: start.accepted,
+        })?;
+        Ok((worker, ready, tracked))
+    }
+
+    /// What a process said that ended before exec, or how it ended.
+    fn early_end(&self, setup: &lazaret_wire::socket::Channel) -> WorkerError {
+        self.death.wait(Duration::from_secs(1));
+        if let Ok(true) = setup.poll(Duration::ZERO) {
+            if let Ok(said) = setup.receive() {
+                return WorkerError::Setup(format!("starting the worker: {}", String::from_utf8_lossy(&said.bytes)));
+            }
+        }
+        WorkerError::Ended(self.death.ending(&self.shared).unwrap_or(Ending::LauncherEnded))
+    }
+
+    /// What was verified about it.
+    pub(crate) fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// Its number on the host.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Its shared memory.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Whether it still runs, as far as is known.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.death.has_come()
+    }
+
+    /// Spin before sleeping while waiting for this worker.
+    pub(crate) fn set_spin(&mut self, spin: Spin) {
+        self.spin = spin;
+    }
+
+    /// Puts a request on the wire and rings.
+    pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
+        request.to_bytes(&mut self.buffer)?;
+        self.shared.put_request(&self.buffer)?;
+        self.requests = self.requests.wrapping_add(1);
+        bell::ring(self.shared.u32(layout::REQUEST_BELL), self.shared.u32(layout::WORKER_SLEEPS), self.requests);
+        Ok(())
+    }
+
+    /// Waits for the next answer, copies it out once and decodes the copy.
+    /// Whatever is wrong with it, the worker is dead afterwards.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
+        // A limit that the clock can't hold is none.
+        let deadline = Instant::now().checked_add(limit);
+        let rung = bell::wait(
+            self.shared.u32(layout::ANSWER_BELL),
+            self.shared.u32(layout::HOST_SLEEPS),
+            self.answers,
+            self.spin,
+            deadline,
+            &|| self.death.has_come(),
+        );
+        match rung {
+            Rung::Next => self.answers = self.answers.wrapping_add(1),
+            Rung::Timeout => {
+                self.kill();
+                return Err(Ending::Deadline(limit));
+            }
+            Rung::Stopped => return Err(self.death.ending(&self.shared).unwrap_or(Ending::LauncherEnded)),
+            Rung::Wild(value) => return Err(self.malformed(&format!("answer bell {value}, expected {}", self.answers.wrapping_add(1)))),
+        }
+        if let Err(error) = self.shared.take_answer(&mut self.buffer) {
+            return Err(self.malformed(&error.to_string()));
+        }
+        match FromWorker::from_bytes(&self.buffer) {
+            Ok(message) => Ok(message),
+            Err(error) => Err(self.malformed(&error.to_string())),
+        }
+    }
+
+    /// Kills the worker for what it wrote.
+    pub(crate) fn malformed(&self, what: &str) -> Ending {
+        self.kill();
+        Ending::Malformed(what.to_owned())
+    }
+
+    /// Ends it.
+    pub(crate) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Ends it and waits until it is gone; what it used, if the kernel said.
+    pub(crate) fn end(&self) -> Option<lazaret_wall::launcher::Usage> {
+        self.kill();
+        self.death.wait(Duration::from_secs(5));
+        self.death.usage()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,393 @@
+//! [`Image`]: what is in memory of it, and how it begins and ends.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use crate::checksum::Checksum;
+use crate::error::{Action, CreateError, FileError, OpenError, RemoveError, SyncError};
+use crate::format::{LogEntry, MANIFEST, Manifest, is_our_name, log_name, shard_name};
+use crate::index::Index;
+use crate::manifest::SwitchError;
+use crate::page::{FileId, Sizes, TenantId, Version};
+use crate::recovery::Recovery;
+use crate::storage::{OsStorage, Storage};
+
+/// A tenant's memory on disk, at its newest version.
+///
+/// One thread at a time uses an image; while it is open, its directory is locked against others.
+pub struct Image<S: Storage = OsStorage> {
+    pub(crate) storage: S,
+    /// What the manifest on disk says.
+    pub(crate) manifest: Manifest,
+    /// The files that locations refer to by slot: the shards in the manifest's order, then the log.
+    pub(crate) files: Vec<SourceFile<S::File>>,
+    pub(crate) log: LogTail<S::File>,
+    pub(crate) index: Index,
+    pub(crate) version: Version,
+    pub(crate) sizes: Sizes,
+    pub(crate) meta: Vec<u8>,
+    /// Extents that the base alone had: folding doesn't get below that.
+    pub(crate) base_extents: usize,
+    /// A sync failed. What the disk holds is unknown, and asking again doesn't tell: the kernel reports a failed
+    /// writeback once and marks the pages clean ("fsyncgate", <https://lwn.net/Articles/752063/>).
+    pub(crate) poisoned: bool,
+}
+
+/// A file that pages are read from.
+pub(crate) struct SourceFile<F> {
+    pub(crate) file: FileId,
+    pub(crate) name: String,
+    /// Opened read-only: it may be handed to a worker.
+    pub(crate) handle: F,
+    /// Where page data is in it, ascending; to find the checksum of the page at an offset.
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// Consecutive page data in a file, and the table with its checksums.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    /// Offset of the first page.
+    pub(crate) data: u64,
+    /// Offset of the first page's checksum.
+    pub(crate) checksums: u64,
+    /// Bytes from one checksum to the next.
+    pub(crate) stride: u64,
+}
+
+/// The writing end of the log.
+pub(crate) struct LogTail<F> {
+    pub(crate) handle: F,
+    /// Where the last published segment ends.
+    pub(crate) end: u64,
+    /// How much is known to be on disk.
+    pub(crate) durable: u64,
+    /// The checksum that the next segment refers back to.
+    pub(crate) chain: Checksum,
+    /// A failed commit may have left something behind `end`.
+    pub(crate) dirty: bool,
+}
+
+impl Image<OsStorage> {
+    /// Makes an empty image at version 0 in `dir`, which is made too if it doesn't exist. It is on disk when
+    /// this returns.
+    ///
+    /// # Errors
+    ///
+    /// If there is an image already, somebody else has the directory open, or the operating system refuses.
+    pub fn create(dir: &Path) -> Result<Image, CreateError> {
+        match OsStorage::create(dir) {
+            Ok(storage) => Image::create_on(storage),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(CreateError::InUse {
+                path: dir.to_path_buf(),
+            }),
+            Err(source) => Err(CreateError::File(FileError {
+                action: Action::Create,
+                path: dir.to_path_buf(),
+                offset: 0,
+                source,
+            })),
+        }
+    }
+
+    /// Opens the image in `dir` at its newest version, and says what recovery found.
+    ///
+    /// The newest version may be one that was never acknowledged, if the host was killed between writing and
+    /// syncing it; it isn't necessarily on disk before the next durable commit or [`sync`](Image::sync).
+    ///
+    /// # Errors
+    ///
+    /// If there is none, it is in use, anything that was acknowledged is damaged, or the operating system refuses.
+    /// At most a torn tail and leftovers of a crash are gone then; nothing that was acknowledged is touched.
+    pub fn open(dir: &Path) -> Result<(Image, Recovery), OpenError> {
+        match OsStorage::open(dir) {
+            Ok(storage) => Image::open_on(storage),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::WouldBlock => OpenError::InUse {
+                    path: dir.to_path_buf(),
+                },
+                io::ErrorKind::NotFound => OpenError::Missing {
+                    path: dir.to_path_buf(),
+                },
+                _ => OpenError::File(FileError {
+                    action: Action::Open,
+                    path: dir.to_path_buf(),
+                    offset: 0,
+                    source: error,
+                }),
+            }),
+        }
+    }
+
+    /// Removes the image in `dir` and the directory, in an order that never leaves a damaged image.
+    ///
+    /// # Errors
+    ///
+    /// If it is in use, the directory holds anything that isn't an image's, or the operating system refuses.
+    pub fn remove(dir: &Path) -> Result<(), RemoveError> {
+        let fail = |action, source| {
+            RemoveError::File(FileError {
+                action,
+                path: dir.to_path_buf(),
+                offset: 0,
+                source,
+            })
+        };
+        let storage = OsStorage::open(dir).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => RemoveError::InUse {
+                path: dir.to_path_buf(),
+            },
+            io::ErrorKind::NotFound => RemoveError::Missing {
+                path: dir.to_path_buf(),
+            },
+            _ => fail(Action::Open, error),
+        })?;
+        let mut names = storage.list().map_err(|error| fail(Action::List, error))?;
+        if let Some(name) = names.iter().find(|name| !is_our_name(name)) {
+            return Err(RemoveError::Foreign {
+                path: dir.to_path_buf(),
+                name: name.clone(),
+            });
+        }
+        // The manifest goes first: without it there is no image, whatever else is still there.
+        names.sort_by_key(|name| name != MANIFEST);
+        for name in names {
+            let unlinked = storage.unlink(&name);
+            unlinked.map_err(|error| FileError::new(&storage, Action::Remove, &name, 0, error))?;
+            if name == MANIFEST {
+                storage
+                    .fsync_dir()
+                    .map_err(|error| fail(Action::Sync, error))?;
+            }
+        }
+        storage
+            .remove()
+            .map_err(|error| fail(Action::Remove, error))
+    }
+
+    /// The files that [`plan`](Image::plan) refers to: their numbers and read-only descriptors.
+    ///
+    /// A descriptor stays valid for who has duplicated or mapped it, also when a fold has removed the file.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, BorrowedFd<'_>)> {
+        self.files
+            .iter()
+            .map(|source| (source.file, source.handle.as_fd()))
+    }
+}
+
+impl<S: Storage> Image<S> {
+    /// [`create`](Image::create) on any storage.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Image::create).
+    pub fn create_on(storage: S) -> Result<Image<S>, CreateError> {
+        let fail = |action, name: &str, source| FileError::new(&storage, action, name, 0, source);
+        let names = storage
+            .list()
+            .map_err(|error| fail(Action::List, "", error))?;
+        if names.iter().any(|name| name == MANIFEST) {
+            return Err(CreateError::Exists {
+                path: storage.path().to_path_buf(),
+            });
+        }
+        // A crash while making or removing an image leaves files that nothing refers to.
+        for name in names.iter().filter(|name| is_our_name(name)) {
+            storage
+                .unlink(name)
+                .map_err(|error| fail(Action::Remove, name, error))?;
+        }
+        let tenant = TenantId(
+            storage
+                .random()
+                .map_err(|error| fail(Action::Random, "", error))?,
+        );
+        let seed = storage
+            .random()
+            .map_err(|error| fail(Action::Random, "", error))?;
+        let file = FileId(0);
+        let manifest = Manifest {
+            tenant,
+            version: Version(0),
+            sizes: Sizes::default(),
+            next_file: FileId(1),
+            shards: Vec::new(),
+            log: LogEntry {
+                file,
+                seed,
+                durable_len: 0,
+            },
+            meta: Vec::new(),
+        };
+        let (source, log) = create_log(&storage, file, seed)?;
+        storage
+            .fsync_dir()
+            .map_err(|error| fail(Action::Sync, "", error))?;
+        manifest
+            .replace(&storage)
+            .map_err(SwitchError::into_inner)?;
+        Ok(Image {
+            version: manifest.version,
+            sizes: manifest.sizes,
+            meta: Vec::new(),
+            manifest,
+            files: vec![source],
+            log,
+            index: Index::default(),
+            base_extents: 0,
+            poisoned: false,
+            storage,
+        })
+    }
+
+    /// Whose memory it is.
+    pub fn tenant(&self) -> TenantId {
+        self.manifest.tenant
+    }
+
+    /// The newest version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The sizes of the regions at the newest version.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The opaque bytes that the host keeps with the newest version.
+    pub fn meta(&self) -> &[u8] {
+        &self.meta
+    }
+
+    /// The bytes that the log takes on disk.
+    pub fn log_len(&self) -> u64 {
+        self.log.end
+    }
+
+    /// Pages at the newest version that aren't zero. (After a fold, some that are may be counted.)
+    pub fn stored_pages(&self) -> u64 {
+        self.index.pages()
+    }
+
+    /// Puts all commits on disk, also the relaxed ones.
+    ///
+    /// # Errors
+    ///
+    /// If the sync fails, the image takes no more commits until it is opened again.
+    pub fn sync(&mut self) -> Result<(), SyncError> {
+        if self.poisoned {
+            return Err(SyncError::Poisoned {
+                path: self.storage.path().to_path_buf(),
+            });
+        }
+        if self.log.durable < self.log.end {
+            self.fdatasync_log()?;
+        }
+        Ok(())
+    }
+
+    /// Puts all commits on disk and writes down that they are there: whatever is damaged from now on is
+    /// never taken for a torn tail, and the next open needn't verify any page.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sync`](Image::sync). If only the manifest can't be written, the image stays usable.
+    pub fn checkpoint(&mut self) -> Result<(), SyncError> {
+        self.sync()?;
+        if self.manifest.log.durable_len == self.log.end {
+            return Ok(());
+        }
+        let mut manifest = self.manifest.clone();
+        manifest.log.durable_len = self.log.end;
+        // Both manifests describe this image, so it doesn't matter which one a crash leaves.
+        manifest
+            .replace(&self.storage)
+            .map_err(SwitchError::into_inner)?;
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    pub(crate) fn fdatasync_log(&mut self) -> Result<(), FileError> {
+        match self.storage.fdatasync(&self.log.handle) {
+            Ok(()) => {
+                self.log.durable = self.log.end;
+                Ok(())
+            }
+            Err(error) => {
+                self.poisoned = true;
+                Err(FileError::new(
+                    &self.storage,
+                    Action::Sync,
+                    &log_name(self.manifest.log.file),
+                    0,
+                    error,
+                ))
+            }
+        }
+    }
+}
+
+/// A new log's two ends.
+type NewLog<F> = (SourceFile<F>, LogTail<F>);
+
+/// Makes an empty log and puts it on disk (but not its name).
+pub(crate) fn create_log<S: Storage>(
+    storage: &S,
+    file: FileId,
+    seed: Checksum,
+) -> Result<NewLog<S::File>, FileError> {
+    let name = log_name(file);
+    let fail = |action, source| FileError::new(storage, action, &name, 0, source);
+    let writing = storage
+        .create(&name)
+        .map_err(|error| fail(Action::Create, error))?;
+    storage
+        .fsync(&writing)
+        .map_err(|error| fail(Action::Sync, error))?;
+    let reading = storage
+        .open_read(&name)
+        .map_err(|error| fail(Action::Open, error))?;
+    let tail = LogTail {
+        handle: writing,
+        end: 0,
+        durable: 0,
+        chain: seed,
+        dirty: false,
+    };
+    Ok((
+        SourceFile {
+            file,
+            name,
+            handle: reading,
+            blocks: Vec::new(),
+        },
+        tail,
+    ))
+}
+
+/// Removes files of ours that `manifest` doesn't name. Returns what was removed.
+pub(crate) fn remove_leftovers<S: Storage>(
+    storage: &S,
+    manifest: &Manifest,
+) -> Result<Vec<String>, FileError> {
+    let mut removed = Vec::new();
+    let names = storage
+        .list()
+        .map_err(|error| FileError::new(storage, Action::List, "", 0, error))?;
+    for name in names {
+        let named = name == MANIFEST
+            || name == log_name(manifest.log.file)
+            || manifest
+                .shards
+                .iter()
+                .any(|shard| shard_name(shard.file) == name);
+        if is_our_name(&name) && !named {
+            storage
+                .unlink(&name)
+                .map_err(|error| FileError::new(storage, Action::Remove, &name, 0, error))?;
+            removed.push(name);
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::page::{MAX_PAGES, PAGE_BYTES};
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Pages from `first`, `step` apart, to consecutive places from `offset`.
+    Put {
+        region: Region,
+        first: u64,
+        step: u64,
+        pages: u64,
+        slot: usize,
+        offset: u64,
+    },
+    Zero {
+        region: Region,
+        first: u64,
+        step: u64,
+        pages: u64,
+    },
+    Truncate {
+        heap: u64,
+        stable: u64,
+    },
+}
+
+fn region() -> impl Strategy<Value = Region> {
+    prop_oneof![Just(Region::Heap), Just(Region::Stable)]
+}
+
+fn first() -> impl Strategy<Value = u64> {
+    prop_oneof![0..300u64, MAX_PAGES - 300..MAX_PAGES]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (region(), first(), 1..4u64, 0..100u64, 0..3usize, 0..200u64).prop_map(
+            |(region, first, step, pages, slot, offset)| Step::Put { region, first, step, pages, slot, offset }
+        ),
+        2 => (region(), first(), 1..4u64, 0..100u64)
+            .prop_map(|(region, first, step, pages)| Step::Zero { region, first, step, pages }),
+        1 => (first(), first()).prop_map(|(heap, stable)| Step::Truncate { heap, stable }),
+    ]
+}
+
+fn pages(region: Region, first: u64, step: u64, pages: u64) -> impl Iterator<Item = PageId> {
+    (0..pages).filter_map(move |page| PageId::new(region, first + page * step))
+}
+
+/// The extents of a plain map, found the plain way.
+fn extents(model: &BTreeMap<PageId, Location>) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    for (page, location) in model {
+        match extents.last_mut() {
+            Some(last)
+                if last.first.bits() + last.pages == page.bits()
+                    && last.location.slot() == location.slot()
+                    && last.location.page_offset() + last.pages == location.page_offset() =>
+            {
+                last.pages += 1;
+            }
+            _ => extents.push(Extent {
+                first: *page,
+                pages: 1,
+                location: *location,
+            }),
+        }
+    }
+    extents
+}
+
+proptest! {
+    #[test]
+    fn the_index_is_an_ordered_map(steps in proptest::collection::vec(step(), 0..40)) {
+        let (mut index, mut model) = (Index::default(), BTreeMap::new());
+        for step in steps {
+            match step {
+                Step::Put { region, first, step, pages: count, slot, offset } => {
+                    let places: Vec<_> = pages(region, first, step, count)
+                        .zip(offset..)
+                        .map(|(page, offset)| (page, Location::new(slot, offset).unwrap()))
+                        .collect();
+                    index.apply(places.iter().map(|(page, location)| (*page, Some(*location))));
+                    model.extend(places);
+                }
+                Step::Zero { region, first, step, pages: count } => {
+                    index.apply(pages(region, first, step, count).map(|page| (page, None)));
+                    pages(region, first, step, count).for_each(|page| { model.remove(&page); });
+                }
+                Step::Truncate { heap, stable } => {
+                    let sizes = Sizes { heap: heap * PAGE_BYTES, stable: stable * PAGE_BYTES - stable % 2 };
+                    index.truncate(&sizes);
+                    model.retain(|page, _| sizes.contain(*page));
+                }
+            }
+            prop_assert_eq!(index.pages(), model.len() as u64);
+            prop_assert!(index.iter().eq(model.iter().map(|(page, location)| (*page, *location))));
+            let expected = extents(&model);
+            prop_assert_eq!(index.extent_count(), expected.len());
+            prop_assert_eq!(index.extents().collect::<Vec<_>>(), expected);
+            prop_assert!(index.chunks.values().all(|chunk| chunk.present != 0));
+        }
+    }
+}
+
+#[test]
+fn locations_are_bounded() {
+    assert!(Location::new(MAX_SLOT, (1 << OFFSET_BITS) - 1).is_some());
+    assert_eq!(Location::new(MAX_SLOT + 1, 0), None);
+    assert_eq!(Location::new(0, 1 << OFFSET_BITS), None);
+    let last = Location::new(0, (1 << OFFSET_BITS) - 1).unwrap();
+    assert!(
+        !last.precedes(Location::new(1, 0).unwrap()),
+        "the end of one file is not followed by the next file"
+    );
+}

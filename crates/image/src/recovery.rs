@@ -1,0 +1,307 @@
+//! Opening an image: reading the base, walking the log, cutting what a crash left at its end.
+
+use std::path::PathBuf;
+
+use crate::decode::{DecodeError, decode_manifest, decode_shard_header};
+use crate::error::{Action, Damage, FileError, OpenError};
+use crate::format::{
+    MANIFEST, MAX_MANIFEST, Manifest, SHARD_FIXED, SegmentHeader, ShardEntry, log_name, shard_name,
+};
+use crate::image::{Block, Image, LogTail, SourceFile, remove_leftovers};
+use crate::index::{Index, Location};
+use crate::page::{PAGE_BYTES, PageId, Version};
+use crate::storage::Storage;
+use crate::walk::{Found, Link, Walk};
+
+/// What opening an image found.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The version that the image is at.
+    pub version: Version,
+    /// Commits in the log.
+    pub segments: u64,
+    /// How many of them had to be verified page by page, as they may not have been on disk.
+    pub verified: u64,
+    /// The torn tail that was cut off the log.
+    pub cut: Option<Cut>,
+    /// Files that a crash had left, now removed.
+    pub leftovers: Vec<String>,
+}
+
+/// A torn tail: what was behind the last published segment.
+#[derive(Debug)]
+pub struct Cut {
+    /// The log.
+    pub path: PathBuf,
+    /// Where it was cut, in bytes.
+    pub offset: u64,
+    /// How many bytes were cut.
+    pub bytes: u64,
+    /// Why they aren't a published segment.
+    pub damage: Damage,
+}
+
+impl<S: Storage> Image<S> {
+    /// [`open`](Image::open) on any storage.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Image::open).
+    pub fn open_on(storage: S) -> Result<(Image<S>, Recovery), OpenError> {
+        let manifest = read_manifest(&storage)?;
+        let mut index = Index::default();
+        let mut files = Vec::with_capacity(manifest.shards.len() + 1);
+        for (slot, shard) in manifest.shards.iter().enumerate() {
+            files.push(open_shard(&storage, &manifest, shard, slot, &mut index)?);
+        }
+        let base_extents = index.extent_count();
+
+        let file = manifest.log.file;
+        let name = log_name(file);
+        let fail = |action, offset, source| FileError::new(&storage, action, &name, offset, source);
+        let writing = storage
+            .open_write(&name)
+            .map_err(|error| fail(Action::Open, 0, error))?;
+        let reading = storage
+            .open_read(&name)
+            .map_err(|error| fail(Action::Open, 0, error))?;
+        let length = storage
+            .len(&reading)
+            .map_err(|error| fail(Action::Read, 0, error))?;
+        let walk = Walk {
+            storage: &storage,
+            name: &name,
+            file: &reading,
+            length,
+            tenant: manifest.tenant,
+        };
+        let begin = Link {
+            offset: 0,
+            version: manifest.version,
+            chain: manifest.log.seed,
+        };
+        let log = walk.recover(begin, manifest.log.durable_len)?;
+
+        let mut source = SourceFile {
+            file,
+            name: name.clone(),
+            handle: reading,
+            blocks: Vec::new(),
+        };
+        let (mut sizes, mut meta) = (manifest.sizes, None);
+        let segments = log.segments.len() as u64;
+        for Found { offset, header } in log.segments {
+            let data = offset + header.header_len;
+            apply_segment(&header, data / PAGE_BYTES, files.len(), &mut index).ok_or_else(
+                || OpenError::TooLarge {
+                    path: storage.path().join(&name),
+                },
+            )?;
+            if !header.data.is_empty() {
+                source.blocks.push(Block::in_segment(offset, data));
+            }
+            index.truncate(&header.fields.sizes);
+            (sizes, meta) = (header.fields.sizes, Some(header.meta));
+        }
+        files.push(source);
+
+        let cut = match log.torn {
+            Some(damage) => {
+                // Before anything is written where the tail was, it must be gone from the disk too.
+                storage
+                    .truncate(&writing, log.end.offset)
+                    .map_err(|error| fail(Action::Truncate, 0, error))?;
+                storage
+                    .fdatasync(&writing)
+                    .map_err(|error| fail(Action::Sync, 0, error))?;
+                let bytes = length - log.end.offset;
+                Some(Cut {
+                    path: storage.path().join(&name),
+                    offset: log.end.offset,
+                    bytes,
+                    damage,
+                })
+            }
+            None => None,
+        };
+        let leftovers = remove_leftovers(&storage, &manifest)?;
+        let version = log.end.version;
+        let tail = LogTail {
+            handle: writing,
+            end: log.end.offset,
+            durable: log.durable,
+            chain: log.end.chain,
+            dirty: false,
+        };
+        let meta = meta.unwrap_or_else(|| manifest.meta.clone());
+        let image = Image {
+            storage,
+            manifest,
+            files,
+            log: tail,
+            index,
+            version,
+            sizes,
+            meta,
+            base_extents,
+            poisoned: false,
+        };
+        Ok((
+            image,
+            Recovery {
+                version,
+                segments,
+                verified: log.verified,
+                cut,
+                leftovers,
+            },
+        ))
+    }
+}
+
+fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
+    let fail = |action, source| FileError::new(storage, action, MANIFEST, 0, source);
+    let file = storage
+        .open_read(MANIFEST)
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => OpenError::Missing {
+                path: storage.path().to_path_buf(),
+            },
+            _ => OpenError::File(fail(Action::Open, error)),
+        })?;
+    let length = storage
+        .len(&file)
+        .map_err(|error| fail(Action::Read, error))?;
+    if length > MAX_MANIFEST {
+        return Err(OpenError::Length {
+            path: storage.path().join(MANIFEST),
+            expected: MAX_MANIFEST,
+            found: length,
+        });
+    }
+    let mut bytes = vec![0; length as usize];
+    storage
+        .pread(&file, &mut bytes, 0)
+        .map_err(|error| fail(Action::Read, error))?;
+    decode_manifest(&bytes).map_err(|error| record(storage, MANIFEST, 0, error))
+}
+
+/// Opens a shard, checks that it is the one that the manifest lists, and puts its pages into the index.
+fn open_shard<S: Storage>(
+    storage: &S,
+    manifest: &Manifest,
+    shard: &ShardEntry,
+    slot: usize,
+    index: &mut Index,
+) -> Result<SourceFile<S::File>, OpenError> {
+    let name = shard_name(shard.file);
+    let path = || storage.path().join(&name);
+    let fail = |action, source| FileError::new(storage, action, &name, 0, source);
+    let handle = storage
+        .open_read(&name)
+        .map_err(|error| fail(Action::Open, error))?;
+    let length = storage
+        .len(&handle)
+        .map_err(|error| fail(Action::Read, error))?;
+    let expected = shard
+        .header_len
+        .saturating_add(shard.pages.saturating_mul(PAGE_BYTES));
+    if length != expected {
+        return Err(OpenError::Length {
+            path: path(),
+            expected,
+            found: length,
+        });
+    }
+    let header_len =
+        usize::try_from(shard.header_len).map_err(|_| OpenError::TooLarge { path: path() })?;
+    let mut bytes = vec![0; header_len];
+    storage
+        .pread(&handle, &mut bytes, 0)
+        .map_err(|error| fail(Action::Read, error))?;
+    let (header, checksum) =
+        decode_shard_header(&bytes).map_err(|error| record(storage, &name, 0, error))?;
+    if header.tenant != manifest.tenant {
+        return Err(OpenError::OtherTenant {
+            path: path(),
+            offset: 0,
+            expected: manifest.tenant,
+            found: header.tenant,
+        });
+    }
+    let first = header.runs.first().map(|(first, _)| *first);
+    let last = header.runs.last().map(|(first, pages)| first + pages - 1);
+    let differs = [
+        (header.file != shard.file, "file number"),
+        (checksum != shard.checksum, "header's checksum"),
+        (header.region != shard.region, "region"),
+        (
+            header.checksums.len() as u64 != shard.pages,
+            "number of pages",
+        ),
+        (
+            first != Some(shard.first_page) || last != Some(shard.last_page),
+            "range of pages",
+        ),
+    ];
+    if let Some((_, what)) = differs.into_iter().find(|(differs, _)| *differs) {
+        return Err(OpenError::Mismatch { path: path(), what });
+    }
+    let mut next = shard.header_len / PAGE_BYTES;
+    if Location::new(slot, next + shard.pages).is_none() {
+        return Err(OpenError::TooLarge { path: path() });
+    }
+    for (first, pages) in &header.runs {
+        let start = next;
+        index.apply((0..*pages).filter_map(|page| {
+            Some((
+                PageId::new(shard.region, first + page)?,
+                Location::new(slot, start + page),
+            ))
+        }));
+        next += pages;
+    }
+    let checksums = (SHARD_FIXED + 16 * header.runs.len()) as u64;
+    let block = Block {
+        data: shard.header_len,
+        checksums,
+        stride: 8,
+    };
+    Ok(SourceFile {
+        file: shard.file,
+        name,
+        handle,
+        blocks: vec![block],
+    })
+}
+
+/// Applies a segment whose data begins at page `next` of its file. `None` if it is out of the index's reach.
+fn apply_segment(header: &SegmentHeader, next: u64, slot: usize, index: &mut Index) -> Option<()> {
+    Location::new(slot, next.checked_add(header.data.len() as u64)?)?;
+    let data = header.data.iter().zip(next..);
+    index.apply(data.map(|((page, _), offset)| (*page, Location::new(slot, offset))));
+    index.apply(header.zeros.iter().map(|page| (*page, None)));
+    Some(())
+}
+
+/// The error for a record at `offset` of `name` that doesn't decode.
+pub(crate) fn record<S: Storage>(
+    storage: &S,
+    name: &str,
+    offset: u64,
+    source: DecodeError,
+) -> OpenError {
+    let path = storage.path().join(name);
+    match source {
+        DecodeError::NewerFormat { found } => OpenError::NewerFormat {
+            path,
+            offset,
+            found,
+        },
+        source => OpenError::Record {
+            path,
+            offset,
+            source,
+        },
+    }
+}

@@ -1,0 +1,22 @@
+//! The launcher: the small process that starts workers.
+//!
+//! It has one thread, few mappings and no secrets, so that starting a worker
+//! costs the same however large the host is and however many workers live.
+
+mod client;
+mod clone;
+mod ids;
+mod process;
+mod protocol;
+mod root;
+mod spawn;
+
+pub use client::{DEPTH, Event, Grants, Launcher, LauncherError, LauncherOptions, Limits, Spawned, depth};
+pub use ids::HostIds;
+pub use process::main;
+pub(crate) use clone::{Cloned, clone};
+pub(crate) use root::{enter_empty, set_attributes};
+pub use protocol::{ExitStatus, Usage};
+
+/// `argv[0]` of a launcher.
+pub const ARGV0: &std::ffi::CStr = c"lazaret:launcher";

@@ -1,0 +1,194 @@
+//! The launcher process itself.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use lazaret_wire::codec::Message;
+use lazaret_wire::socket::{Channel, ChannelError, Datagram};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
+use super::root;
+use super::spawn::{Materials, spawn};
+use crate::layer::Layer;
+
+/// The launcher: called by `init` when this process was started as one. It
+/// ends with the host.
+pub fn main() -> ! {
+    // SAFETY: the host put the socket there, and nothing else uses it.
+    let socket = unsafe { OwnedFd::from_raw_fd(0) };
+    let code = match Channel::from_descriptor(socket) {
+        Ok(channel) => run(channel),
+        Err(error) => {
+            eprintln!("lazaret launcher: {error}; this process is started by Lazaret itself");
+            2
+        }
+    };
+    std::process::exit(code)
+}
+
+fn run(channel: Channel) -> i32 {
+    // Out of the way of descriptors 0 to 2.
+    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), 3) else { return 2 };
+    let Ok(moved) = Channel::from_descriptor(socket) else { return 2 };
+    drop(channel);
+    let channel = moved;
+    let (materials, directories, missing) = match configure(&channel) {
+        Ok(done) => done,
+        Err((layer, message)) => {
+            let layer = layer.map(|layer| layer.name().to_owned());
+            let _ = say(&channel, &Report::Failed { layer, message }, &[]);
+            return 1;
+        }
+    };
+    let borrowed: Vec<BorrowedFd<'_>> = directories.iter().map(AsFd::as_fd).collect();
+    if say(&channel, &Report::Configured { missing }, &borrowed).is_err() {
+        return 1;
+    }
+    drop(directories);
+    serve(&channel, &materials)
+}
+
+fn say(channel: &Channel, report: &Report, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    let mut bytes = Vec::new();
+    match report.to_bytes(&mut bytes) {
+        Ok(()) => channel.send(&bytes, descriptors),
+        Err(_) => Err(ChannelError::Cut),
+    }
+}
+
+type ConfigureError = (Option<Layer>, String);
+
+fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>), ConfigureError> {
+    let plain = |message: String| (None, message);
+    let Datagram { bytes, mut descriptors } = channel.receive().map_err(|error| plain(error.to_string()))?;
+    let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
+    let executable = descriptors.pop().ok_or_else(|| plain("no executable was handed over".into()))?;
+
+    let open = |path: &str, flags: OFlags| {
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| plain(format!("{path}: {errno}")))
+    };
+    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
+    // 0 was the socket; the standard descriptors become nothing.
+    let null = open("/dev/null", OFlags::RDWR)?;
+    // SAFETY: dup2 onto descriptors that nobody uses any more; 2 stays, so
+    // that a launcher that breaks down can say so.
+    unsafe {
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&null);
+        libc::dup2(raw, 0);
+        libc::dup2(raw, 1);
+    }
+
+    crate::layers::no_new_privs::apply().map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+    let directories = root::open_directories(&order.directories).map_err(plain)?;
+    let mut missing = Vec::new();
+    if let Err(error) = root::enter() {
+        if !order.accepts(Layer::EmptyRoot) {
+            return Err((Some(Layer::EmptyRoot), error.to_string()));
+        }
+        missing.push(Layer::EmptyRoot.name().to_owned());
+    }
+    Ok((Materials { executable, proc, null }, directories, missing))
+}
+
+fn serve(channel: &Channel, materials: &Materials) -> i32 {
+    let Ok(signals) = child_signals() else { return 1 };
+    let mut workers: HashMap<i32, u64> = HashMap::new();
+    loop {
+        let mut set = [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        match rustix::event::poll(&mut set, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+        let (order, child) = (!set[0].revents().is_empty(), !set[1].revents().is_empty());
+        if child {
+            let mut drain = [0; 128];
+            let _ = rustix::io::read(&signals, &mut drain);
+            while let Some((pid, status, usage)) = reap() {
+                if let Some(id) = workers.remove(&pid) {
+                    if say(channel, &Report::Exited { id, status, usage }, &[]).is_err() {
+                        return 0;
+                    }
+                }
+            }
+        }
+        if order {
+            match channel.receive() {
+                // The host is gone: so are we, and with pid 1 all workers.
+                Err(ChannelError::Closed) => return 0,
+                Err(_) => return 1,
+                Ok(datagram) => {
+                    let (report, pidfd) = obey(datagram, materials, &mut workers);
+                    let borrowed: Vec<BorrowedFd<'_>> = pidfd.iter().map(AsFd::as_fd).collect();
+                    if say(channel, &report, &borrowed).is_err() {
+                        return 0;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn obey(datagram: Datagram, materials: &Materials, workers: &mut HashMap<i32, u64>) -> (Report, Option<OwnedFd>) {
+    let Datagram { bytes, mut descriptors } = datagram;
+    let failed = |id, layer: Option<Layer>, message: String| {
+        (Report::SpawnFailed { id, layer: layer.map(|layer| layer.name().to_owned()), message }, None)
+    };
+    let order = match Spawn::from_bytes(&bytes) {
+        Ok(order) => order,
+        Err(error) => return failed(u64::MAX, None, error.to_string()),
+    };
+    let Some(setup) = descriptors.pop() else {
+        return failed(order.id, None, "no set-up socket was handed over".into());
+    };
+    match spawn(&order, materials, setup) {
+        Ok((pid, pidfd)) => {
+            workers.insert(pid, order.id);
+            (Report::Spawned { id: order.id }, Some(pidfd))
+        }
+        Err((layer, message)) => failed(order.id, layer, message),
+    }
+}
+
+/// A descriptor that becomes readable when a child ends.
+fn child_signals() -> std::io::Result<OwnedFd> {
+    // SAFETY: an initialised signal set on this stack; the descriptor returned
+    // is new and ours.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        match libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd)),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    }
+}
+
+/// One child that has ended, if there is one.
+fn reap() -> Option<(i32, ExitStatus, Usage)> {
+    let mut status = 0;
+    // SAFETY: all-zero is a valid rusage.
+    let mut usage = unsafe { std::mem::zeroed::<libc::rusage>() };
+    // SAFETY: two places on this stack to write to.
+    let pid = unsafe { libc::wait4(-1, &mut status, libc::WNOHANG, &mut usage) };
+    if pid <= 0 {
+        return None;
+    }
+    let micros = |time: libc::timeval| (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_usec as u64);
+    let status = if libc::WIFSIGNALED(status) {
+        ExitStatus::Signaled(libc::WTERMSIG(status))
+    } else {
+        ExitStatus::Exited(libc::WEXITSTATUS(status))
+    };
+    let usage = Usage {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        peak_resident: (usage.ru_maxrss as u64).saturating_mul(1024),
+    };
+    Some((pid, status, usage))
+}

@@ -1,0 +1,43 @@
+//! Only the listed descriptors are open.
+
+use std::collections::BTreeMap;
+
+use super::proc;
+
+/// What descriptors a worker has, in words: number and what it is.
+pub type Open = BTreeMap<i32, String>;
+
+/// What `/proc/PID/fd` shows.
+pub fn open(pid: i32) -> Result<Open, String> {
+    let directory = proc(pid, "fd");
+    let fail = |error: std::io::Error| format!("/proc/{pid}/fd: {error}");
+    let mut found = Open::new();
+    for entry in std::fs::read_dir(&directory).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let target = std::fs::read_link(entry.path()).map_err(fail)?;
+        found.insert(number, kind(&target.to_string_lossy()));
+    }
+    Ok(found)
+}
+
+/// What a link in `/proc/PID/fd` leads to, without what differs each time.
+fn kind(target: &str) -> String {
+    match target.split_once(":[") {
+        Some((kind, _)) => kind.to_owned(),
+        None if target.starts_with("anon_inode:") => target.to_owned(),
+        None if target.starts_with('/') => "path".to_owned(),
+        None => target.to_owned(),
+    }
+}
+
+/// From outside: as many descriptors as `expected`, with those numbers.
+pub fn verify(pid: i32, expected: &[i32]) -> Result<String, String> {
+    let found = open(pid)?;
+    let numbers: Vec<i32> = found.keys().copied().collect();
+    if numbers == expected {
+        Ok(format!("{numbers:?}"))
+    } else {
+        Err(format!("open descriptors are {found:?}, expected {expected:?}"))
+    }
+}

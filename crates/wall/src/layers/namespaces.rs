@@ -1,0 +1,44 @@
+//! Namespaces: the launcher makes them with `clone3`; here they are verified.
+
+use std::path::Path;
+
+use super::proc;
+use crate::layer::Layer;
+
+/// The layers that are namespaces, with their names in `/proc/PID/ns`.
+pub const NAMESPACES: &[(Layer, &str)] = &[
+    (Layer::UserNamespace, "user"),
+    (Layer::PidNamespace, "pid"),
+    (Layer::MountNamespace, "mnt"),
+    (Layer::NetworkNamespace, "net"),
+    (Layer::IpcNamespace, "ipc"),
+    (Layer::UtsNamespace, "uts"),
+];
+
+fn identity(path: &Path) -> Result<String, String> {
+    std::fs::read_link(path)
+        .map(|link| link.to_string_lossy().into_owned())
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// From outside: the namespace is not the host's.
+pub fn verify(pid: i32, name: &str) -> Result<String, String> {
+    // A process's own `pid` namespace is what `ns/pid` shows once it runs in
+    // it; for the launcher's children `ns/pid` is their own.
+    let theirs = identity(&proc(pid, &format!("ns/{name}")))?;
+    let ours = identity(Path::new("/proc/self/ns").join(name).as_path())?;
+    if theirs == ours { Err(format!("shares the host's {theirs}")) } else { Ok(theirs) }
+}
+
+/// From outside: the uid on the host is what the launcher gave it, and not 0.
+pub fn verify_user(status: &str, expected: u32) -> Result<String, String> {
+    let uids = super::status_field(status, "Uid")?;
+    let numbers: Vec<u32> = uids.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers.as_slice() {
+        [0, ..] | [_, 0, ..] => Err("runs as host uid 0".into()),
+        [real, effective, saved, filesystem] if [real, effective, saved, filesystem].iter().all(|uid| **uid == expected) => {
+            Ok(format!("uid {expected} on the host"))
+        }
+        _ => Err(format!("uids on the host are {uids}, expected {expected}")),
+    }
+}

@@ -1,0 +1,27 @@
+//! Limits underneath all others: data, descriptors, files, locked memory,
+//! processes, core dumps. The launcher sets them before exec.
+//!
+//! Memory is limited by RLIMIT_DATA, which counts private writable mappings
+//! (kernel: `may_expand_vm`, mm/mmap.c), not by RLIMIT_AS, which would count
+//! the reservations of address space that make bounds checks free.
+
+use super::proc;
+
+/// From outside: no core dump, a finite number of descriptors, finite data.
+pub fn verify(pid: i32) -> Result<String, String> {
+    let text = std::fs::read_to_string(proc(pid, "limits")).map_err(|error| format!("/proc/{pid}/limits: {error}"))?;
+    let hard = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .and_then(|rest| rest.split_whitespace().nth(1).map(str::to_owned))
+            .ok_or_else(|| format!("/proc/{pid}/limits has no {name} line"))
+    };
+    if hard("Max core file size")? != "0" {
+        return Err("core dumps are not off".into());
+    }
+    let (data, files) = (hard("Max data size")?, hard("Max open files")?);
+    if data == "unlimited" || files == "unlimited" {
+        return Err(format!("data {data}, open files {files}: not limited"));
+    }
+    Ok(format!("core 0, data {data}, open files {files}"))
+}

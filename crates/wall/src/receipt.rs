@@ -1,0 +1,114 @@
+//! The receipt: what was verified, from outside, about one worker.
+
+use serde::Serialize;
+
+use crate::layer::Layer;
+use crate::layers::{capabilities, descriptors, environment, mdwe, namespaces, no_new_privs, proc, rlimits, root, seccomp, status_field};
+
+/// How a layer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state", content = "evidence")]
+pub enum State {
+    /// Seen from outside.
+    Verified(String),
+    /// The worker says that it put it on, and there is nothing to see from
+    /// outside.
+    Applied(String),
+    /// Missing, which the operator has accepted.
+    Missing(String),
+}
+
+/// One layer on a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// The layer.
+    pub layer: Layer,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// What was verified about one worker before any guest code ran in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// The worker's number on the host.
+    pub pid: i32,
+    /// Its user id on the host.
+    pub host_uid: u32,
+    /// Its threads: always 1.
+    pub threads: u32,
+    /// Every layer.
+    pub layers: Vec<Entry>,
+}
+
+/// What a worker should look like from outside.
+#[derive(Debug, Clone)]
+pub struct Expected<'a> {
+    /// Its number on the host.
+    pub pid: i32,
+    /// The uid that the launcher gave it.
+    pub host_uid: u32,
+    /// Its open descriptors.
+    pub descriptors: &'a [i32],
+    /// Layers that the launcher or the worker reported as missing.
+    pub missing: &'a [Layer],
+    /// Layers that the operator accepts to be missing.
+    pub accepted: &'a [Layer],
+}
+
+/// A layer that isn't as it should be: the worker must not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("layer {layer} failed verification: {found}; to run without it: --accept-missing {layer}")]
+pub struct Unverified {
+    /// The layer.
+    pub layer: Layer,
+    /// What was found.
+    pub found: String,
+}
+
+impl Receipt {
+    /// Looks at a worker from outside. An error names the first layer that is
+    /// missing without the operator's consent.
+    pub fn verify(expected: &Expected<'_>) -> Result<Self, Unverified> {
+        let pid = expected.pid;
+        let gone = |found: String| Unverified { layer: Layer::PidNamespace, found };
+        let status = std::fs::read(proc(pid, "status"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .map_err(|error| gone(format!("/proc/{pid}/status: {error}")))?;
+        let threads = status_field(&status, "Threads").map_err(gone)?.parse().unwrap_or(0);
+        if threads != 1 {
+            return Err(gone(format!("the worker has {threads} threads, not 1")));
+        }
+        let mut layers = Vec::with_capacity(Layer::ALL.len());
+        for &layer in Layer::ALL {
+            let found = match layer {
+                Layer::UserNamespace => namespaces::verify(pid, "user")
+                    .and_then(|namespace| Ok(format!("{namespace}, {}", namespaces::verify_user(&status, expected.host_uid)?))),
+                Layer::PidNamespace => namespaces::verify(pid, "pid"),
+                Layer::MountNamespace => namespaces::verify(pid, "mnt"),
+                Layer::NetworkNamespace => namespaces::verify(pid, "net"),
+                Layer::IpcNamespace => namespaces::verify(pid, "ipc"),
+                Layer::UtsNamespace => namespaces::verify(pid, "uts"),
+                Layer::EmptyRoot => root::verify(pid),
+                Layer::NoNewPrivs => no_new_privs::verify(&status),
+                Layer::Capabilities => capabilities::verify(&status),
+                Layer::Environment => environment::verify(pid),
+                Layer::Descriptors => descriptors::verify(pid, expected.descriptors),
+                Layer::Rlimits => rlimits::verify(pid),
+                Layer::Mdwe => mdwe::verify(pid),
+                Layer::Seccomp => seccomp::verify(&status, 2),
+                Layer::Landlock => Ok("no trace in /proc: the worker's word".into()),
+            };
+            let state = match (found, expected.missing.contains(&layer)) {
+                (Ok(evidence), false) if layer == Layer::Landlock => State::Applied(evidence),
+                (Ok(evidence), false) => State::Verified(evidence),
+                (Ok(_), true) if expected.accepted.contains(&layer) => State::Missing("the worker could not put it on".into()),
+                (Err(found), _) if expected.accepted.contains(&layer) => State::Missing(found),
+                (Ok(_), true) => return Err(Unverified { layer, found: "the worker could not put it on".into() }),
+                (Err(found), _) => return Err(Unverified { layer, found }),
+            };
+            layers.push(Entry { layer, state });
+        }
+        Ok(Self { pid, host_uid: expected.host_uid, threads, layers })
+    }
+}
