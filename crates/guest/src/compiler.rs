@@ -1,8 +1,11 @@
 //! Compilation: a module in, an artefact out. Runs in a locked worker.
 
+use std::os::fd::BorrowedFd;
+
 use lazaret_instrument::{InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument};
 use lazaret_wire::message::setup::MAX_TEXT;
 use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose};
+use rustix::io::Errno;
 use thiserror::Error;
 use wasmparser::ValType;
 
@@ -19,6 +22,12 @@ enum CompileError {
     /// The compiler refused the module.
     #[error("the module can't be compiled: {0:#}")]
     Compiler(wasmtime::Error),
+    /// The module can't be read.
+    #[error("the module can't be read: {0}")]
+    Read(Errno),
+    /// The artefact can't be written.
+    #[error("the artefact can't be written: {0}; is there room for it?")]
+    Write(Errno),
     /// A global that can't be kept.
     #[error("mutable global {position} is of type {ty}, which can't be kept between calls: only numbers and vectors can")]
     Global {
@@ -27,6 +36,47 @@ enum CompileError {
         /// Its type.
         ty: ValType,
     },
+}
+
+/// The module in descriptor 0, the artefact to descriptor 1, as a locked
+/// compiler has them. Nothing but `read` and `write` is asked of them.
+///
+/// # Errors
+/// As for [`compile`], or that either can't be read or written.
+pub fn run(settings: &CompileSettings) -> Result<Artefact, String> {
+    // SAFETY: set-up put the streams at these numbers, for this process's life.
+    let (input, output) = unsafe { (BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1)) };
+    copy(input, output, settings).map_err(|error| one_line(&error.to_string()))
+}
+
+fn copy(input: BorrowedFd<'_>, output: BorrowedFd<'_>, settings: &CompileSettings) -> Result<Artefact, CompileError> {
+    let wasm = read(input, options(settings).limits.module_bytes)?;
+    let (bytes, artefact) = try_compile(&wasm, settings)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::write(output, rest) {
+            Ok(0) => return Err(CompileError::Write(Errno::NOSPC)),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CompileError::Write(errno)),
+        }
+    }
+    Ok(artefact)
+}
+
+/// All of `input`, but no more than shows that it is over `limit` bytes.
+fn read(input: BorrowedFd<'_>, limit: u64) -> Result<Vec<u8>, CompileError> {
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 256 << 10];
+    while bytes.len() as u64 <= limit {
+        match rustix::io::read(input, &mut piece) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CompileError::Read(errno)),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Instruments and compiles `wasm` (in the binary format).
@@ -112,6 +162,23 @@ mod tests {
             assert!(wasmtime::Module::deserialize(&engine, &program).is_ok());
             assert!(wasmtime::Module::deserialize(&engine, &tenant).is_err());
         }
+    }
+
+    #[test]
+    fn a_module_goes_from_descriptor_to_descriptor() {
+        use std::io::{Read, Seek, Write};
+        use std::os::fd::AsFd;
+        let (mut input, mut output) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        input.write_all(&wasm("(module (memory 1) (global (mut i32) (i32.const 1)))")).unwrap();
+        input.rewind().unwrap();
+        let artefact = copy(input.as_fd(), output.as_fd(), &TENANT).unwrap();
+        output.rewind().unwrap();
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len() as u64, artefact.length);
+        assert_eq!(wasmtime::Engine::detect_precompiled(&bytes), Some(wasmtime::Precompiled::Module));
+        input.rewind().unwrap();
+        assert_eq!(read(input.as_fd(), 10).unwrap().len() as u64, input.metadata().unwrap().len());
     }
 
     #[test]

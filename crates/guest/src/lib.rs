@@ -4,6 +4,7 @@
 pub mod abort;
 pub mod canister;
 pub mod compiler;
+pub mod contract;
 pub mod engine;
 pub mod exchange;
 pub mod memory;

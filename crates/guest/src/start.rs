@@ -4,14 +4,14 @@
 //! [`Failed`], so that the host can say what was wrong and with which layer.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lazaret_wall::layers::landlock::Granted;
-use lazaret_wall::policy::{Kind, ProgramGrants};
+use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramGrants};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Assignment, Compiled, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
+    Artefact, Assignment, CompileSettings, Compiled, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
 };
 use lazaret_wire::socket::{Channel, Datagram};
 use lazaret_wire::{Shared, Spin};
@@ -73,7 +73,7 @@ pub fn worker() -> ! {
                 ToWorker::Compile(compile) => compile.settings,
                 other => abort::now(Reason::Wire, &format!("expected Compile, got {}", exchange::name(&other))),
             };
-            exchange.answer(&FromWorker::Compiled(Compiled { result: compiler::run(&settings) }));
+            exchange.answer(&FromWorker::Compiled(Compiled { result: compile(&settings) }));
         }
     }
     // Its work is done: the host ends it.
@@ -211,6 +211,37 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
     let engine = engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
     let program = Program::load(&engine, &artefact, setup, streams, preopens)?;
     Ok(Prepared { runs: program, heap_at: 0, stable_at: 0, kind: Kind::Program(grants), granted })
+}
+
+/// Compiles the module in descriptor 0 and writes the artefact to descriptor 1.
+fn compile(settings: &CompileSettings) -> Result<Artefact, String> {
+    let (mut wasm, mut length) = (Vec::new(), 0);
+    loop {
+        if wasm.len() < length + (1 << 20) {
+            wasm.resize(wasm.len() * 2 + (1 << 20), 0);
+        }
+        // SAFETY: `place` put the module there.
+        let input = unsafe { BorrowedFd::borrow_raw(COMPILER_INPUT) };
+        match rustix::io::read(input, &mut wasm[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(format!("the module could not be read: {errno}")),
+        }
+    }
+    wasm.truncate(length);
+    let (code, artefact) = compiler::compile(&wasm, settings)?;
+    let mut rest = code.as_slice();
+    while !rest.is_empty() {
+        // SAFETY: `place` put the output there.
+        let output = unsafe { BorrowedFd::borrow_raw(COMPILER_OUTPUT) };
+        match rustix::io::write(output, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(format!("the compiled module of {} bytes could not be written: {errno}", code.len())),
+        }
+    }
+    Ok(artefact)
 }
 
 fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lazaret_guest::engine;
+use lazaret_guest::{contract, engine};
 use lazaret_wall::launcher::{Launcher, Limits};
 use lazaret_wall::Layer;
 use lazaret_wire::codec::Message;
@@ -98,7 +98,7 @@ const MAGIC: &[u8; 8] = b"LAZCODE1";
 /// of the engine's that decides the code.
 pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
-    hasher.update(engine::identity(settings.purpose).as_bytes());
+    hasher.update(contract::identity(settings.purpose).as_bytes());
     hasher.update(&[settings.purpose as u8, u8::from(settings.metered)]);
     hasher.update(wasm);
     *hasher.finalize().as_bytes()
@@ -173,6 +173,7 @@ fn compile(launcher: &Launcher, accepted: &[Layer], wasm: &[u8], settings: Compi
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],
         expected_descriptors: &[0, 1],
+            directories: 0,
         accepted,
         tracked: false,
     })?;
@@ -205,7 +206,7 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
     let mut code = fs::File::from(artefact.file.try_clone()?);
     io::Seek::rewind(&mut code)?;
     let aside = path.with_extension(format!("tmp{}", std::process::id()));
-    let write = || -> io::Result<()> {
+    let mut write = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.write_all(MAGIC)?;
         file.write_all(&[0; 32])?;

@@ -68,6 +68,8 @@ pub(crate) struct Start<'a> {
     pub descriptors: &'a [BorrowedFd<'a>],
     /// Descriptors that must be open in it once it is locked.
     pub expected_descriptors: &'a [i32],
+    /// How many directories are open in it besides.
+    pub directories: usize,
     pub accepted: &'a [Layer],
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
@@ -156,6 +158,7 @@ impl Worker {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
             descriptors: start.expected_descriptors,
+            directories: start.directories,
             missing: &missing,
             accepted: start.accepted,
         })?;

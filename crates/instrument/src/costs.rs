@@ -31,7 +31,7 @@ pub const MEMORY_PAGE: u64 = 16;
 /// program may ask for an absurd number and get its -1 without losing all its fuel.
 pub const MEMORY_PAGES_MAX: u64 = 1 << 16;
 
-/// A function without calls and loops whose instructions cost no more than this together is
+/// A function without calls, tail calls and loops whose instructions cost no more than this together is
 /// charged, but not tested, at its entry: what called it tests soon enough.
 pub const UNTESTED_MAX: u64 = 256;
 

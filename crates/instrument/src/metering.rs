@@ -6,7 +6,7 @@
 //! a bulk instruction, which is charged in proportion to its length. How far a program can
 //! overrun its fuel is thus bounded by the size of its functions.
 //!
-//! A function without calls and loops that costs [`UNTESTED_MAX`](crate::costs::UNTESTED_MAX) at
+//! A function without calls, tail calls and loops that costs [`UNTESTED_MAX`](crate::costs::UNTESTED_MAX) at
 //! most isn't tested at its entry.
 
 use crate::added::{Added, Rate};

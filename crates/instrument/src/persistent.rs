@@ -61,10 +61,7 @@ pub(crate) fn add_init(source: &Source<'_>, added: &mut Added) -> u32 {
         };
         let reader = offset_expr.get_binary_reader();
         let range = reader.range();
-        let expression = source
-            .bytes
-            .get(range.start..range.end)
-            .unwrap_or_default();
+        let expression = source.bytes.get(range.start..range.end).unwrap_or_default();
         // Without its end, a constant expression is a piece of code.
         let offset = expression
             .split_last()

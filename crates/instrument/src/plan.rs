@@ -84,7 +84,8 @@ struct Planner<'a, 'o> {
     /// The edit that charges for the current block.
     block: usize,
     reachable: bool,
-    loops: bool,
+    /// It contains a loop or a tail call, so that it may run on without any other call.
+    repeats: bool,
     cost: u64,
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn plan(
         }],
         block: 0,
         reachable: true,
-        loops: false,
+        repeats: false,
         cost: 0,
     };
     planner.start_block(reader.original_position(), true, true);
@@ -160,7 +161,7 @@ impl Planner<'_, '_> {
                 self.start_block(end, self.reachable, false);
             }
             O::Loop { .. } => {
-                self.loops = true;
+                self.repeats = true;
                 let header = self.plan.edits.len();
                 self.open(FrameKind::Loop { header })?;
                 self.start_block(end, self.reachable, true);
@@ -193,6 +194,7 @@ impl Planner<'_, '_> {
                 self.start_block(end, false, false);
             }
             O::ReturnCall { .. } | O::ReturnCallIndirect { .. } => {
+                self.repeats = true;
                 self.edit(at, at, EditKind::TailCall);
                 self.start_block(end, false, false);
             }
@@ -370,7 +372,7 @@ impl Planner<'_, '_> {
     }
 
     fn finish(mut self) -> Plan {
-        let quick = !self.plan.calls && !self.loops && self.cost <= costs::UNTESTED_MAX;
+        let quick = !self.plan.calls && !self.repeats && self.cost <= costs::UNTESTED_MAX;
         if let Some(Edit {
             kind: EditKind::Charge { test, .. },
             ..

@@ -240,9 +240,7 @@ fn entries<'a, T: FromReader<'a>>(bytes: &'a [u8], section: &SectionLimited<'a, 
     let start = section.original_position();
     Entries {
         count: section.count(),
-        bytes: bytes
-            .get(start..section.range().end)
-            .unwrap_or_default(),
+        bytes: bytes.get(start..section.range().end).unwrap_or_default(),
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Live {
     stop: Global,
     depth: Global,
     globals: Vec<Global>,
+    /// Their values now: known, as only calls change them and each is followed
+    /// by a look.
+    values: Vec<Value>,
     /// Resolved at their first call.
     functions: Vec<Option<TypedFunc<(), ()>>>,
 }
@@ -54,13 +57,19 @@ impl Live {
         let globals = exports.globals.iter().map(global).collect::<Result<Vec<_>, _>>()?;
         store.data_mut().fuel = Some(fuel);
         let functions = vec![None; exports.functions.len()];
-        Ok(Self { store, instance, fuel, stop, depth, globals, functions })
+        let values = globals.iter().map(|global| value(&global.get(&mut store))).collect();
+        Ok(Self { store, instance, fuel, stop, depth, globals, values, functions })
     }
 
     /// The mutable globals now.
-    pub(super) fn globals(&mut self) -> Vec<Value> {
-        let store = &mut self.store;
-        self.globals.iter().map(|global| value(&global.get(&mut *store))).collect()
+    pub(super) fn globals(&self) -> &[Value] {
+        &self.values
+    }
+
+    fn look_at_globals(&mut self) {
+        for (known, global) in self.values.iter_mut().zip(&self.globals) {
+            *known = value(&global.get(&mut self.store));
+        }
     }
 
     /// Gives the mutable globals these values.
@@ -68,7 +77,10 @@ impl Live {
         if values.len() != self.globals.len() {
             abort::now(Reason::Wire, &format!("{} globals for a module with {}", values.len(), self.globals.len()));
         }
-        for (global, value) in self.globals.iter().zip(values) {
+        for ((global, value), known) in self.globals.iter().zip(values).zip(&self.values) {
+            if value == known {
+                continue;
+            }
             if let Err(error) = global.set(&mut self.store, val(value)) {
                 abort::now(Reason::Wire, &format!("a global: {error}"));
             }
@@ -100,6 +112,7 @@ impl Live {
                 Ok(()) => self.answer(),
             },
         };
+        self.look_at_globals();
         let kept = matches!(outcome, Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply);
         let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
         let spent = fuel.saturating_sub(left.max(0)).max(0).cast_unsigned();

@@ -43,7 +43,7 @@ pub struct Canister {
     /// The globals of a fresh instance.
     initial: Vec<Global>,
     /// The instance, if one serves all calls.
-    kept: Option<Live>,
+    kept: Option<Box<Live>>,
     reusable: bool,
 }
 
@@ -88,11 +88,11 @@ impl Canister {
         if memory.heap().size() < exports.minimum {
             memory.heap().grow(exports.minimum)?;
         }
-        let mut live = Live::new(engine, &pre, &exports, &memory)?;
-        let initial = live.globals();
+        let live = Live::new(engine, &pre, &exports, &memory)?;
+        let initial = live.globals().to_vec();
         let reusable = setup.reusable;
         let canister =
-            Self { engine: engine.clone(), pre, exports, memory, initial, kept: reusable.then_some(live), reusable };
+            Self { engine: engine.clone(), pre, exports, memory, initial, kept: reusable.then(|| Box::new(live)), reusable };
         Ok((canister, tracker))
     }
 
@@ -132,7 +132,7 @@ impl Canister {
         self.memory.stable().region().close(&call.close_stable);
         let live = match self.kept.take() {
             Some(live) => Ok(live),
-            None => Live::new(&self.engine, &self.pre, &self.exports, &self.memory),
+            None => Live::new(&self.engine, &self.pre, &self.exports, &self.memory).map(Box::new),
         };
         // It succeeded when the tenant was loaded, so it is not the module.
         let mut live = match live {
@@ -144,7 +144,7 @@ impl Canister {
         if let Some(back) = ended.exchange {
             *exchange = back;
         }
-        let globals = live.globals();
+        let globals = live.globals().to_vec();
         self.kept = self.reusable.then_some(live);
         Done { outcome: ended.outcome, fuel_left: ended.fuel_left, sizes: self.memory.sizes(), globals, effects: ended.effects }
     }

@@ -15,7 +15,7 @@ const TRIM_THRESHOLD: libc::c_int = 4 << 20;
 /// `brk` fails, from `mmap`. One arena is enough for one thread, and keeps
 /// glibc from asking how many processors there are (it would read `/sys`).
 /// Blocks are returned by `brk` or `madvise(MADV_DONTNEED)`.
-pub fn settle_allocator() {
+pub fn settle() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt sets numbers of the allocator and has no other contract;
     // a setting that is refused leaves the default.

@@ -66,7 +66,7 @@ pub(crate) fn install(host: &Inner, data: &DataDir, name: &str, wasm: &[u8], arg
         fs::remove_dir_all(&aside).map_err(TenantError::file(&aside))?;
     }
     let image = Image::create(&aside)?;
-    let meta = Meta { module: module.hash, cycles: host.options.cycles, contract: lazaret_guest::engine::contract(), ..Meta::default() };
+    let meta = Meta { module: module.hash, cycles: host.options.cycles, contract: lazaret_guest::contract::contract(), ..Meta::default() };
     let principal = principal(&image);
     let mut state = State { name: name.to_owned(), directory: aside.clone(), image, meta, module, live: None, principal, removed: false };
     if let Err(error) = initialise(host, &mut state, argument) {
@@ -172,7 +172,7 @@ fn exchange_module(host: &Inner, state: &mut State, module: Module, argument: &[
     let committed = done.and_then(|done| {
         let mut after = state.meta.clone();
         after.module = state.module.hash;
-        after.contract = lazaret_guest::engine::contract();
+        after.contract = lazaret_guest::contract::contract();
         // A timer doesn't survive an upgrade (Internet Computer interface
         // specification, "Global timer").
         after.global_timer = done.effects.global_timer.unwrap_or(0);

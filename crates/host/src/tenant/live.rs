@@ -20,7 +20,7 @@ use crate::ending::Ending;
 use crate::host::Inner;
 use crate::memory::{self, Source, WorkerMemory, page_id};
 use crate::tracker::{KernelTracker, Tracker, Written};
-use crate::worker::{Start, Worker};
+use crate::worker::{Start, Worker, WorkerError};
 
 /// A chunk that saw no write for this many calls is closed again.
 const CLOSE_AFTER: u16 = 64;
@@ -89,7 +89,7 @@ impl Live {
         descriptors.extend(files.iter().map(|(_, file)| *file));
         descriptors.extend(carried.map(|carried| carried.file.as_fd()));
         let sizes = carried.map_or(Sizes { heap: plan.sizes.heap, stable: plan.sizes.stable }, |carried| carried.sizes);
-        let launcher = host.launcher()?;
+        let launcher = host.launcher().map_err(WorkerError::from)?;
         let (mut worker, ready, tracked) = Worker::start(Start {
             launcher: &launcher,
             limits: Limits {
@@ -110,6 +110,7 @@ impl Live {
             }),
             descriptors: &descriptors,
             expected_descriptors: &[],
+            directories: 0,
             accepted: &host.options.accept_missing,
             tracked: true,
         })?;

@@ -1,0 +1,25 @@
+//! What a tenant's results depend on besides its module: the numbers that are
+//! part of its contract, and what else decides compiled code.
+
+use lazaret_instrument::{METERING_VERSION, RECURSION_LIMIT, RECURSION_VERSION};
+use lazaret_wire::message::Purpose;
+
+/// The versions of metering and recursion limit, as kept in a tenant's state.
+/// The same module under the same contract uses the same fuel and recurses as
+/// deep on every machine.
+pub fn contract() -> String {
+    format!("metering {METERING_VERSION}, recursion {RECURSION_VERSION}:{RECURSION_LIMIT}")
+}
+
+/// Everything but the module that decides compiled code: part of the compile
+/// cache's key. The engine refuses code of another version or for another
+/// processor; this keeps it from being offered any.
+pub fn identity(purpose: Purpose) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let engine = crate::engine::engine(purpose).map_or(0, |engine| {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    });
+    format!("{}; {}; engine {engine:016x}", env!("CARGO_PKG_VERSION"), contract())
+}
