@@ -9,10 +9,14 @@
 //! thread does lazily, an alternate signal stack, is done by [`prepare_thread`].
 
 use std::num::NonZeroUsize;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
+use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::Purpose;
-use wasmtime::{Config, Engine, OptLevel, Strategy, WasmBacktraceDetails};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use wasmtime::{Config, CustomCodeMemory, Engine, Module, OptLevel, Strategy, WasmBacktraceDetails};
 
 use crate::memory::HeapCreator;
 
@@ -87,6 +91,7 @@ fn config(purpose: Purpose) -> Config {
         .memory_guard_size(GUARD)
         .guard_before_linear_memory(false)
         .memory_init_cow(false)
+        .with_custom_code_memory(Some(Arc::new(Code)))
         .max_wasm_stack(WASM_STACK as usize)
         // Only programs run on a stack of wasmtime's; its pages cost nothing
         // until they are used.
@@ -102,4 +107,48 @@ fn config(purpose: Purpose) -> Config {
 /// after the lock.
 pub fn prepare_thread() {
     Engine::tls_eager_initialize();
+}
+
+/// Loads an artefact: maps the file privately. Unlike wasmtime's own loader it
+/// keeps no descriptor of it. The mapping is never taken back: a worker has
+/// one module for its life.
+///
+/// # Safety
+/// The artefact must come from [`crate::compiler`], and its file must never
+/// change (it is sealed).
+pub unsafe fn load(engine: &Engine, artefact: BorrowedFd<'_>) -> wasmtime::Result<Module> {
+    let length = usize::try_from(rustix::fs::fstat(artefact)?.st_size)?;
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, artefact, 0)? };
+    let at = NonNull::new(at.cast::<u8>()).ok_or_else(|| wasmtime::Error::msg("mmap gave address 0"))?;
+    // SAFETY: as many bytes are mapped, stay so, and don't change (the
+    // caller's promise, and the mapping is private and read-only).
+    unsafe { Module::deserialize_raw(engine, NonNull::slice_from_raw_parts(at, length)) }
+}
+
+/// Makes compiled code executable where it is mapped.
+struct Code;
+
+impl Code {
+    fn protect(at: *const u8, length: usize, flags: MprotectFlags) -> wasmtime::Result<()> {
+        // SAFETY: the engine passes the text section of an artefact it has
+        // loaded, which begins at a page (`required_alignment`); only its
+        // protection changes, between readable and executable.
+        unsafe { rustix::mm::mprotect(at.cast_mut().cast(), length, flags)? };
+        Ok(())
+    }
+}
+
+impl CustomCodeMemory for Code {
+    fn required_alignment(&self) -> usize {
+        PAGE
+    }
+
+    fn publish_executable(&self, at: *const u8, length: usize) -> wasmtime::Result<()> {
+        Self::protect(at, length, MprotectFlags::READ | MprotectFlags::EXEC)
+    }
+
+    fn unpublish_executable(&self, at: *const u8, length: usize) -> wasmtime::Result<()> {
+        Self::protect(at, length, MprotectFlags::READ)
+    }
 }

@@ -48,6 +48,9 @@ pub fn worker() -> ! {
         other => abort::now(Reason::Wire, &format!("expected Assign, got {}", exchange::name(&other))),
     };
     memory::allocator::settle();
+    // The seeds of hash tables, once for the life of the thread: a tenant and
+    // a compiler have no getrandom later.
+    drop(std::hash::RandomState::new());
     let shared = exchange.shared();
     match assignment {
         Assignment::Tenant(setup) => {
@@ -250,6 +253,11 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
         (Some(input), Some(output)) => {
             std::mem::forget((place(input, 0)?, place(output, 1)?));
             close(2);
+            // The first engine of a process installs signal handlers, which
+            // takes system calls that a locked compiler doesn't have.
+            let engine = engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
+            engine::prepare_thread();
+            drop(engine);
             Ok(Prepared { runs: (), heap_at: 0, stable_at: 0, kind: Kind::Compiler, granted: Vec::new() })
         }
         _ => Err(failed("a compiler needs a module and an output")),

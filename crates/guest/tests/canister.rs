@@ -445,3 +445,17 @@ fn functions_of_the_embedder_answer_or_trap() {
     host.join().unwrap();
     assert_trap(tenant.update("beyond", b""), TrapKind::MemoryOutOfBounds, "8 bytes at 65530");
 }
+
+#[test]
+fn the_fixture_counter_keeps_its_three_numbers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/wat/counter32.wat");
+    let mut tenant = tenant(&std::fs::read_to_string(path).unwrap());
+    let installed = tenant.run(Entry::Install, "", &5u64.to_le_bytes());
+    assert_eq!(installed.outcome, Outcome::Reply(Vec::new()));
+    assert_eq!(tenant.update("inc", b""), reply(6));
+    assert_eq!(tenant.update("add", &10u64.to_le_bytes()), reply(16));
+    let numbers: Vec<u8> = [16u64, 1, 1].iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!(tenant.query("get", b""), Outcome::Reply(numbers));
+    assert_trap(tenant.update("trap_after_inc", b""), TrapKind::Explicit, "trapped on purpose");
+    assert_trap(tenant.update("reply_twice", b""), TrapKind::Contract, "replied to already");
+}

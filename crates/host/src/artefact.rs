@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazaret_guest::{contract, engine};
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::{Launcher, Limits};
 use lazaret_wall::Layer;
 use lazaret_wire::codec::Message;
@@ -172,8 +173,7 @@ fn compile(launcher: &Launcher, accepted: &[Layer], wasm: &[u8], settings: Compi
         limits: Limits { data: limits.memory, descriptors: 16, file: MAX_ARTEFACT, cpu_seconds: None, stack: engine::NATIVE_STACK },
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],
-        expected_descriptors: &[0, 1],
-            directories: 0,
+        open: Open { fixed: &[0, 1], code: false, directories: 0 },
         accepted,
         tracked: false,
     })?;

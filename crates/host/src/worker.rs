@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::receipt::{Expected, Receipt, Unverified};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
@@ -67,9 +68,7 @@ pub(crate) struct Start<'a> {
     pub assignment: Assignment,
     pub descriptors: &'a [BorrowedFd<'a>],
     /// Descriptors that must be open in it once it is locked.
-    pub expected_descriptors: &'a [i32],
-    /// How many directories are open in it besides.
-    pub directories: usize,
+    pub open: Open<'a>,
     pub accepted: &'a [Layer],
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
@@ -157,8 +156,7 @@ impl Worker {
         worker.receipt = Receipt::verify(&Expected {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
-            descriptors: start.expected_descriptors,
-            directories: start.directories,
+            descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
         })?;

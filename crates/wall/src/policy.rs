@@ -84,7 +84,6 @@ impl Policy {
 
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 const PRIVATE_FUTEX: u32 = 128;
-const FUTEX_CLOCK_REALTIME: u32 = 256;
 /// What a worker's allocator maps: private, anonymous, nowhere in particular.
 const ANONYMOUS: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32;
 /// Flags that change nothing about what is mapped.
@@ -123,32 +122,32 @@ mod number {
     }
     numbers! {
         brk = SYS_brk, capget = SYS_capget, clock_getres = SYS_clock_getres,
-        clock_gettime = SYS_clock_gettime, clock_nanosleep = SYS_clock_nanosleep, close = SYS_close,
+        clock_gettime = SYS_clock_gettime, close = SYS_close,
         close_range = SYS_close_range, dup = SYS_dup, dup3 = SYS_dup3,
-        epoll_create1 = SYS_epoll_create1, epoll_ctl = SYS_epoll_ctl, epoll_pwait = SYS_epoll_pwait,
-        eventfd2 = SYS_eventfd2, exit = SYS_exit, exit_group = SYS_exit_group,
-        faccessat = SYS_faccessat, faccessat2 = SYS_faccessat2, fadvise64 = SYS_fadvise64, fallocate = SYS_fallocate,
+        
+        exit = SYS_exit, exit_group = SYS_exit_group,
+        faccessat = SYS_faccessat, faccessat2 = SYS_faccessat2, fadvise64 = SYS_fadvise64, 
         fchdir = SYS_fchdir, fcntl = SYS_fcntl, fdatasync = SYS_fdatasync, fstat = SYS_fstat,
-        fstatfs = SYS_fstatfs, fsync = SYS_fsync, ftruncate = SYS_ftruncate, futex = SYS_futex,
+        fsync = SYS_fsync, ftruncate = SYS_ftruncate, futex = SYS_futex,
         getcwd = SYS_getcwd, getdents64 = SYS_getdents64, geteuid = SYS_geteuid, getpid = SYS_getpid, getrandom = SYS_getrandom,
         gettid = SYS_gettid, getuid = SYS_getuid, ioctl = SYS_ioctl, landlock_add_rule = SYS_landlock_add_rule,
         landlock_create_ruleset = SYS_landlock_create_ruleset, landlock_restrict_self = SYS_landlock_restrict_self,
         linkat = SYS_linkat, lseek = SYS_lseek, madvise = SYS_madvise, mkdirat = SYS_mkdirat, mmap = SYS_mmap,
-        mprotect = SYS_mprotect, mremap = SYS_mremap, munmap = SYS_munmap, nanosleep = SYS_nanosleep,
-        openat = SYS_openat, openat2 = SYS_openat2, ppoll = SYS_ppoll, prctl = SYS_prctl, pread64 = SYS_pread64, preadv = SYS_preadv,
-        prlimit64 = SYS_prlimit64, pwrite64 = SYS_pwrite64, pwritev = SYS_pwritev, read = SYS_read, readlinkat = SYS_readlinkat,
-        readv = SYS_readv, recvmsg = SYS_recvmsg, renameat = SYS_renameat, restart_syscall = SYS_restart_syscall,
+        mprotect = SYS_mprotect, mremap = SYS_mremap, munmap = SYS_munmap, 
+        openat = SYS_openat, openat2 = SYS_openat2, ppoll = SYS_ppoll, prctl = SYS_prctl, pread64 = SYS_pread64, 
+        prlimit64 = SYS_prlimit64, pwrite64 = SYS_pwrite64, pwritev2 = SYS_pwritev2, read = SYS_read, readlinkat = SYS_readlinkat,
+        recvmsg = SYS_recvmsg, renameat = SYS_renameat, restart_syscall = SYS_restart_syscall,
         rseq = SYS_rseq, rt_sigaction = SYS_rt_sigaction, rt_sigprocmask = SYS_rt_sigprocmask,
         rt_sigreturn = SYS_rt_sigreturn, sched_getaffinity = SYS_sched_getaffinity, sched_yield = SYS_sched_yield,
         seccomp = SYS_seccomp, sendmsg = SYS_sendmsg, set_robust_list = SYS_set_robust_list, set_tid_address = SYS_set_tid_address,
         sigaltstack = SYS_sigaltstack, statx = SYS_statx, symlinkat = SYS_symlinkat, 
         unlinkat = SYS_unlinkat,
-        userfaultfd = SYS_userfaultfd, utimensat = SYS_utimensat, write = SYS_write, writev = SYS_writev,
+        userfaultfd = SYS_userfaultfd, utimensat = SYS_utimensat, write = SYS_write, 
         getsockopt = SYS_getsockopt, membarrier = SYS_membarrier, newfstatat = SYS_newfstatat,
     }
     #[cfg(target_arch = "x86_64")]
     numbers! {
-        epoll_wait = SYS_epoll_wait, poll = SYS_poll, renameat2 = SYS_renameat2, 
+        poll = SYS_poll, 
         
     }
 }
@@ -181,7 +180,6 @@ fn launch(list: &mut List) {
     any!(list, "handlers for the guest's traps": rt_sigaction rt_sigprocmask sigaltstack rt_sigreturn);
     any!(list, "the run time of Rust and libc": futex getrandom rseq set_robust_list set_tid_address gettid getpid getuid geteuid sched_getaffinity
         sched_yield prlimit64 membarrier restart_syscall clock_gettime clock_getres);
-    any!(list, "an event loop for a program's standard input": epoll_create1 epoll_ctl eventfd2);
     any!(list, "put on the rest of the wall": prctl seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self capget);
     any!(list, "say why it could not be set up": write);
     any!(list, "end": exit exit_group);
@@ -189,56 +187,31 @@ fn launch(list: &mut List) {
     any!(list, "wait for the set-up socket": poll);
 }
 
+/// A program: traced with CPython going through every file operation; see
+/// `lazaret_guest::program` for the trace by grant.
 fn program(list: &mut List, grants: ProgramGrants) {
-    use Check::{Is, Masked};
-    // The futex entry of the base allows FUTEX_WAIT and FUTEX_WAKE; the event
-    // loop parks with FUTEX_WAIT_BITSET.
-    if let Some(futex) = list.0.iter_mut().find(|allowed| allowed.number == libc::SYS_futex) {
-        futex.arguments.push(vec![Masked(1, !(PRIVATE_FUTEX | FUTEX_CLOCK_REALTIME), 9)]);
-        futex.why = "the bells, and the event loop's own waiting";
-    }
+    use Check::Is;
+    let stream = |fd: u32| vec![Is(0, fd)];
     any!(list, "clocks, where the vDSO has none": clock_gettime clock_getres);
-    any!(list, "sleep": clock_nanosleep nanosleep);
     any!(list, "random numbers": getrandom);
-    any!(list, "the event loop": epoll_ctl epoll_pwait);
-    #[cfg(target_arch = "x86_64")]
-    any!(list, "the event loop": epoll_wait poll);
-    any!(list, "is there standard input": ppoll);
-    any!(list, "signal mask around a fault": rt_sigprocmask sigaltstack);
-    any!(list, "yield": sched_yield);
-    when!(list, ioctl, vec![vec![Is(1, libc::TCGETS as u32)], vec![Is(1, libc::FIONREAD as u32)]], "is a stream a terminal, how much is there to read");
-    when!(list, fcntl, vec![vec![Is(1, libc::F_GETFL as u32)]], "how is a stream open");
-    if grants.directories {
-        any!(list, "read standard input and granted files": read readv pread64 preadv lseek);
-        any!(list, "write standard output, error and granted files": write writev);
-        any!(list, "open below granted directories": openat openat2 close);
-        any!(list, "look at granted files": fstat newfstatat statx getdents64 readlinkat fadvise64 faccessat faccessat2 fstatfs);
-        if let Some(fcntl) = list.0.iter_mut().find(|allowed| allowed.number == libc::SYS_fcntl) {
-            fcntl.arguments.push(vec![Is(1, libc::F_DUPFD_CLOEXEC as u32)]);
-            fcntl.arguments.push(vec![Is(1, libc::F_SETFL as u32)]);
-            fcntl.arguments.push(vec![Is(1, libc::F_GETFD as u32)]);
-            fcntl.why = "how is a stream or file open; set append mode; duplicate a directory to list it";
-        }
-        if grants.writable {
-            any!(list, "write granted files": pwrite64 pwritev ftruncate fallocate fsync fdatasync);
-            any!(list, "change granted directories": mkdirat unlinkat renameat linkat symlinkat utimensat);
-            #[cfg(target_arch = "x86_64")]
-            any!(list, "change granted directories": renameat2);
-        }
-    } else {
-        let stream = |fd: u32| vec![Is(0, fd)];
+    any!(list, "wait for standard input and clocks at once": ppoll);
+    if !grants.directories {
         when!(list, read, vec![stream(0)], "read standard input");
-        when!(list, readv, vec![stream(0)], "read standard input");
-        when!(list, write, vec![stream(1), stream(2), vec![Is(0, EVENT_FD as u32)]], "write standard output and error; wake the event loop");
-        when!(list, writev, vec![stream(1), stream(2)], "write standard output and error");
-        when!(list, fstat, vec![stream(0), stream(1), stream(2)], "what is a stream");
-        when!(list, close, vec![stream(0), stream(1), stream(2)], "close a stream");
+        when!(list, write, vec![stream(1), stream(2)], "write standard output and error");
+        any!(list, "close a stream, or the code when it ends": close);
+        return;
+    }
+    any!(list, "read standard input and granted files": read pread64 lseek);
+    any!(list, "write standard output, error and granted files": write);
+    any!(list, "open below granted directories, which Landlock and their detached mounts confine": openat openat2 close);
+    any!(list, "look at granted files": fstat newfstatat statx getdents64 readlinkat fadvise64 fsync fdatasync);
+    when!(list, fcntl, vec![vec![Is(1, libc::F_GETFL as u32)]], "how is a file open. Never F_SETFL, F_DUPFD or locks");
+    if grants.writable {
+        any!(list, "write granted files": pwrite64 pwritev2 ftruncate utimensat);
+        any!(list, "change granted directories": mkdirat unlinkat renameat symlinkat faccessat faccessat2);
+        when!(list, linkat, vec![vec![Is(4, 0)]], "link a granted file; never by descriptor (AT_EMPTY_PATH)");
     }
 }
-
-/// Where a program's worker puts the event loop's own eventfd, if it can be
-/// known; writes to it wake the loop.
-const EVENT_FD: i32 = 5;
 
 /// The list for a kind of worker.
 pub fn policy(kind: Kind) -> Policy {

@@ -48,10 +48,8 @@ pub struct Expected<'a> {
     pub pid: i32,
     /// The uid that the launcher gave it.
     pub host_uid: u32,
-    /// Its open descriptors with fixed numbers.
-    pub descriptors: &'a [i32],
-    /// How many directories it has open besides.
-    pub directories: usize,
+    /// Its open descriptors.
+    pub descriptors: descriptors::Expected<'a>,
     /// Layers that the launcher or the worker reported as missing.
     pub missing: &'a [Layer],
     /// Layers that the operator accepts to be missing.
@@ -95,7 +93,7 @@ impl Receipt {
                 Layer::NoNewPrivs => no_new_privs::verify(&status),
                 Layer::Capabilities => capabilities::verify(&status),
                 Layer::Environment => environment::verify(pid),
-                Layer::Descriptors => descriptors::verify(pid, expected.descriptors, expected.directories),
+                Layer::Descriptors => descriptors::verify(pid, expected.descriptors),
                 Layer::Rlimits => rlimits::verify(pid),
                 Layer::Mdwe => mdwe::verify(pid),
                 Layer::Seccomp => seccomp::verify(&status, 2),

@@ -1,5 +1,5 @@
-//! What system calls cost, in fuel. The numbers are part of the metering
-//! version: a change changes what tenants' calls cost, and where they run out.
+//! What system calls cost, in fuel. The numbers are part of a tenant's contract
+//! ([`VERSION`]): a change changes what its calls cost, and where they run out.
 //!
 //! A call costs its fixed price plus, where it copies, one unit for each full
 //! eight bytes, as `memory.copy` does ([`lazaret_instrument::costs`]). It is
@@ -7,6 +7,10 @@
 //! instruction.
 
 use lazaret_instrument::costs;
+
+/// The version of these costs. Together with
+/// [`lazaret_instrument::METERING_VERSION`] it says what a call costs.
+pub const VERSION: u32 = 1;
 
 /// Every system call.
 pub const SYSTEM_CALL: u64 = 64;

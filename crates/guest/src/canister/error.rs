@@ -58,9 +58,6 @@ pub enum LoadError {
     /// The module can't be instantiated.
     #[error("the module can't be instantiated: {0}")]
     Instance(String),
-    /// The artefact's descriptor can't be used.
-    #[error("the artefact can't be read: {0}")]
-    Artefact(#[from] std::io::Error),
 }
 
 impl From<LoadError> for Failed {

@@ -17,11 +17,11 @@ mod state;
 mod stop;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use lazaret_wire::Shared;
 use lazaret_wire::message::{Call, Done, Effects, Failed, FromWorker, Global, Outcome, Sizes, TenantSetup, ToWorker};
-use wasmtime::{Engine, InstancePre, Module};
+use wasmtime::{Engine, InstancePre};
 
 pub use imports::provided;
 pub use state::MAX_TABLE_ELEMENTS;
@@ -77,7 +77,7 @@ impl Canister {
         // SAFETY: an artefact comes from our compiler, and its descriptor is of
         // a sealed file whose contents the host has checked, so nobody changes
         // it while it is mapped.
-        let module = unsafe { Module::deserialize_open_file(engine, artefact.try_clone()?) }.map_err(LoadError::Engine)?;
+        let module = unsafe { crate::engine::load(engine, artefact.as_fd()) }.map_err(LoadError::Engine)?;
         let exports = Exports::of(&module)?;
         let linker = imports::linker(engine, &module, exports.memory64, &setup.host_functions)?;
         let pre = linker.instantiate_pre(&module).map_err(LoadError::Engine)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::{Grants, Launcher, LauncherError, LauncherOptions, Limits};
 use lazaret_wire::message::{
     Assignment, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup, Purpose, ToWorker, Trap, TrapKind,
@@ -239,8 +240,7 @@ impl Program {
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            expected_descriptors: &[0, 1, 2],
-            directories: self.directories.len(),
+            open: Open { fixed: &[0, 1, 2], code: true, directories: self.directories.len() },
             accepted: &host.options.accept_missing,
             tracked: false,
         })?;

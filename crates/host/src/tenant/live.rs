@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lazaret_guest::engine;
 use lazaret_image::{Durability, Image, PageId, Verify};
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::Limits;
 use lazaret_wire::layout::{CHUNK_PAGES, MAP_RUN_PAGES, PAGE};
 use lazaret_wire::message::{Assignment, Call, Done, FromWorker, HostReturn, Region, Run, Sizes, TenantSetup, ToWorker};
@@ -109,8 +110,7 @@ impl Live {
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            expected_descriptors: &[],
-            directories: 0,
+            open: Open { fixed: &[], code: false, directories: 0 },
             accepted: &host.options.accept_missing,
             tracked: true,
         })?;

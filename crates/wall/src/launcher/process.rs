@@ -62,24 +62,25 @@ type ConfigureError = (Option<Layer>, String);
 
 fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>), ConfigureError> {
     let plain = |message: String| (None, message);
-    let Datagram { bytes, mut descriptors } = channel.receive().map_err(|error| plain(error.to_string()))?;
-    let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
-    let executable = descriptors.pop().ok_or_else(|| plain("no executable was handed over".into()))?;
-
     let open = |path: &str, flags: OFlags| {
         rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| plain(format!("{path}: {errno}")))
     };
-    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
-    // 0 was the socket; the standard descriptors become nothing.
+    // 0 was the socket. The standard descriptors become nothing before
+    // anything is received that could take their numbers.
     let null = open("/dev/null", OFlags::RDWR)?;
-    // SAFETY: dup2 onto descriptors that nobody uses any more; 2 stays, so
-    // that a launcher that breaks down can say so.
-    unsafe {
+    // SAFETY: dup2 onto descriptors that nobody uses; 2 stays, so that a
+    // launcher that breaks down can say so.
+    let null = unsafe {
         let raw = std::os::fd::AsRawFd::as_raw_fd(&null);
         libc::dup2(raw, 0);
         libc::dup2(raw, 1);
-    }
-
+        rustix::io::fcntl_dupfd_cloexec(&null, 3).map_err(|errno| plain(format!("/dev/null: {errno}")))?
+    };
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let Datagram { bytes, mut descriptors } = channel.receive().map_err(|error| plain(error.to_string()))?;
+    let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
+    let executable = descriptors.pop().ok_or_else(|| plain("no executable was handed over".into()))?;
+    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
     crate::layers::no_new_privs::apply().map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
     let directories = root::open_directories(&order.directories).map_err(plain)?;
     let mut missing = Vec::new();

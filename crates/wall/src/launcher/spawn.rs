@@ -1,6 +1,6 @@
 //! Starting one worker: namespaces, ids, limits, descriptors, exec.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lazaret_wire::socket::Channel;
 use rustix::fs::{Mode, OFlags};
@@ -202,7 +202,15 @@ fn limits(order: &Spawn) -> Result<(), Errno> {
 
 /// Tells the host through the set-up socket what failed before exec.
 fn report(setup: OwnedFd, step: &str, errno: Errno) {
-    if let Ok(channel) = Channel::from_descriptor(setup) {
-        let _ = channel.send(format!("{step}: {errno}").as_bytes(), &[]);
+    // Its number may be closed already; then the socket is where exec would
+    // have left it.
+    // SAFETY: nothing else in this process uses that number.
+    let placed = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
+    for socket in [setup, placed] {
+        if let Ok(channel) = Channel::from_descriptor(socket) {
+            if channel.send(format!("{step}: {errno}").as_bytes(), &[]).is_ok() {
+                return;
+            }
+        }
     }
 }
