@@ -56,6 +56,61 @@ pub fn arm(shared: &'static Shared) {
     }));
 }
 
+/// Whether this process is a worker that can say why it ends.
+pub fn is_armed() -> bool {
+    SHARED.get().is_some()
+}
+
+/// Handles SIGSEGV and SIGBUS that are no guest's doing: the last handler of
+/// the chain, so it must be installed before the engine's. A fault near the
+/// stack pointer is an overflow of the native stack.
+///
+/// # Errors
+/// If the kernel refuses a handler.
+pub fn arm_signals() -> std::io::Result<()> {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: all-zero bytes are a valid `sigaction`; the handler has the
+        // signature that SA_SIGINFO asks for and makes no call that is not
+        // async-signal-safe. The main thread has an alternate stack from
+        // Rust's start-up code.
+        let done = unsafe {
+            let mut action = std::mem::zeroed::<libc::sigaction>();
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = last_resort;
+            action.sa_sigaction = handler as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigemptyset(&mut action.sa_mask);
+            libc::sigaction(signal, &action, std::ptr::null_mut())
+        };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Bytes around the stack pointer within which a fault counts as an overflow.
+const NEAR_STACK: usize = 64 << 10;
+
+extern "C" fn last_resort(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo and ucontext.
+    let (address, stack) = unsafe { ((*info).si_addr() as usize, stack_pointer(context)) };
+    if signal == libc::SIGSEGV && stack != 0 && address.abs_diff(stack) < NEAR_STACK {
+        now(Reason::StackOverflow, "the native stack is used up");
+    }
+    now(Reason::Signal, if signal == libc::SIGBUS { "SIGBUS in the worker's own code" } else { "SIGSEGV in the worker's own code" })
+}
+
+/// # Safety
+/// `context` is what the kernel passed to a handler.
+unsafe fn stack_pointer(context: *mut libc::c_void) -> usize {
+    // SAFETY: the caller's promise.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    #[cfg(target_arch = "x86_64")]
+    return context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize;
+    #[cfg(target_arch = "aarch64")]
+    return context.uc_mcontext.sp as usize;
+}
+
 /// Ends this process, with its reason in the last words. Async-signal-safe.
 pub fn now(reason: Reason, text: &str) -> ! {
     if let Some(shared) = SHARED.get() {

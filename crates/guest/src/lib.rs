@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod abort;
+pub mod allocator;
 pub mod canister;
 pub mod compiler;
 pub mod contract;

@@ -114,6 +114,9 @@ fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
     // One for the life of the process.
     let shared: &'static Shared = Box::leak(Box::new(shared));
     abort::arm(shared);
+    if let Err(error) = abort::arm_signals() {
+        abort::now(Reason::Signal, &format!("sigaction: {error}"));
+    }
     let mut exchange = Exchange::new(shared);
     let accepted: Vec<Layer> = hello.accept_missing.iter().filter_map(|name| name.parse().ok()).collect();
     let missing = or_fail(&mut exchange, lazaret_wall::worker::close_in(&accepted).map_err(layer_failed));

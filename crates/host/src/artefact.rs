@@ -67,10 +67,35 @@ pub(crate) struct Artefact {
     pub made: Made,
 }
 
+/// What a host says of its compilations, to whoever wants to show progress.
+/// Modules that are in the cache are not compiled and not spoken of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compiling {
+    /// One begins.
+    Begun {
+        /// Bytes of the module.
+        module_bytes: usize,
+    },
+    /// It ended, well or not.
+    Ended,
+}
+
+/// Who is told of compilations.
+#[derive(Clone)]
+pub(crate) struct Observer(pub Arc<dyn Fn(Compiling) + Send + Sync>);
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
 /// The compile cache of a host.
 #[derive(Debug)]
 pub(crate) struct Cache {
     directory: Option<PathBuf>,
+    observer: Option<Observer>,
     open: Mutex<HashMap<[u8; 32], Arc<Artefact>>>,
 }
 
@@ -107,8 +132,8 @@ pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
 
 impl Cache {
     /// A cache in `directory`, or in memory only.
-    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, open: Mutex::default() }
+    pub(crate) fn new(directory: Option<PathBuf>, observer: Option<Observer>) -> Self {
+        Self { directory, observer, open: Mutex::default() }
     }
 
     /// The artefact of a module, and how long it took to compile if it was not
@@ -132,7 +157,10 @@ impl Cache {
             return Ok((found, None));
         }
         let started = Instant::now();
-        let made = Arc::new(compile(launcher, accepted, wasm, settings, limits)?);
+        self.tell(Compiling::Begun { module_bytes: wasm.len() });
+        let made = compile(launcher, accepted, wasm, settings, limits);
+        self.tell(Compiling::Ended);
+        let made = Arc::new(made?);
         let took = started.elapsed();
         if let Some(path) = path {
             // A cache that can't be written (a full or read-only disk) costs
@@ -143,6 +171,12 @@ impl Cache {
         }
         self.lock().insert(key, made.clone());
         Ok((made, Some(took)))
+    }
+
+    fn tell(&self, what: Compiling) {
+        if let Some(Observer(observer)) = &self.observer {
+            observer(what);
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Artefact>>> {
@@ -173,7 +207,7 @@ fn compile(launcher: &Launcher, accepted: &[Layer], wasm: &[u8], settings: Compi
         limits: Limits { data: limits.memory, descriptors: 16, file: MAX_ARTEFACT, cpu_seconds: None, stack: engine::NATIVE_STACK },
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],
-        open: Open { fixed: &[0, 1], code: false, directories: 0 },
+        open: Open { fixed: &[0, 1], directories: 0 },
         accepted,
         tracked: false,
     })?;

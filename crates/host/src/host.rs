@@ -13,7 +13,7 @@ use lazaret_wire::message::call::MAX_HOST_BYTES;
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 use thiserror::Error;
 
-use crate::artefact::{Artefact, Cache, CompileError, CompileLimits};
+use crate::artefact::{Artefact, Cache, CompileError, CompileLimits, Compiling, Observer};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::Program;
@@ -59,6 +59,7 @@ pub struct Builder {
     options: Options,
     data: Option<PathBuf>,
     cache: Option<PathBuf>,
+    observer: Option<Observer>,
     functions: Vec<Offered>,
 }
 
@@ -76,6 +77,7 @@ impl Builder {
             },
             data: None,
             cache: None,
+            observer: None,
             functions: Vec::new(),
         }
     }
@@ -133,6 +135,14 @@ impl Builder {
         self
     }
 
+    /// Is told when a compilation begins and ends, in the thread that asked for
+    /// it: for a progress bar.
+    #[must_use]
+    pub fn on_compile(mut self, observer: impl Fn(Compiling) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observer)));
+        self
+    }
+
     /// Offers a function to guests: they import `host.<name>`. The bounds are
     /// in bytes; whatever is over them is the guest's trap.
     #[must_use]
@@ -174,7 +184,7 @@ impl Builder {
             inner: Arc::new(Inner {
                 options: self.options,
                 launcher: Mutex::default(),
-                cache: Cache::new(cache),
+                cache: Cache::new(cache, self.observer),
                 functions: Functions(self.functions),
                 data,
                 tenants: Mutex::default(),

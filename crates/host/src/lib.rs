@@ -15,6 +15,13 @@
 //! where they begin, so it must be the first line of `main`.
 #![deny(missing_docs)]
 
+/// Having no memory left is an abort with a reason in a worker, never taken
+/// for a break-out. A program with an allocator of its own turns the feature
+/// `allocator` off and wraps its allocator in [`Guarded`].
+#[cfg(feature = "allocator")]
+#[global_allocator]
+static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
+
 mod artefact;
 mod data_dir;
 mod ending;
@@ -28,17 +35,18 @@ mod tenant;
 mod tracker;
 mod worker;
 
-pub use artefact::{CompileError, CompileLimits};
+pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
 pub use functions::{HostFunction, Offered};
 pub use host::{BuildError, Builder, Host, WORKER_KINDS};
 pub use init::init;
+pub use lazaret_guest::allocator::Guarded;
 pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
-pub use tenant::{ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo, TenantLimits};
+pub use tenant::{ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo, TenantLimits, check_name};
 pub use tracker::{KernelTracker, Tracker, Written};
 pub use worker::WorkerError;

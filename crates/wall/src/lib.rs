@@ -32,6 +32,7 @@ pub mod launcher;
 pub mod layer;
 pub mod layers;
 pub mod policy;
+pub mod probe;
 pub mod receipt;
 pub mod worker;
 

@@ -138,12 +138,11 @@ impl Program {
         preopens: Vec<OwnedFd>,
     ) -> Result<Self, LoadError> {
         let internal = |error: wasmtime::Error| LoadError::Engine(trap::message(&error));
-        let artefact = artefact.try_clone().map_err(|error| LoadError::Artefact(error.to_string()))?;
         // SAFETY: deserialising runs what the artefact says, so it must come
         // from this engine's compiler. The host hands over a sealed file that
         // its compiler made; and should that compiler have been subverted,
         // this process holds nothing but what this one program was given.
-        let module = unsafe { Module::deserialize_open_file(engine, artefact) }
+        let module = unsafe { crate::engine::load(engine, artefact.as_fd()) }
             .map_err(|error| LoadError::Artefact(trap::message(&error)))?;
         check(&module, setup)?;
         let linker = imports::linker(engine, &setup.host_functions).map_err(internal)?;

@@ -240,7 +240,7 @@ impl Program {
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            open: Open { fixed: &[0, 1, 2], code: true, directories: self.directories.len() },
+            open: Open { fixed: &[0, 1, 2], directories: self.directories.len() },
             accepted: &host.options.accept_missing,
             tracked: false,
         })?;

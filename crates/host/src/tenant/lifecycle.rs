@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use lazaret_image::Image;
 use lazaret_wire::codec::Message;
@@ -12,26 +11,30 @@ use super::error::{CallError, TenantError};
 use super::live::{Live, Module};
 use super::meta::Meta;
 use super::{CallOptions, State, hex, outcome};
-use crate::artefact::settings;
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module;
 
+/// Whether a tenant can have this name: it becomes a file name. An error is a
+/// [`TenantError::Name`] that says why not.
+pub fn check_name(name: &str) -> Result<(), TenantError> {
+    data_dir::check_name(name).map_err(|reason| TenantError::Name { name: name.to_owned(), reason })
+}
+
 /// The directory of a tenant, for a name that is one.
 fn directory(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
-    data_dir::check_name(name).map_err(|reason| TenantError::Name { name: name.to_owned(), reason })?;
+    check_name(name)?;
     Ok(data.tenants().join(name))
 }
 
-/// Compiles a module for a tenant.
+/// Inspects a module for a tenant.
 fn load(host: &Inner, wasm: &[u8]) -> Result<Module, TenantError> {
     let info = module::inspect(wasm, Purpose::Tenant, &host.functions.names())?;
     let limit = host.options.limits.heap;
     if info.memory_minimum > limit {
         return Err(module::ModuleError::Memory { minimum: info.memory_minimum, limit }.into());
     }
-    let artefact = host.compile(wasm, settings(Purpose::Tenant, true))?.0;
-    Ok(Module { hash: *blake3::hash(wasm).as_bytes(), info: Arc::new(info), artefact })
+    Ok(Module::new(wasm, info))
 }
 
 fn store_module(data: &DataDir, module: &Module, wasm: &[u8]) -> Result<(), TenantError> {
@@ -57,7 +60,10 @@ pub(crate) fn install(host: &Inner, data: &DataDir, name: &str, wasm: &[u8], arg
     if target.exists() {
         return Err(TenantError::Exists(name.to_owned()));
     }
-    let module = load(host, wasm)?;
+    let mut module = load(host, wasm)?;
+    // Compiled before anything is stored: a module that doesn't compile leaves
+    // nothing behind.
+    module.artefact(host)?;
     store_module(data, &module, wasm)?;
     // Made aside, and renamed once it is complete: a half-made tenant is never
     // seen under its name.
@@ -123,7 +129,8 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<State, Te
 /// `canister_post_upgrade`, as one version. If anything fails, the tenant is
 /// as it was.
 pub(crate) fn upgrade(host: &Inner, data: &DataDir, state: &mut State, wasm: &[u8], argument: &[u8]) -> Result<(), TenantError> {
-    let module = load(host, wasm)?;
+    let mut module = load(host, wasm)?;
+    module.artefact(host)?;
     store_module(data, &module, wasm)?;
     let result = exchange_module(host, state, module, argument);
     // Whatever happened, no worker is at the image's version any more, but for
@@ -134,7 +141,7 @@ pub(crate) fn upgrade(host: &Inner, data: &DataDir, state: &mut State, wasm: &[u
     result
 }
 
-fn exchange_module(host: &Inner, state: &mut State, module: Module, argument: &[u8]) -> Result<(), TenantError> {
+fn exchange_module(host: &Inner, state: &mut State, mut module: Module, argument: &[u8]) -> Result<(), TenantError> {
     let limits = host.options.limits;
     let options = CallOptions::default();
     state.ensure_live(host).map_err(TenantError::call("upgrade"))?;
@@ -154,7 +161,8 @@ fn exchange_module(host: &Inner, state: &mut State, module: Module, argument: &[
     // pre_upgrade wrote since.
     let carried = old.carry(written, sizes, keep).map_err(TenantError::call("upgrade"))?;
     drop(old);
-    let new = Live::start(host, &state.image, &module.artefact, &limits, Some(&carried)).map_err(TenantError::call("upgrade"))?;
+    let artefact = module.artefact(host)?;
+    let new = Live::start(host, &state.image, &artefact, &limits, Some(&carried)).map_err(TenantError::call("upgrade"))?;
     state.live = Some(new);
     let carried = carried.pages;
 

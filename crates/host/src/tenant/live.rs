@@ -10,13 +10,13 @@ use lazaret_image::{Durability, Image, PageId, Verify};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::Limits;
 use lazaret_wire::layout::{CHUNK_PAGES, MAP_RUN_PAGES, PAGE};
-use lazaret_wire::message::{Assignment, Call, Done, FromWorker, HostReturn, Region, Run, Sizes, TenantSetup, ToWorker};
+use lazaret_wire::message::{Assignment, Call, Done, FromWorker, HostReturn, Purpose, Region, Run, Sizes, TenantSetup, ToWorker};
 use lazaret_wire::{Spin, layout};
 
 use super::error::CallError;
 use super::meta::Meta;
 use super::TenantLimits;
-use crate::artefact::Artefact;
+use crate::artefact::{Artefact, CompileError, settings};
 use crate::ending::Ending;
 use crate::host::Inner;
 use crate::memory::{self, Source, WorkerMemory, page_id};
@@ -110,7 +110,7 @@ impl Live {
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            open: Open { fixed: &[], code: false, directories: 0 },
+            open: Open { fixed: &[], directories: 0 },
             accepted: &host.options.accept_missing,
             tracked: true,
         })?;
@@ -305,12 +305,37 @@ fn same_types(a: &[lazaret_wire::message::Global], b: &[lazaret_wire::message::G
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| std::mem::discriminant(a) == std::mem::discriminant(b))
 }
 
-/// The artefact of a tenant's module, kept with what is known of it.
+/// A tenant's module, with what is known of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Module {
     pub hash: [u8; 32],
     pub info: Arc<crate::module::ModuleInfo>,
-    pub artefact: Arc<Artefact>,
+    code: Code,
+}
+
+/// A module's code: compiled when it is first to run, so that a tenant can be
+/// looked at without a compiler.
+#[derive(Debug, Clone)]
+enum Code {
+    Wasm(Arc<[u8]>),
+    Compiled(Arc<Artefact>),
+}
+
+impl Module {
+    /// A module that was inspected and isn't compiled yet.
+    pub(crate) fn new(wasm: &[u8], info: crate::module::ModuleInfo) -> Self {
+        Self { hash: *blake3::hash(wasm).as_bytes(), info: Arc::new(info), code: Code::Wasm(wasm.into()) }
+    }
+
+    /// Its artefact, compiled now if it isn't.
+    pub(crate) fn artefact(&mut self, host: &Inner) -> Result<Arc<Artefact>, CompileError> {
+        let artefact = match &self.code {
+            Code::Compiled(artefact) => return Ok(artefact.clone()),
+            Code::Wasm(wasm) => host.compile(wasm, settings(Purpose::Tenant, true))?.0,
+        };
+        self.code = Code::Compiled(artefact.clone());
+        Ok(artefact)
+    }
 }
 
 /// Whether a call changed anything that must be kept.

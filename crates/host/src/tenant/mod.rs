@@ -16,6 +16,7 @@ use lazaret_image::Image;
 use lazaret_wall::Receipt;
 use lazaret_wire::layout::{MAX_ARGUMENT, MAX_METHOD};
 use lazaret_wire::message::{Call, Done, Entry, Outcome, Sizes};
+pub use lifecycle::check_name;
 pub(crate) use lifecycle::{install, open, remove, upgrade};
 pub use log::LogLine;
 use live::{Live, Module, changed};
@@ -262,7 +263,8 @@ impl State {
         if self.image.should_fold() {
             self.image.fold()?;
         }
-        self.live = Some(Live::start(host, &self.image, &self.module.artefact, &host.options.limits, None)?);
+        let artefact = self.module.artefact(host)?;
+        self.live = Some(Live::start(host, &self.image, &artefact, &host.options.limits, None)?);
         Ok(())
     }
 

@@ -7,10 +7,6 @@ use super::proc;
 /// What descriptors a worker has, in words: number and what it is.
 pub type Open = BTreeMap<i32, String>;
 
-/// The compiled module: a sealed memfd, open for reading, which the engine
-/// keeps as long as the code is mapped.
-pub const CODE: &str = "sealed code";
-
 /// What `/proc/PID/fd` shows.
 pub fn open(pid: i32) -> Result<Open, String> {
     let directory = proc(pid, "fd");
@@ -30,7 +26,6 @@ fn kind(target: &str) -> String {
     match target.split_once(":[") {
         Some((kind, _)) => kind.to_owned(),
         None if target.starts_with("anon_inode:") => target.to_owned(),
-        None if target.starts_with("/memfd:lazaret-code") => CODE.to_owned(),
         None if target.starts_with('/') => "path".to_owned(),
         None => target.to_owned(),
     }
@@ -41,8 +36,6 @@ fn kind(target: &str) -> String {
 pub struct Expected<'a> {
     /// Descriptors with fixed numbers.
     pub fixed: &'a [i32],
-    /// Whether the compiled module is open.
-    pub code: bool,
     /// How many granted directories are open.
     pub directories: usize,
 }
@@ -50,13 +43,9 @@ pub struct Expected<'a> {
 /// From outside: what is expected, and nothing else.
 pub fn verify(pid: i32, expected: Expected<'_>) -> Result<String, String> {
     let found = open(pid)?;
-    let mut others: Vec<&str> =
+    let others: Vec<&str> =
         found.iter().filter(|(number, _)| !expected.fixed.contains(number)).map(|(_, kind)| kind.as_str()).collect();
-    others.sort_unstable();
-    let mut wanted = vec!["path"; expected.directories];
-    wanted.extend(expected.code.then_some(CODE));
-    wanted.sort_unstable();
-    if expected.fixed.iter().all(|number| found.contains_key(number)) && others == wanted {
+    if expected.fixed.iter().all(|number| found.contains_key(number)) && others == vec!["path"; expected.directories] {
         Ok(found.iter().map(|(number, kind)| format!("{number}: {kind}")).collect::<Vec<_>>().join(", "))
     } else {
         Err(format!("open descriptors are {found:?}, expected {expected:?}"))

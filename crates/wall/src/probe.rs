@@ -1,0 +1,245 @@
+//! What this host offers: every layer tried for real, in a child process where
+//! trying it can't be undone.
+
+use std::io;
+
+use rustix::process::{WaitId, WaitIdOptions};
+use serde::Serialize;
+
+use crate::launcher::{Cloned, clone};
+use crate::layer::{Layer, Probe};
+use crate::layers::{landlock, mdwe, namespaces, seccomp};
+use crate::policy::{Kind, policy};
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was tried: a layer's name, or a feature's.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Whether workers are refused without it.
+    pub required: bool,
+    /// What was found.
+    pub probe: Probe,
+    /// What it costs not to have it.
+    pub cost: &'static str,
+    /// How to get it.
+    pub remedy: &'static str,
+}
+
+/// How a child ended that tried something.
+enum Tried {
+    Exited(i32),
+    Signaled(i32),
+}
+
+/// Runs `attempt` in a child with `flags` for its namespaces. The child may
+/// only make system calls.
+fn in_child(flags: i32, attempt: impl Fn() -> i32) -> io::Result<Tried> {
+    // SAFETY: this process may have threads; all attempts below make system
+    // calls on data prepared before, and nothing else.
+    match unsafe { clone(flags) }? {
+        Cloned::Child => {
+            let code = attempt();
+            // SAFETY: ends the child without running anybody's destructors.
+            unsafe { libc::_exit(code) }
+        }
+        Cloned::Parent(_, pidfd) => {
+            let status = rustix::process::waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)), WaitIdOptions::EXITED)?;
+            match status {
+                Some(status) if status.exited() => Ok(Tried::Exited(status.exit_status().unwrap_or(-1))),
+                Some(status) => Ok(Tried::Signaled(status.terminating_signal().unwrap_or(0))),
+                None => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+}
+
+fn succeeds(result: io::Result<Tried>, detail: &str) -> Probe {
+    match result {
+        Ok(Tried::Exited(0)) => Probe::Works(detail.to_owned()),
+        Ok(Tried::Exited(code)) => Probe::Missing(io::Error::from_raw_os_error(code).to_string()),
+        Ok(Tried::Signaled(signal)) => Probe::Missing(format!("the attempt ended by signal {signal}: an outer filter?")),
+        Err(error) => Probe::Missing(error.to_string()),
+    }
+}
+
+fn errno(result: i64) -> i32 {
+    if result >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(1) }
+}
+
+/// Tries one layer.
+pub fn layer(layer: Layer) -> Probe {
+    let namespace = |flag: i32| succeeds(in_child(libc::CLONE_NEWUSER | flag, || 0), "clone3 into a new one works");
+    match layer {
+        Layer::UserNamespace => namespace(0),
+        Layer::PidNamespace => namespace(libc::CLONE_NEWPID),
+        Layer::MountNamespace => namespace(libc::CLONE_NEWNS),
+        Layer::NetworkNamespace => namespace(libc::CLONE_NEWNET),
+        Layer::IpcNamespace => namespace(libc::CLONE_NEWIPC),
+        Layer::UtsNamespace => namespace(libc::CLONE_NEWUTS),
+        Layer::EmptyRoot => empty_root(),
+        Layer::NoNewPrivs => succeeds(
+            // SAFETY: plain numbers.
+            in_child(0, || errno(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())),
+            "prctl works",
+        ),
+        Layer::Mdwe => succeeds(
+            in_child(0, || match mdwe::apply() {
+                Ok(()) if mdwe::is_on() => 0,
+                Ok(()) => libc::EINVAL,
+                Err(error) => error.source.raw_os_error().unwrap_or(1),
+            }),
+            "prctl works and reads back",
+        ),
+        Layer::Landlock => match landlock::abi() {
+            Some(abi) => Probe::Works(format!("ABI {abi}")),
+            None => Probe::Missing(io::Error::last_os_error().to_string()),
+        },
+        Layer::Seccomp => seccomp_kills(),
+        Layer::Capabilities | Layer::Environment | Layer::Descriptors | Layer::Rlimits => Probe::Works("every supported kernel has it".into()),
+    }
+}
+
+/// A mount of one's own in a mount namespace of one's own.
+fn empty_root() -> Probe {
+    let attempt = || {
+        // SAFETY: constant strings.
+        let private = unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) };
+        if private != 0 {
+            return errno(-1);
+        }
+        // SAFETY: constant strings.
+        errno(unsafe { libc::mount(c"tmpfs".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) }.into())
+    };
+    succeeds(in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, attempt), "mounting in a namespace of one's own works")
+}
+
+/// A filter is loaded, and a forbidden call really kills.
+fn seccomp_kills() -> Probe {
+    let program = match seccomp::compile(&policy(Kind::Tenant)) {
+        Ok(program) => program,
+        Err(error) => return Probe::Missing(error.to_string()),
+    };
+    let attempt = || {
+        if let Err(error) = seccomp::load(&program) {
+            return error.source.raw_os_error().unwrap_or(1);
+        }
+        // SAFETY: asks for a number; the filter kills.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+        0
+    };
+    match in_child(0, attempt) {
+        Ok(Tried::Signaled(libc::SIGSYS)) => Probe::Works("a forbidden call kills".into()),
+        Ok(Tried::Exited(0)) => Probe::Missing("a filter was loaded, but a forbidden call went through".into()),
+        other => succeeds(other, ""),
+    }
+}
+
+/// `/proc/PID/pagemap` answers `PAGEMAP_SCAN`, and asynchronous
+/// write-protection by an unprivileged userfaultfd works.
+fn kernel_tracker() -> Probe {
+    const UFFD_USER_MODE_ONLY: i32 = 1;
+    // SAFETY: a new descriptor or an error.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY) };
+    if fd < 0 {
+        return Probe::Missing(format!("userfaultfd: {}", io::Error::last_os_error()));
+    }
+    // SAFETY: just made, and nobody else's.
+    let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+    // struct uffdio_api (kernel: include/uapi/linux/userfaultfd.h): api,
+    // features, ioctls. WP_ASYNC | WP_UNPOPULATED.
+    let mut api = [0xAA_u64, 1 << 15 | 1 << 13, 0];
+    const UFFDIO_API: libc::c_ulong = 0xC018_AA3F;
+    // SAFETY: a struct of the size that the number encodes.
+    if unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&fd), UFFDIO_API, api.as_mut_ptr()) } != 0 {
+        return Probe::Missing(format!("UFFD_FEATURE_WP_ASYNC: {}", io::Error::last_os_error()));
+    }
+    Probe::Works("userfaultfd with asynchronous write-protection".into())
+}
+
+fn readable(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn yama() -> Probe {
+    match readable("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
+        None => Probe::Works("no Yama".into()),
+        Some("3") => Probe::Missing("ptrace_scope is 3: nobody may read another process's memory".into()),
+        Some(scope) => Probe::Works(format!("ptrace_scope {scope}")),
+    }
+}
+
+fn cgroup() -> Probe {
+    let controllers = readable("/sys/fs/cgroup/cgroup.controllers");
+    match controllers {
+        Some(controllers) if controllers.contains("memory") => Probe::Works(format!("v2: {controllers}")),
+        _ if std::path::Path::new("/sys/fs/cgroup/memory").is_dir() => Probe::Works("v1".into()),
+        _ => Probe::Missing("no memory controller".into()),
+    }
+}
+
+/// Tries everything.
+pub fn all() -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Layer::ALL
+        .iter()
+        .map(|found| Finding {
+            name: found.name(),
+            purpose: found.purpose(),
+            required: true,
+            probe: layer(*found),
+            cost: "workers don't start, unless you accept that it is missing (--accept-missing)",
+            remedy: found.remedy(),
+        })
+        .collect();
+    findings.push(Finding {
+        name: "kernel-tracker",
+        purpose: "finds the pages that an update wrote, without a fault in user space",
+        required: true,
+        probe: kernel_tracker(),
+        cost: "tenants can't run; programs can",
+        remedy: "run Linux 6.7 or later; in a container allow userfaultfd in the seccomp profile",
+    });
+    findings.push(Finding {
+        name: "read-workers",
+        purpose: "the host copies a worker's pages (process_vm_readv)",
+        required: true,
+        probe: yama(),
+        cost: "tenants can't run; programs can",
+        remedy: "sysctl kernel.yama.ptrace_scope to 0, 1 or 2",
+    });
+    findings.push(Finding {
+        name: "cgroups",
+        purpose: "limits that count all of a worker's memory and processor time",
+        required: false,
+        probe: cgroup(),
+        cost: "none yet: limits are rlimits and the engine's",
+        remedy: "mount cgroup v2 and delegate the memory, cpu and pids controllers",
+    });
+    findings
+}
+
+/// The namespaces, for tables.
+pub fn namespace_names() -> impl Iterator<Item = &'static str> {
+    namespaces::NAMESPACES.iter().map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_tried_and_nothing_hangs() {
+        let findings = all();
+        assert!(findings.len() > Layer::ALL.len());
+        for finding in &findings {
+            assert!(!finding.remedy.is_empty() && !finding.cost.is_empty(), "{}", finding.name);
+        }
+        // These need nothing of the host's configuration.
+        for name in ["no-new-privs", "seccomp"] {
+            let found = findings.iter().find(|finding| finding.name == name).unwrap();
+            assert!(found.probe.works(), "{found:?}");
+        }
+    }
+}
