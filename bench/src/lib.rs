@@ -1,1 +1,89 @@
-//! x
+//! What Lazaret costs, each time against a baseline measured in the same run.
+//!
+//! [`run`] measures and gives a [`Table`]. A baseline is what one would do
+//! without Lazaret: an instance in the same process, `fork` and `exec`, another
+//! sandbox. Batches of ours and of the baseline alternate, so that whatever
+//! drifts on the machine (frequency, neighbours, caches) drifts for both.
+//!
+//! Nothing here is asserted: a table says what was measured and what was to
+//! reach, and a reader judges.
+//!
+//! The process that calls [`run`] must have begun its `main` with
+//! `lazaret::init()`: its own executable is what workers are started from.
+#![deny(missing_docs)]
+
+mod command;
+mod error;
+mod floor;
+mod in_process;
+mod machine;
+mod memory;
+mod query;
+mod sample;
+mod start;
+mod table;
+mod update;
+
+use std::path::PathBuf;
+
+pub use error::BenchError;
+pub use machine::Machine;
+pub use sample::Quantiles;
+pub use table::{Baseline, Row, Table, Target};
+
+/// What to measure, and how long.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// A hundredth of the calls: to see that everything runs, not to quote.
+    pub quick: bool,
+    /// Only rows whose [`Row::key`] contains this.
+    pub filter: Option<String>,
+    /// Where tenants are kept meanwhile (their file system is part of what is
+    /// measured); the system's directory for temporary files if not set.
+    pub directory: Option<PathBuf>,
+    /// The `lazaret` command, for the rows that run it whole; this process's
+    /// own executable if that is called `lazaret`, else those rows are left
+    /// without its numbers.
+    pub command: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, key: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| key.contains(filter.as_str()))
+    }
+
+    fn wants_any(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.wants(key))
+    }
+
+    /// `full` repetitions, or so many that it takes no time.
+    fn times(&self, full: usize) -> usize {
+        if self.quick { (full / 100).max(3) } else { full }
+    }
+
+    fn temporary(&self) -> Result<tempfile::TempDir, BenchError> {
+        let made = match &self.directory {
+            Some(directory) => tempfile::tempdir_in(directory),
+            None => tempfile::tempdir(),
+        };
+        made.map_err(BenchError::system("making a directory for temporary files"))
+    }
+}
+
+/// Measures. `progress` is told what comes next, in a few words.
+///
+/// # Errors
+/// If a worker can't be started, a call fails, or a baseline can't be run that
+/// is part of this program. A baseline that isn't installed is no error: its
+/// row says so in its notes.
+pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, BenchError> {
+    let machine = Machine::look();
+    let mut rows = Vec::new();
+    query::rows(options, progress, &mut rows)?;
+    floor::row(options, progress, &mut rows)?;
+    update::rows(options, progress, &mut rows)?;
+    start::rows(options, progress, &mut rows)?;
+    command::rows(options, progress, &mut rows)?;
+    memory::row(options, progress, &mut rows)?;
+    Ok(Table { machine, rows })
+}

@@ -2,6 +2,7 @@
 //!
 //! Everything here runs before any guest code. A failure is answered as
 //! [`Failed`], so that the host can say what was wrong and with which layer.
+//! What runs once the lock is on is a [`Work`]: [`Guest`] in every product.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -11,7 +12,7 @@ use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramGrants}
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Artefact, Assignment, CompileSettings, Compiled, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
+    Artefact, Assignment, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
 };
 use lazaret_wire::socket::{Channel, Datagram};
 use lazaret_wire::{Shared, Spin};
@@ -35,9 +36,49 @@ struct Prepared<T> {
     granted: Vec<(OwnedFd, bool)>,
 }
 
+/// What a worker does once it is locked and the host has verified it.
+///
+/// The methods are what every worker does ([`Guest`] changes none of them).
+/// The red team's worker replaces them by native code of its own, which then
+/// has exactly the rights that guest code would have if it broke out of the
+/// engine: everything before, the lock included, is this file's.
+pub trait Work {
+    /// Answers the calls of a tenant, for ever.
+    fn tenant(&mut self, canister: Canister, exchange: &mut Exchange) -> ! {
+        canister.serve(exchange)
+    }
+
+    /// Runs a program that was given these arguments to its end.
+    fn program(&mut self, program: Program, arguments: &[String], exchange: &mut Exchange) -> Exited {
+        let _ = arguments;
+        program.run(exchange)
+    }
+
+    /// Compiles a module: the code and its description, or what is wrong with
+    /// the module.
+    ///
+    /// # Errors
+    /// In words, for the module's author.
+    fn compiler(&mut self, wasm: &[u8], settings: &CompileSettings, exchange: &mut Exchange) -> Result<(Vec<u8>, Artefact), String> {
+        let _ = exchange;
+        compiler::compile(wasm, settings)
+    }
+}
+
+/// The work of every product: guest code, and nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Guest;
+
+impl Work for Guest {}
+
 /// Turns this process into a worker. Called by `init` when the launcher
 /// executed it as one; never returns.
 pub fn worker() -> ! {
+    worker_with(Guest)
+}
+
+/// The same with other work. Start-up, set-up and lock are no different.
+pub fn worker_with(mut work: impl Work) -> ! {
     let (channel, mut exchange, accepted, mut missing) = greet();
     let Datagram { descriptors, .. } = match channel.receive() {
         Ok(datagram) => datagram,
@@ -57,7 +98,7 @@ pub fn worker() -> ! {
             let prepared = or_fail(&mut exchange, tenant(&setup, descriptors, &channel, shared));
             let canister = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
             exchange.set_spin(Spin::HOT);
-            canister.serve(&mut exchange)
+            work.tenant(canister, &mut exchange)
         }
         Assignment::Program(setup) => {
             let prepared = or_fail(&mut exchange, program(&setup, descriptors));
@@ -66,7 +107,7 @@ pub fn worker() -> ! {
                 ToWorker::Start => {}
                 other => abort::now(Reason::Wire, &format!("expected Start, got {}", exchange::name(&other))),
             }
-            let exited = program.run(&mut exchange);
+            let exited = work.program(program, &setup.arguments, &mut exchange);
             exchange.answer(&FromWorker::Exited(exited));
         }
         Assignment::Compiler => {
@@ -76,7 +117,8 @@ pub fn worker() -> ! {
                 ToWorker::Compile(compile) => compile.settings,
                 other => abort::now(Reason::Wire, &format!("expected Compile, got {}", exchange::name(&other))),
             };
-            exchange.answer(&FromWorker::Compiled(Compiled { result: compile(&settings) }));
+            let result = compile(&mut work, &settings, &mut exchange);
+            exchange.answer(&FromWorker::Compiled(Compiled { result }));
         }
     }
     // Its work is done: the host ends it.
@@ -220,7 +262,7 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
 }
 
 /// Compiles the module in descriptor 0 and writes the artefact to descriptor 1.
-fn compile(settings: &CompileSettings) -> Result<Artefact, String> {
+fn compile(work: &mut impl Work, settings: &CompileSettings, exchange: &mut Exchange) -> Result<Artefact, String> {
     let (mut wasm, mut length) = (Vec::new(), 0);
     loop {
         if wasm.len() < length + (1 << 20) {
@@ -236,7 +278,7 @@ fn compile(settings: &CompileSettings) -> Result<Artefact, String> {
         }
     }
     wasm.truncate(length);
-    let (code, artefact) = compiler::compile(&wasm, settings)?;
+    let (code, artefact) = work.compiler(&wasm, settings, exchange)?;
     let mut rest = code.as_slice();
     while !rest.is_empty() {
         // SAFETY: `place` put the output there.

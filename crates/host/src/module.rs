@@ -137,6 +137,19 @@ pub fn inspect(wasm: &[u8], purpose: Purpose, host_functions: &[String]) -> Resu
     if let Some(name) = info.exports.iter().find(|name| name.starts_with("lazaret:")) {
         return Err(ModuleError::Reserved(name.clone()));
     }
+    let exports = |name: &str| info.exports.iter().any(|export| export == name);
+    match purpose {
+        Purpose::Program if !exports("_start") && exports("_initialize") => {
+            Err(ModuleError::NoEntry("the module is a WASI reactor (it exports _initialize, not _start): it has no main program to run"))
+        }
+        Purpose::Program if !exports("_start") => {
+            Err(ModuleError::NoEntry("the module exports no `_start` function: it is not a WASI command (a canister is installed with `lazaret install`)"))
+        }
+        Purpose::Tenant if !info.exports.iter().any(|name| name.starts_with("canister_")) => {
+            Err(ModuleError::NoEntry("the module exports nothing that begins with `canister_`: it is not a canister (a WASI program is run with `lazaret run`)"))
+        }
+        _ => Ok(()),
+    }?;
     let unknown: Vec<String> = info
         .imports
         .iter()
@@ -152,19 +165,7 @@ pub fn inspect(wasm: &[u8], purpose: Purpose, host_functions: &[String]) -> Resu
     if !unknown.is_empty() {
         return Err(ModuleError::UnknownImports { names: unknown });
     }
-    let exports = |name: &str| info.exports.iter().any(|export| export == name);
-    match purpose {
-        Purpose::Program if !exports("_start") && exports("_initialize") => {
-            Err(ModuleError::NoEntry("the module is a WASI reactor (it exports _initialize, not _start): it has no main program to run"))
-        }
-        Purpose::Program if !exports("_start") => {
-            Err(ModuleError::NoEntry("the module exports no `_start` function: it is not a WASI command (a canister is installed with `lazaret install`)"))
-        }
-        Purpose::Tenant if !info.exports.iter().any(|name| name.starts_with("canister_")) => {
-            Err(ModuleError::NoEntry("the module exports nothing that begins with `canister_`: it is not a canister (a WASI program is run with `lazaret run`)"))
-        }
-        _ => Ok(info),
-    }
+    Ok(info)
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ mod number {
         ($($name:ident = $value:ident,)*) => { $(pub const $name: i64 = libc::$value;)* };
     }
     numbers! {
-        brk = SYS_brk, capget = SYS_capget, clock_getres = SYS_clock_getres,
+        brk = SYS_brk, chdir = SYS_chdir, capget = SYS_capget, clock_getres = SYS_clock_getres,
         clock_gettime = SYS_clock_gettime, close = SYS_close,
         close_range = SYS_close_range, dup = SYS_dup, dup3 = SYS_dup3,
         
@@ -176,7 +176,7 @@ fn base(list: &mut List) {
 fn launch(list: &mut List) {
     any!(list, "load code and map memory": mmap mprotect munmap mremap madvise brk pread64 read lseek fstat newfstatat statx);
     any!(list, "receive descriptors, hand over the userfaultfd": recvmsg sendmsg ppoll getsockopt userfaultfd ioctl);
-    any!(list, "sort descriptors": fcntl dup dup3 close close_range fchdir openat getcwd);
+    any!(list, "sort descriptors": fcntl dup dup3 close close_range fchdir chdir openat getcwd);
     any!(list, "handlers for the guest's traps": rt_sigaction rt_sigprocmask sigaltstack rt_sigreturn);
     any!(list, "the run time of Rust and libc": futex getrandom rseq set_robust_list set_tid_address gettid getpid getuid geteuid sched_getaffinity
         sched_yield prlimit64 membarrier restart_syscall clock_gettime clock_getres);
@@ -217,7 +217,17 @@ fn program(list: &mut List, grants: ProgramGrants) {
 pub fn policy(kind: Kind) -> Policy {
     let mut list = List(Vec::new());
     match kind {
-        Kind::Launch => launch(&mut list),
+        Kind::Launch => {
+            launch(&mut list);
+            // Filters stack, and every one of them must agree: what some kind
+            // of worker may do later has to pass here too.
+            let widest = Kind::Program(ProgramGrants { directories: true, writable: true });
+            for later in [widest, Kind::Compiler, Kind::Tenant].into_iter().flat_map(|kind| policy(kind).allowed) {
+                if list.0.iter().all(|entry| entry.number != later.number) {
+                    list.any(later.name, later.number, "used only later, where the running filter decides");
+                }
+            }
+        }
         Kind::Tenant => base(&mut list),
         Kind::Compiler => {
             base(&mut list);
@@ -232,4 +242,70 @@ pub fn policy(kind: Kind) -> Policy {
     let mut allowed = list.0;
     allowed.sort_by_key(|entry| entry.name);
     Policy { kind, allowed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds() -> Vec<Kind> {
+        let mut kinds = vec![Kind::Tenant, Kind::Compiler];
+        for (directories, writable) in [(false, false), (true, false), (true, true)] {
+            kinds.push(Kind::Program(ProgramGrants { directories, writable }));
+        }
+        kinds
+    }
+
+    #[test]
+    fn the_running_filter_only_narrows() {
+        let launch = policy(Kind::Launch);
+        for kind in kinds() {
+            for allowed in policy(kind).allowed {
+                let wider = launch.find(allowed.number).expect(allowed.name);
+                assert!(wider.arguments.is_empty(), "{}", allowed.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_has_the_fewest_calls() {
+        let names: Vec<&str> = policy(Kind::Tenant).allowed.iter().map(|allowed| allowed.name).collect();
+        assert_eq!(names, ["brk", "exit_group", "futex", "madvise", "mmap", "mprotect", "munmap", "restart_syscall", "rt_sigreturn"]);
+    }
+
+    #[test]
+    fn nobody_may_start_or_reach_another_process() {
+        let forbidden = [
+            libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_kill,
+            libc::SYS_tgkill, libc::SYS_socket, libc::SYS_connect, libc::SYS_mount, libc::SYS_unshare, libc::SYS_setns,
+            libc::SYS_bpf, libc::SYS_io_uring_setup, libc::SYS_process_vm_writev, libc::SYS_pidfd_open, libc::SYS_memfd_create,
+        ];
+        for kind in kinds().into_iter().chain([Kind::Launch]) {
+            let policy = policy(kind);
+            for number in forbidden {
+                assert!(policy.find(number).is_none(), "{kind:?} allows {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_directories_nothing_can_be_opened() {
+        for kind in [Kind::Tenant, Kind::Compiler, Kind::Program(ProgramGrants::default())] {
+            for number in [libc::SYS_openat, libc::SYS_openat2, libc::SYS_open, libc::SYS_creat, libc::SYS_open_by_handle_at] {
+                assert!(policy(kind).find(number).is_none(), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_may_make_memory_executable() {
+        for kind in kinds() {
+            let policy = policy(kind);
+            for name in ["mmap", "mprotect"] {
+                let entry = policy.allowed.iter().find(|allowed| allowed.name == name).unwrap();
+                assert!(!entry.arguments.is_empty());
+                assert!(entry.arguments.iter().all(|checks| checks.contains(&Check::Masked(2, PROT_EXEC, 0))));
+            }
+        }
+    }
 }

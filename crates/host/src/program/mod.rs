@@ -269,6 +269,14 @@ impl Program {
         let wall_time = ran.elapsed();
         let usage = worker.end();
         let output = relays.finish();
+        // The kernel ends who is over its processor time by SIGXCPU, which pid 1
+        // of a namespace ignores, and a second later by SIGKILL.
+        let end = match (end, self.cpu_time, usage) {
+            (Err(Ending::Signal(libc::SIGKILL)), Some(limit), Some(usage)) if Duration::from_micros(usage.user_us + usage.system_us) >= limit => {
+                Err(Ending::CpuTime)
+            }
+            (end, ..) => end,
+        };
         let (verdict, exit_code, detail) = verdict(&end, output.limit_hit);
         let exited = end.ok();
         Ok(Report {

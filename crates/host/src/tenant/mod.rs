@@ -9,7 +9,7 @@ mod meta;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use error::{CallError, TenantError};
 use lazaret_image::Image;
@@ -97,7 +97,11 @@ pub struct Commit {
     pub version: u64,
     /// Pages of 4 KiB that were written.
     pub pages: u64,
-    /// Time to find, copy and write them to the page cache.
+    /// Time from the request to the worker's answer.
+    pub run_time: Duration,
+    /// Time to find them.
+    pub scan_time: Duration,
+    /// Time to copy them out of the worker and write them to the page cache.
     pub write_time: Duration,
     /// Time until they were on disk.
     pub sync_time: Duration,
@@ -307,13 +311,15 @@ impl State {
         let limits = &host.options.limits;
         let request = self.request(entry, method, argument, options, if query { limits.query_fuel } else { limits.update_fuel });
         let fuel = request.fuel;
+        let begin = Instant::now();
         let done = self.run(host, request, options.time.unwrap_or(limits.time))?;
+        let run_time = begin.elapsed();
         let fuel_used = fuel - done.fuel_left.min(fuel);
         if query {
             self.restore(&done)?;
             return outcome(done.outcome).map(|bytes| Reply { bytes, fuel_used, committed: None });
         }
-        let committed = self.settle(host, &done)?;
+        let committed = self.settle(host, &done)?.map(|commit| Commit { run_time, ..commit });
         outcome(done.outcome).map(|bytes| Reply { bytes, fuel_used, committed })
     }
 
@@ -362,7 +368,9 @@ impl State {
 
     fn commit(&mut self, host: &Inner, after: Meta, sizes: Sizes) -> Result<Option<Commit>, CallError> {
         let Some(live) = &mut self.live else { return Err(CallError::Removed(self.name.clone())) };
+        let begin = Instant::now();
         let written = live.written(sizes)?;
+        let scan_time = begin.elapsed();
         if !changed(&written, &self.meta, &after, sizes, &self.image) {
             return Ok(None);
         }
@@ -372,6 +380,8 @@ impl State {
         Ok(Some(Commit {
             version: committed.version.0,
             pages: written.len() as u64,
+            run_time: Duration::ZERO,
+            scan_time,
             write_time: committed.write_time,
             sync_time: committed.sync_time,
         }))

@@ -1,0 +1,77 @@
+//! The table has every row, with numbers that can be. It says nothing about
+//! how large they are: a test that asserted times would fail on a busy machine.
+//!
+//! Without the test harness: `main` must begin with `lazaret::init()`.
+
+use lazaret_bench::{Options, Row, Table};
+
+/// Rows that need a program that may not be installed, or the command itself.
+const MAY_LACK_OURS: &[&str] = &["run/bwrap", "run/node"];
+
+const KEYS: &[&str] = &[
+    "query",
+    "query/absolute",
+    "query/floor",
+    "update/1",
+    "update/100",
+    "update/10000",
+    "update/1/durable",
+    "update/100/durable",
+    "update/10000/durable",
+    "start",
+    "run/bwrap",
+    "run/node",
+    "memory",
+];
+
+fn main() {
+    lazaret::init();
+    every_row_is_there_with_plausible_numbers();
+    a_filter_leaves_only_its_rows();
+    println!("test result: ok. 2 passed");
+}
+
+fn every_row_is_there_with_plausible_numbers() {
+    let mut said = Vec::new();
+    let options = Options { quick: true, ..Options::default() };
+    let table = lazaret_bench::run(&options, &mut |what| said.push(what.to_owned())).unwrap();
+    let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, KEYS);
+    assert!(said.len() >= 8 && said.iter().all(|what| !what.is_empty()), "{said:?}");
+    assert!(table.machine.cores >= 1 && !table.machine.kernel.is_empty());
+    table.rows.iter().for_each(plausible);
+
+    let json = serde_json::to_string(&table).unwrap();
+    let back: Table = serde_json::from_str(&json).unwrap();
+    assert_eq!(serde_json::to_value(&back).unwrap(), serde_json::to_value(&table).unwrap());
+
+    let text = table.to_string();
+    assert!(text.contains(&table.machine.cpu), "{text}");
+    for row in &table.rows {
+        assert!(text.contains(&row.what) && text.contains(&format!("{}: n = ", row.key)), "{} is missing in:\n{text}", row.key);
+    }
+    println!("{text}");
+}
+
+fn plausible(row: &Row) {
+    let numbers = [row.ours, row.baseline.as_ref().and_then(|baseline| baseline.measured)];
+    for found in numbers.into_iter().flatten() {
+        assert!(found.p50 > 0.0 && found.p50 <= found.p99 && found.p99.is_finite(), "{row:?}");
+    }
+    match (row.ours, row.baseline.as_ref()) {
+        (None, _) => assert!(MAY_LACK_OURS.contains(&row.key.as_str()) && !row.notes.is_empty() && row.n == 0, "{row:?}"),
+        (Some(_), baseline) => {
+            assert!(row.n > 0, "{row:?}");
+            let measured = baseline.is_some_and(|baseline| baseline.measured.is_some());
+            assert_eq!(row.ratio.is_some(), measured, "{row:?}");
+            assert_eq!(row.met.is_some(), row.target.is_some() && (measured || baseline.is_none()), "{row:?}");
+        }
+    }
+}
+
+fn a_filter_leaves_only_its_rows() {
+    let options = Options { quick: true, filter: Some("query/".into()), ..Options::default() };
+    let table = lazaret_bench::run(&options, &mut |_| {}).unwrap();
+    let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, ["query/absolute", "query/floor"]);
+}

@@ -1,0 +1,64 @@
+//! The command line as a whole.
+
+use clap::{Parser, Subcommand};
+
+use crate::logging::Logging;
+use crate::verbs::{audit, bench, call, completions, doctor, install, logs, man, ps, remove, run, upgrade};
+
+/// Runs WebAssembly that you don't trust, each program and each tenant in a
+/// locked process of its own.
+#[derive(Debug, Parser)]
+#[command(name = "lazaret", version, propagate_version = true, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub logging: Logging,
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lazaret run --dir ./data:ro --time 10s python.wasm script.py
+  lazaret install counter counter.wasm && lazaret call counter inc
+  lazaret doctor
+
+Exit codes: 0 success; 1 the host failed; 2 bad usage, or a module, name, method or argument that
+can't be used; 3 a tenant rejected or trapped. `lazaret run` has its own: see `lazaret run --help`.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Run(Box<run::Run>),
+    Install(install::Install),
+    Upgrade(upgrade::Upgrade),
+    Remove(remove::Remove),
+    Ps(ps::Ps),
+    Logs(logs::Logs),
+    Call(call::Call),
+    Audit(audit::Audit),
+    Doctor(doctor::Doctor),
+    Bench(bench::Bench),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_a_summary_and_an_example() {
+        for verb in Arguments::command().get_subcommands_mut() {
+            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
+            let help = verb.render_long_help().to_string();
+            let example = format!("  lazaret {}", verb.get_name());
+            assert!(help.contains("Example") && help.contains(&example), "{} has no example:\n{help}", verb.get_name());
+        }
+    }
+}

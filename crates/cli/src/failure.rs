@@ -1,0 +1,171 @@
+//! Everything that can go wrong with a command, and what it exits with.
+
+use std::io;
+use std::path::PathBuf;
+
+use lazaret::{BuildError, CallError, CompileError, ModuleError, StreamError, TenantError};
+use thiserror::Error;
+
+use crate::encoded::ArgumentError;
+use crate::interface::InterfaceError;
+use crate::module_file::shown;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// `lazaret` alone.
+    #[error("what shall it do? Try `lazaret run PROGRAM.wasm`, or `lazaret --help` for all verbs")]
+    NoVerb,
+    /// A module can't be read.
+    #[error("module {}: {source}", shown(path))]
+    ReadModule {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A module is no good.
+    #[error("module {}: {source}", shown(path))]
+    Module {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: ModuleError,
+    },
+    /// The file for standard input can't be opened.
+    #[error("--stdin {}: {source}", path.display())]
+    Stdin {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The standard streams can't be used.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// A report, a man page can't be written.
+    #[error("{}: {source}", path.display())]
+    WriteFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output can't be written.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+    /// There is no data directory.
+    #[error("there is no data directory {}: `lazaret install` makes one, --data names another", path.display())]
+    NoData {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// An argument for a tenant.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    /// An argument or a reply that doesn't fit the interface.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The host can't be made.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A tenant can't be installed, upgraded, opened or removed.
+    #[error("{}", tenant_words(.0))]
+    Tenant(#[from] TenantError),
+    /// A call failed.
+    #[error("{tenant}.{method}: {}", call_words(error))]
+    Call {
+        /// The tenant.
+        tenant: String,
+        /// The method.
+        method: String,
+        /// Why.
+        error: CallError,
+    },
+    /// Some tenants can't be read.
+    #[error("{0} of the tenants can't be read; the table says why")]
+    Damaged(usize),
+    /// The benchmark.
+    #[error(transparent)]
+    Bench(#[from] lazaret_bench::BenchError),
+}
+
+/// The Internet Computer's reject code for a canister that trapped or didn't
+/// reply (interface specification, "Reject codes").
+const CANISTER_ERROR: &str = "code 5, canister error";
+
+/// A call's error, with its reject code.
+fn call_words(error: &CallError) -> String {
+    match error {
+        CallError::Trap(trap) => format!("trapped ({CANISTER_ERROR}): {}", trap.message),
+        CallError::NoReply => format!("did not reply ({CANISTER_ERROR})"),
+        other => other.to_string(),
+    }
+}
+
+fn tenant_words(error: &TenantError) -> String {
+    match error {
+        TenantError::Call { step, error } => format!("{step}: {}", call_words(error)),
+        other => other.to_string(),
+    }
+}
+
+/// Bad usage: an argument, a name, a method or a module that can't be used.
+const USAGE: u8 = 2;
+/// The tenant rejected or trapped.
+const TENANT: u8 = 3;
+/// The host failed.
+const HOST: u8 = 1;
+
+fn call_code(error: &CallError) -> u8 {
+    match error {
+        CallError::Reject(_) | CallError::Trap(_) | CallError::NoReply => TENANT,
+        CallError::NoMethod { .. } | CallError::ArgumentTooLarge { .. } | CallError::Compile(CompileError::Invalid(_)) => USAGE,
+        _ => HOST,
+    }
+}
+
+fn tenant_code(error: &TenantError) -> u8 {
+    match error {
+        TenantError::Name { .. }
+        | TenantError::Exists(_)
+        | TenantError::NotFound { .. }
+        | TenantError::Module(_)
+        | TenantError::Compile(CompileError::Invalid(_)) => USAGE,
+        TenantError::Call { error, .. } => call_code(error),
+        _ => HOST,
+    }
+}
+
+impl Failure {
+    /// What the command exits with.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoVerb
+            | Self::ReadModule { .. }
+            | Self::Module { .. }
+            | Self::Stdin { .. }
+            | Self::Stream(_)
+            | Self::Argument(_)
+            | Self::NoData { .. }
+            | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => USAGE,
+            Self::Tenant(error) => tenant_code(error),
+            Self::Call { error, .. } => call_code(error),
+            _ => HOST,
+        }
+    }
+
+    /// The Wasm backtrace of a trap, a frame a line; empty without one.
+    pub(crate) fn backtrace(&self) -> String {
+        let error = match self {
+            Self::Call { error, .. } => error,
+            Self::Tenant(TenantError::Call { error, .. }) => error,
+            _ => return String::new(),
+        };
+        match error {
+            CallError::Trap(trap) if !trap.backtrace.trim().is_empty() => format!("{}\n", trap.backtrace.trim_end()),
+            _ => String::new(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Options for hosts: which layers may be missing, where tenants are.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lazaret::wall::Layer;
+use lazaret::{Builder, Host};
+
+use crate::failure::Failure;
+use crate::progress;
+
+/// Layers that may be missing.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Wall {
+    /// Run even if this layer of the wall is missing on this host; can be given
+    /// several times. `lazaret doctor` tells which are, and how to get them
+    #[arg(long = "accept-missing", value_name = "LAYER")]
+    pub accept_missing: Vec<Layer>,
+}
+
+impl Wall {
+    /// A builder that accepts them, and shows progress.
+    pub(crate) fn builder(&self) -> Builder {
+        self.accept_missing.iter().fold(Host::builder().on_compile(progress::observer()), |builder, layer| builder.accept_missing(*layer))
+    }
+}
+
+/// Where tenants are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Data {
+    /// Where tenants are kept
+    #[arg(long = "data", value_name = "DIR", env = "LAZARET_DATA", default_value = "./lazaret-data")]
+    pub data: PathBuf,
+}
+
+impl Data {
+    /// A host for them that runs nothing.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        self.must_exist()?;
+        Ok(Host::builder().data_dir(&self.data).build()?)
+    }
+
+    /// An error if there is nothing yet: only `install` makes a data directory.
+    pub(crate) fn must_exist(&self) -> Result<(), Failure> {
+        match self.exists() {
+            true => Ok(()),
+            false => Err(Failure::NoData { path: self.data.clone() }),
+        }
+    }
+
+    /// Whether there is anything yet.
+    pub(crate) fn exists(&self) -> bool {
+        self.data.exists()
+    }
+}
+
+/// When an update is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// When it is on disk
+    Durable,
+    /// When it is in the page cache: it survives the end of every process, but
+    /// not of the machine
+    Relaxed,
+}
+
+/// Options of verbs that run tenants.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Tenants {
+    #[command(flatten)]
+    pub data: Data,
+    /// When a version counts as kept
+    #[arg(long, value_name = "WHEN", default_value = "durable")]
+    pub durability: Durability,
+    #[command(flatten)]
+    pub wall: Wall,
+}
+
+impl Tenants {
+    /// A host that runs them.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        let builder = self.wall.builder().data_dir(&self.data.data);
+        Ok(match self.durability {
+            Durability::Durable => builder,
+            Durability::Relaxed => builder.relaxed_durability(),
+        }
+        .build()?)
+    }
+}

@@ -1,0 +1,128 @@
+//! `lazaret audit`: what crosses the wall.
+
+mod text;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use lazaret::wall::{Layer, probe};
+use lazaret::wall::policy::ProgramGrants;
+use lazaret::wire::message::Purpose;
+use lazaret::wire::table::{Carrier, Direction};
+use serde::Serialize;
+
+use self::worker::{Subject, Worker};
+use crate::failure::Failure;
+use crate::module_file;
+use crate::output;
+use crate::values::directory::Directory;
+
+/// Print what crosses the wall: system calls with their argument checks,
+/// messages, shared memory, descriptors, namespaces
+///
+/// Without a module, for every kind of worker; with one, for the worker that
+/// would run it. What is printed is what holds: the filters are compiled from
+/// the same lists, and the host decodes by the same table.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  lazaret audit --json
+  lazaret audit --dir ./data:ro tool.wasm")]
+pub(crate) struct Audit {
+    /// A program or a canister: a .wasm or .wat file, or - for standard input
+    #[arg(value_name = "MODULE")]
+    module: Option<PathBuf>,
+    /// A directory that it would be granted, as for `lazaret run`
+    #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", requires = "module")]
+    directories: Vec<Directory>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Account {
+    module: Option<Module>,
+    workers: Vec<Worker>,
+    layers: Vec<LayerEntry>,
+    namespaces: Vec<&'static str>,
+}
+
+/// What a module asks for.
+#[derive(Debug, Serialize)]
+struct Module {
+    path: String,
+    imports: Vec<String>,
+    memory_minimum_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerEntry {
+    name: &'static str,
+    purpose: &'static str,
+}
+
+impl Audit {
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        let (module, subjects) = match &self.module {
+            Some(path) => {
+                let (module, subject) = self.look_at(path)?;
+                (Some(module), vec![Subject::LAUNCH, subject])
+            }
+            None => (None, Subject::ALL.to_vec()),
+        };
+        let account = Account {
+            module,
+            workers: subjects.into_iter().map(Worker::new).collect(),
+            layers: Layer::ALL.iter().map(|layer| LayerEntry { name: layer.name(), purpose: layer.purpose() }).collect(),
+            namespaces: probe::namespace_names().collect(),
+        };
+        match self.json {
+            true => output::json("lazaret.audit/v1", account)?,
+            false => output::print(&text::text(&account))?,
+        }
+        Ok(0)
+    }
+
+    /// What a module is: a program if it has a main function, else a canister.
+    fn look_at(&self, path: &Path) -> Result<(Module, Subject), Failure> {
+        let fail = |source| Failure::Module { path: path.to_owned(), source };
+        let wasm = lazaret::binary(module_file::read(path)?).map_err(fail)?;
+        let (info, subject) = match lazaret::inspect(&wasm, Purpose::Tenant, &[]) {
+            Ok(info) => (info, Subject::TENANT),
+            Err(_) => {
+                let info = lazaret::inspect(&wasm, Purpose::Program, &[]).map_err(fail)?;
+                let grants = ProgramGrants {
+                    directories: !self.directories.is_empty(),
+                    writable: self.directories.iter().any(|directory| directory.writable),
+                };
+                (info, Subject::program(grants))
+            }
+        };
+        let module = Module {
+            path: module_file::shown(path),
+            imports: info.imports.iter().map(|(module, name)| format!("{module}.{name}")).collect(),
+            memory_minimum_bytes: info.memory_minimum,
+        };
+        Ok((module, subject))
+    }
+}
+
+fn carrier(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::SharedMemory => "shared memory",
+        Carrier::Message => "message",
+        Carrier::SetupSocket => "descriptor",
+        Carrier::Pipe => "pipe",
+    }
+}
+
+fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::ToWorker => "to the worker",
+        Direction::ToHost => "to the host",
+        Direction::Both => "both ways",
+    }
+}

@@ -1,0 +1,66 @@
+//! An audit for people.
+
+use std::fmt::Write as _;
+
+use super::Account;
+use super::worker::{SystemCall, Worker};
+use crate::output::{TITLE, harmless};
+use crate::values::size::human;
+
+/// The whole account.
+pub(super) fn text(account: &Account) -> String {
+    let mut to = String::new();
+    // Writing to a string can't fail.
+    let _ = write(&mut to, account);
+    to
+}
+
+fn write(to: &mut String, account: &Account) -> std::fmt::Result {
+    if let Some(module) = &account.module {
+        writeln!(to, "{TITLE}{}{TITLE:#}", harmless(&module.path, false))?;
+        writeln!(to, "  wants {} of memory at least, and imports:", human(module.memory_minimum_bytes))?;
+        for import in &module.imports {
+            writeln!(to, "    {}", harmless(import, false))?;
+        }
+        writeln!(to)?;
+    }
+    for worker in &account.workers {
+        write_worker(to, worker)?;
+    }
+    writeln!(to, "{TITLE}Layers of the wall{TITLE:#}")?;
+    for layer in &account.layers {
+        writeln!(to, "  {:<18} {}", layer.name, layer.purpose)?;
+    }
+    writeln!(to, "\n{TITLE}Namespaces{TITLE:#}\n  A worker's are not the host's: {}", account.namespaces.join(", "))
+}
+
+fn write_worker(to: &mut String, worker: &Worker) -> std::fmt::Result {
+    writeln!(to, "{TITLE}{}{TITLE:#}: {}", worker.name, worker.what)?;
+    writeln!(to, "  system calls ({}; any other kills the worker):", worker.system_calls.len())?;
+    for call in &worker.system_calls {
+        writeln!(to, "    {:<22} {:>4}  {}", call.name, call.number, call.why)?;
+        write_arguments(to, call)?;
+    }
+    if !worker.crossings.is_empty() {
+        writeln!(to, "  what crosses:")?;
+    }
+    for crossing in &worker.crossings {
+        let bound = match crossing.bound {
+            Some(bound) => format!("at most {bound} {}", crossing.unit),
+            None => format!("{} without bound", crossing.unit),
+        };
+        writeln!(to, "    {:<30} {:<14} {:<14} {bound}; when wrong: {}", crossing.name, crossing.carrier, crossing.direction, crossing.when_wrong)?;
+    }
+    if !worker.crossings.is_empty() {
+        let open = if worker.descriptors.is_empty() { "none".to_owned() } else { worker.descriptors.join("; ") };
+        writeln!(to, "  descriptors that are open in it: {open}")?;
+    }
+    writeln!(to)
+}
+
+fn write_arguments(to: &mut String, call: &SystemCall) -> std::fmt::Result {
+    for (index, checks) in call.arguments.iter().enumerate() {
+        writeln!(to, "    {:<28} {} {}", "", if index == 0 { "only if" } else { "or if" }, checks.join(" and "))?;
+    }
+    Ok(())
+}

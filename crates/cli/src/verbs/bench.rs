@@ -1,0 +1,51 @@
+//! `lazaret bench`: what it costs here.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use lazaret_bench::Options;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// Measure what Lazaret costs here, each time against a baseline in the same run
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  lazaret bench --json > bench.json")]
+pub(crate) struct Bench {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// A hundredth of the calls: to see that everything runs, not to quote
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose key contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Where tenants are kept meanwhile: its file system is part of what is
+    /// measured [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+impl Bench {
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        let options = Options { quick: self.quick, filter: self.filter, directory: self.directory, command: None };
+        let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        let table = lazaret_bench::run(&options, &mut |what| {
+            tracing::info!(what, "measuring");
+            bar.set_message(what.to_owned());
+            bar.tick();
+        })?;
+        bar.finish_and_clear();
+        match self.json {
+            true => output::json("lazaret.bench/v1", table)?,
+            false => output::print(&format!("{table}\n"))?,
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,35 @@
+//! The verbs, a file each.
+
+pub(crate) mod audit;
+pub(crate) mod bench;
+pub(crate) mod call;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod install;
+pub(crate) mod logs;
+pub(crate) mod man;
+pub(crate) mod ps;
+pub(crate) mod remove;
+pub(crate) mod run;
+pub(crate) mod upgrade;
+
+use crate::arguments::Verb;
+use crate::failure::Failure;
+
+/// Does what the command line says; the exit code.
+pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
+    match verb.ok_or(Failure::NoVerb)? {
+        Verb::Run(verb) => verb.execute(),
+        Verb::Install(verb) => verb.execute(),
+        Verb::Upgrade(verb) => verb.execute(),
+        Verb::Remove(verb) => verb.execute(),
+        Verb::Ps(verb) => verb.execute(),
+        Verb::Logs(verb) => verb.execute(),
+        Verb::Call(verb) => verb.execute(),
+        Verb::Audit(verb) => verb.execute(),
+        Verb::Doctor(verb) => verb.execute(),
+        Verb::Bench(verb) => verb.execute(),
+        Verb::Completions(verb) => verb.execute(),
+        Verb::Man(verb) => verb.execute(),
+    }
+}

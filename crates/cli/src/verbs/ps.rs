@@ -1,0 +1,125 @@
+//! `lazaret ps`: which tenants there are.
+
+use clap::Args;
+use lazaret::TenantInfo;
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::host_options::Data;
+use crate::output::{self, BAD, TITLE};
+use crate::values::size::human;
+
+/// List tenants
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  lazaret ps --json
+
+Exit codes: 1 if any tenant can't be read; the others are listed all the same.")]
+pub(crate) struct Ps {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: Data,
+}
+
+/// One tenant, or why nothing is known of it.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    Tenant(TenantInfo),
+    Damaged { name: String, error: String },
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    tenants: Vec<Row>,
+}
+
+impl Ps {
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        let tenants = if self.data.exists() { self.rows()? } else { Vec::new() };
+        let damaged = tenants.iter().filter(|row| matches!(row, Row::Damaged { .. })).count();
+        match self.json {
+            true => output::json("lazaret.ps/v1", List { tenants })?,
+            false => output::print(&table(&tenants))?,
+        }
+        match damaged {
+            0 => Ok(0),
+            count => Err(Failure::Damaged(count)),
+        }
+    }
+
+    fn rows(&self) -> Result<Vec<Row>, Failure> {
+        let host = self.data.host()?;
+        let row = |name: String| match host.tenant(&name) {
+            Ok(tenant) => Row::Tenant(tenant.info()),
+            Err(error) => Row::Damaged { name, error: output::chain(&error) },
+        };
+        Ok(host.tenants()?.into_iter().map(row).collect())
+    }
+}
+
+/// Rows in columns that are as wide as they must be.
+fn table(rows: &[Row]) -> String {
+    const TITLES: [&str; 7] = ["NAME", "VERSION", "HEAP", "STABLE", "DISK", "MODULE", "METHODS"];
+    let cells: Vec<[String; 7]> = rows
+        .iter()
+        .map(|row| match row {
+            Row::Tenant(info) => [
+                info.name.clone(),
+                info.version.to_string(),
+                human(info.heap_bytes),
+                human(info.stable_bytes),
+                human(info.disk_bytes),
+                info.module.chars().take(12).collect(),
+                info.methods.len().to_string(),
+            ],
+            Row::Damaged { name, .. } => [name.clone(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into()],
+        })
+        .collect();
+    let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = TITLES.iter().enumerate().map(|(column, title)| title.len().max(width(column))).collect();
+    let line = |row: &[String]| {
+        let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut text = format!("{TITLE}{}{TITLE:#}\n", line(&TITLES.map(str::to_owned)));
+    for (row, cells) in rows.iter().zip(&cells) {
+        text.push_str(&line(cells));
+        if let Row::Damaged { error, .. } = row {
+            text.push_str(&format!("  {BAD}{}{BAD:#}", output::harmless(error, false)));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_what_is_known_and_what_is_damaged() {
+        let info = TenantInfo {
+            name: "counter".into(),
+            principal: String::new(),
+            module: "0123456789abcdef".into(),
+            version: 3,
+            heap_bytes: 64 << 10,
+            stable_bytes: 0,
+            disk_bytes: 1536,
+            methods: vec!["update inc".into(), "query get".into()],
+            worker: None,
+        };
+        let damaged = Row::Damaged { name: "x".into(), error: "torn".into() };
+        let text = anstream::adapter::strip_str(&table(&[Row::Tenant(info), damaged])).to_string();
+        assert_eq!(
+            text,
+            "NAME     VERSION  HEAP      STABLE  DISK     MODULE        METHODS\n\
+             counter  3        64.0 KiB  0 B     1.5 KiB  0123456789ab  2\n\
+             x        -        -         -       -        -             -  torn\n"
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! `lazaret run`: one program, once, as if it were run without Lazaret.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use lazaret::{CompileError, Ending, Input, Output, Program, Report, RunError, Verdict, WorkerError};
+
+use crate::failure::Failure;
+use crate::host_options::Wall;
+use crate::module_file;
+use crate::output;
+use crate::values::directory::Directory;
+use crate::values::duration::TimeLimit;
+use crate::values::environment::Variable;
+use crate::values::size::Size;
+
+/// Run a WASI program in a locked process, with only what it is given
+///
+/// The program's input, output and exit code are its own. Nothing else of this
+/// machine reaches it but the directories and variables that are named here.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Run {
+    /// Grant a directory, under its own path or as GUEST; `:ro` to read only
+    #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", help_heading = "Grants")]
+    directories: Vec<Directory>,
+    /// Set a variable, or hand on the value that it has here
+    #[arg(long = "env", value_name = "K[=V]", help_heading = "Grants")]
+    environment: Vec<Variable>,
+    /// Standard input from a file
+    #[arg(long, value_name = "FILE", help_heading = "Grants")]
+    stdin: Option<PathBuf>,
+    /// The host user that the program's process is; only root can choose
+    #[arg(long, value_name = "UID", help_heading = "Grants")]
+    as_user: Option<u32>,
+    /// Memory that it may have, such as 64MiB
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = "Limits")]
+    memory: Size,
+    /// Time that it may take, such as 500ms or 2s
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    time: Option<TimeLimit>,
+    /// Processor time that it may take; the kernel counts whole seconds
+    #[arg(long, value_name = "DURATION", help_heading = "Limits")]
+    cpu_time: Option<TimeLimit>,
+    /// Fuel that it may use: about one an instruction, the same on every machine
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    fuel: Option<u64>,
+    /// Bytes that it may write to standard output and error together
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    output_limit: Option<Size>,
+    /// Write how it went to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Where compiled modules are kept [default: $XDG_CACHE_HOME/lazaret or ~/.cache/lazaret]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    cache_dir: Option<PathBuf>,
+    /// Keep no compiled module
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    wall: Wall,
+    /// The program: a .wasm or .wat file, or - for standard input
+    #[arg(value_name = "MODULE")]
+    module: PathBuf,
+    /// Its arguments
+    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lazaret run --dir ./input::/data:ro --time 10s --memory 256MiB tool.wasm /data/list.csv
+  lazaret run --report report.json --fuel 1000000000 untrusted.wasm < input";
+
+const EXIT_CODES: &str = "\
+Exit codes: the program's own, or
+    1  the host failed
+    2  bad usage, or not a module that can be run
+  124  time limit (--time, --cpu-time)
+  125  fuel limit (--fuel)
+  134  trap
+  137  killed for memory (--memory)
+  153  output limit (--output-limit)
+  159  tried a forbidden system call";
+
+/// The members of a report are those of [`Report`].
+const REPORT: &str = "lazaret.report/v1";
+
+impl Run {
+    pub(crate) fn execute(self) -> Result<u8, Failure> {
+        // Opened first: not to be able to say how it went is no way to run it.
+        let report = match &self.report {
+            Some(path) => Some((path.clone(), File::create(path).map_err(|source| Failure::WriteFile { path: path.clone(), source })?)),
+            None => None,
+        };
+        let result = self.run();
+        if let (Some((path, mut file)), Ok(result)) = (report, &result) {
+            let bytes = output::to_json(REPORT, result)?;
+            file.write_all(&bytes).map_err(|source| Failure::WriteFile { path, source })?;
+        }
+        let report = result?;
+        if let Some(detail) = report.detail.as_deref() {
+            let words = match words(report.verdict) {
+                "" => String::new(),
+                words => format!("{words}: "),
+            };
+            output::note(&format!("lazaret: {words}{}\n", output::harmless(detail, true)));
+        }
+        // As the kernel does: the low eight bits.
+        Ok((report.exit_code & 0xff) as u8)
+    }
+
+    fn run(self) -> Result<Report, Failure> {
+        let module = match module_file::read(&self.module) {
+            Ok(module) => module,
+            Err(error @ Failure::ReadModule { .. }) => return Ok(failed(Verdict::InvalidModule, &error, error.exit_code())),
+            Err(error) => return Err(error),
+        };
+        let mut builder = self.wall.builder();
+        if let Some(cache) = self.cache() {
+            builder = builder.cache_dir(cache);
+        }
+        let host = match builder.build() {
+            Ok(host) => host,
+            Err(error) => return Ok(failed(Verdict::HostError, &error, 1)),
+        };
+        let program = host.program(module);
+        Ok(match self.prepare(program)?.run() {
+            Ok(report) => report,
+            Err(error) => {
+                let (verdict, code) = verdict(&error);
+                failed(verdict, &error, code)
+            }
+        })
+    }
+
+    fn prepare(self, program: Program) -> Result<Program, Failure> {
+        let name = module_file::program_name(&self.module);
+        let stdin = match &self.stdin {
+            Some(path) => Input::Descriptor(File::open(path).map_err(|source| Failure::Stdin { path: path.clone(), source })?.into()),
+            None if module_file::is_stdin(&self.module) => Input::Empty,
+            None => Input::Descriptor(own(io::stdin())?),
+        };
+        let mut program = program
+            .arguments(std::iter::once(name).chain(self.arguments))
+            .memory(self.memory.0)
+            .stdin(stdin)
+            .stdout(Output::Descriptor(Arc::new(own(io::stdout())?)))
+            .stderr(Output::Descriptor(Arc::new(own(io::stderr())?)));
+        for variable in &self.environment {
+            program = program.env(&variable.name, &variable.value);
+        }
+        for directory in self.directories {
+            program = program.directory(directory.host, directory.guest, directory.writable);
+        }
+        if let Some(uid) = self.as_user {
+            program = program.as_user(uid);
+        }
+        if let Some(limit) = self.time {
+            program = program.time(limit.0);
+        }
+        if let Some(limit) = self.cpu_time {
+            program = program.cpu_time(limit.0);
+        }
+        if let Some(fuel) = self.fuel {
+            program = program.fuel(fuel);
+        }
+        if let Some(limit) = self.output_limit {
+            program = program.output_limit(limit.0);
+        }
+        Ok(program)
+    }
+
+    /// Where compiled modules are kept (XDG Base Directory Specification: a
+    /// relative path in the variable is ignored).
+    fn cache(&self) -> Option<PathBuf> {
+        if self.no_cache {
+            return None;
+        }
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        self.cache_dir
+            .clone()
+            .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("lazaret")))
+            .or_else(|| Some(absolute("HOME")?.join(Path::new(".cache/lazaret"))))
+    }
+}
+
+/// A descriptor of one of this process's streams.
+fn own(stream: impl AsFd) -> Result<std::os::fd::OwnedFd, Failure> {
+    stream.as_fd().try_clone_to_owned().map_err(|error| Failure::Stream(error.into()))
+}
+
+/// What a program is said to be that never ran.
+fn verdict(error: &RunError) -> (Verdict, u8) {
+    match error {
+        RunError::Module(_) | RunError::Compile(CompileError::Invalid(_)) | RunError::Worker(WorkerError::Setup(_)) => (Verdict::InvalidModule, 2),
+        RunError::Compile(CompileError::Ended(Ending::Violation | Ending::Malformed(_))) => (Verdict::Violation, 159),
+        error if error.is_usage() => (Verdict::HostError, 2),
+        _ => (Verdict::HostError, 1),
+    }
+}
+
+fn failed(verdict: Verdict, error: &dyn std::error::Error, code: u8) -> Report {
+    Report::failed(verdict, code.into(), output::chain(error))
+}
+
+/// A verdict, before its detail.
+fn words(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Trapped => "trap",
+        Verdict::TimeLimit => "time limit",
+        Verdict::FuelLimit => "fuel limit",
+        Verdict::MemoryLimit => "memory limit",
+        Verdict::OutputLimit => "output limit",
+        Verdict::Violation => "violation",
+        _ => "",
+    }
+}

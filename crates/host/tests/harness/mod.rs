@@ -1,0 +1,76 @@
+//! What the integration tests share: a `main` that begins with
+//! `lazaret::init()`, as workers are this very executable, and the fixtures.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use lazaret::{Host, Output};
+
+/// A test by name.
+pub type Test = (&'static str, fn());
+
+/// The `main` of a test file.
+pub fn main(tests: &[Test]) {
+    lazaret::init();
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trials = tests
+        .iter()
+        .map(|&(name, test)| {
+            libtest_mimic::Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Lists tests as `(name, function)`.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident,)*) => {
+        fn main() {
+            harness::main(&[$((stringify!($name), $name as fn()),)*]);
+        }
+    };
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// A file of `tests/fixtures/wat`.
+pub fn wat(name: &str) -> Vec<u8> {
+    let path = root().join("tests/fixtures/wat").join(format!("{name}.wat"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A file that `scripts/fixtures.sh` made.
+pub fn fixture(name: &str) -> Vec<u8> {
+    let path = root().join(".fixtures").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; scripts/fixtures.sh makes it", path.display()))
+}
+
+/// A directory for a test, and a host with its data in it.
+pub fn host() -> (tempfile::TempDir, Host) {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::builder().data_dir(directory.path().join("data")).cache_dir(cache()).build().unwrap();
+    (directory, host)
+}
+
+/// A compile cache that tests share.
+pub fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("code-{}", rustix::process::geteuid().as_raw()))
+}
+
+/// An output to read afterwards.
+pub fn buffer() -> (Arc<Mutex<Vec<u8>>>, Output) {
+    let buffer = Arc::new(Mutex::new(Vec::new()));
+    (buffer.clone(), Output::Buffer(buffer))
+}
+
+/// What is in a buffer, as text.
+pub fn text(buffer: &Mutex<Vec<u8>>) -> String {
+    String::from_utf8_lossy(&buffer.lock().unwrap()).into_owned()
+}

@@ -1,0 +1,77 @@
+//! The worker that has been taken over. It is honest until it is asked for an
+//! attack, so that tests can see the tenant's state before and after.
+
+use lazaret_guest::canister::Canister;
+use lazaret_guest::exchange::Exchange;
+use lazaret_guest::program::Program;
+use lazaret_guest::start::Work;
+use lazaret_wire::message::{Artefact, CompileSettings, Exited, FromWorker, ProgramEnd, ToWorker};
+
+use crate::attack::How;
+use crate::inside::Inside;
+use crate::system_call::system_call;
+use crate::{ATTACK, ATTACK_QUERY, COMPILER_MARK, attacks};
+
+/// The work of a hostile worker.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Hostile;
+
+/// Runs the attack that `text` names: `name argument`.
+fn run<'a>(text: &'a str, mut inside: Inside<'a>) -> String {
+    let (name, argument) = text.split_once(' ').unwrap_or((text, ""));
+    inside.argument = argument;
+    let Some(attack) = attacks::find(name) else { return format!("there is no attack `{name}`") };
+    match attack.how {
+        How::Native(attack) => attack(&mut inside),
+        How::SystemCall(number, arguments) => {
+            let arguments = arguments.map(|value| inside.resolve(value));
+            // SAFETY: none is wanted: the call is meant to do harm, to this
+            // process at least.
+            let result = unsafe { system_call(number, arguments) };
+            format!("returned {result}")
+        }
+    }
+}
+
+impl Work for Hostile {
+    fn tenant(&mut self, mut canister: Canister, exchange: &mut Exchange) -> ! {
+        loop {
+            let ToWorker::Call(call) = exchange.next() else { continue };
+            let done = if call.method == ATTACK || call.method == ATTACK_QUERY {
+                let text = String::from_utf8_lossy(&call.argument).into_owned();
+                let inside = Inside { exchange, argument: "", tenant: Some((&call, &canister)) };
+                let reply = run(&text, inside);
+                Inside { exchange, argument: "", tenant: Some((&call, &canister)) }.honest(&reply)
+            } else {
+                canister.call(call, exchange)
+            };
+            // Not `Exchange::answer`: attacks ring by themselves, and it would
+            // go by its own count.
+            Inside { exchange, argument: "", tenant: None }.answer(&FromWorker::Done(done));
+        }
+    }
+
+    fn program(&mut self, program: Program, arguments: &[String], exchange: &mut Exchange) -> Exited {
+        match arguments {
+            [name, text, ..] if name == ATTACK => {
+                let reply = run(text, Inside { exchange, argument: "", tenant: None });
+                // SAFETY: a buffer and its length.
+                unsafe { system_call(libc::SYS_write, [1, reply.as_ptr() as u64, reply.len() as u64, 0, 0, 0]) };
+                Exited { end: ProgramEnd::Exit(0), fuel_left: None, memory_limit_hit: false, peak_memory: 0 }
+            }
+            _ => program.run(exchange),
+        }
+    }
+
+    fn compiler(&mut self, wasm: &[u8], settings: &CompileSettings, exchange: &mut Exchange) -> Result<(Vec<u8>, Artefact), String> {
+        let mark = COMPILER_MARK.as_bytes();
+        match wasm.windows(mark.len()).position(|window| window == mark) {
+            Some(at) => {
+                let rest = wasm.get(at + mark.len()..).unwrap_or_default();
+                let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                Err(run(&String::from_utf8_lossy(line), Inside { exchange, argument: "", tenant: None }))
+            }
+            None => lazaret_guest::compiler::compile(wasm, settings),
+        }
+    }
+}
