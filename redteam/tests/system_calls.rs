@@ -74,13 +74,13 @@ fn a_program_with_a_directory_to_write_dies_of_every_call_that_is_not_on_its_lis
 /// Arguments with which an allowed call does nothing.
 fn harmless(name: &str) -> [u64; 6] {
     // A number that is no descriptor, and one that is no address.
-    const (NO_FILE, NOWHERE): (u64, u64) = (63, 1);
+    let (no_file, nowhere) = (63, 1);
     match name {
         // The word there isn't 1: it doesn't sleep. Nor does it wake anybody.
-        "futex" => [NOWHERE, 0, 1, 0, 0, 0],
+        "futex" => [nowhere, 0, 1, 0, 0, 0],
         "mmap" => [0, 4096, 0, 0, u64::MAX, 0],
-        "close" => [NO_FILE, 0, 0, 0, 0, 0],
-        "ppoll" => [0, 0, NOWHERE, 0, 0, 0],
+        "close" => [no_file, 0, 0, 0, 0, 0],
+        "ppoll" => [0, 0, nowhere, 0, 0, 0],
         _ => [0; 6],
     }
 }

@@ -39,7 +39,7 @@ impl Exchange {
     pub fn next(&mut self) -> ToWorker {
         let bell = self.shared.u32(layout::REQUEST_BELL);
         let sleeps = self.shared.u32(layout::WORKER_SLEEPS);
-        match bell::wait_forever(bell, sleeps, self.requests, self.spin) {
+        match bell::wait_forever(bell, sleeps, self.requests, &mut self.spin) {
             Rung::Next => self.requests = self.requests.wrapping_add(1),
             other => abort::now(Reason::Wire, &format!("request bell: {other:?}")),
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
@@ -211,14 +211,12 @@ impl Worker {
     /// Waits for the next answer, copies it out once and decodes the copy.
     /// Whatever is wrong with it, the worker is dead afterwards.
     pub(crate) fn wait(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
-        // A limit that the clock can't hold is none.
-        let deadline = Instant::now().checked_add(limit);
         let rung = bell::wait(
             self.shared.u32(layout::ANSWER_BELL),
             self.shared.u32(layout::HOST_SLEEPS),
             self.answers,
-            self.spin,
-            deadline,
+            &mut self.spin,
+            Some(limit),
             &|| self.death.has_come(),
         );
         match rung {

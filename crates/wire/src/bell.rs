@@ -30,16 +30,50 @@ pub enum Rung {
 /// How many times a waiter looks at the bell before it sleeps.
 ///
 /// A look costs a `pause` (some 10 to 40 ns, depending on the processor), so
-/// the default spins for about as long as two processes on two processors
-/// take to wake each other.
+/// at most it spins for about as long as two processes on two processors take
+/// to wake each other. That is wasted if the peer is slow, and worse if the
+/// scheduler has put both on one processor: then the peer can't answer before
+/// the waiter sleeps. So the waiter learns: each vain spin halves the next, and
+/// once it no longer spins it tries again every so often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spin(pub u32);
+pub struct Spin {
+    most: u32,
+    now: u32,
+    /// Waits since the last full spin.
+    since: u32,
+}
 
 impl Spin {
     /// Sleep at once.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self::at_most(0);
     /// For a peer that will answer within microseconds.
-    pub const HOT: Self = Self(2_000);
+    pub const HOT: Self = Self::at_most(2_000);
+    /// Less than this is not worth a spin.
+    const LEAST: u32 = 16;
+    /// One wait in so many spins as long as it may, whatever it has learned.
+    const TRY_AGAIN: u32 = 64;
+
+    /// At most so many looks.
+    pub const fn at_most(looks: u32) -> Self {
+        Self { most: looks, now: looks, since: 0 }
+    }
+
+    /// Looks until `look` sees something, and learns from it.
+    fn spin<T>(&mut self, look: impl Fn() -> Option<T>) -> Option<T> {
+        self.since += 1;
+        if self.since >= Self::TRY_AGAIN {
+            (self.now, self.since) = (self.most, 0);
+        }
+        for _ in 0..self.now {
+            if let Some(seen) = look() {
+                (self.now, self.since) = (self.most, 0);
+                return Some(seen);
+            }
+            std::hint::spin_loop();
+        }
+        self.now = if self.now / 2 < Self::LEAST { 0 } else { self.now / 2 };
+        None
+    }
 }
 
 /// A sleep this long ends by itself, so that `stop` is looked at even if its
@@ -61,13 +95,13 @@ pub fn wake(bell: &AtomicU32) {
     let _ = futex::wake(bell, futex::Flags::empty(), 1);
 }
 
-/// Waits until `bell` leaves `old`, for at most until `deadline`.
+/// Waits until `bell` leaves `old`, for at most `limit` after the spin.
 pub fn wait(
     bell: &AtomicU32,
     sleeps: &AtomicU32,
     old: u32,
-    spin: Spin,
-    deadline: Option<Instant>,
+    spin: &mut Spin,
+    limit: Option<Duration>,
     stop: &dyn Fn() -> bool,
 ) -> Rung {
     let look = || match bell.load(SeqCst) {
@@ -75,12 +109,12 @@ pub fn wait(
         value if value == old.wrapping_add(1) => Some(Rung::Next),
         value => Some(Rung::Wild(value)),
     };
-    for _ in 0..spin.0 {
-        if let Some(rung) = look() {
-            return rung;
-        }
-        std::hint::spin_loop();
+    if let Some(rung) = spin.spin(look) {
+        return rung;
     }
+    // Only now, as a look at the clock costs as much as several at the bell. A
+    // limit that the clock can't hold is none.
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
         if let Some(rung) = look() {
             return rung;
@@ -110,17 +144,14 @@ pub fn wait(
 }
 
 /// Waits for ever, as a worker does between requests. It needs no clock.
-pub fn wait_forever(bell: &AtomicU32, sleeps: &AtomicU32, old: u32, spin: Spin) -> Rung {
+pub fn wait_forever(bell: &AtomicU32, sleeps: &AtomicU32, old: u32, spin: &mut Spin) -> Rung {
     let look = |value: u32| match value {
         value if value == old => None,
         value if value == old.wrapping_add(1) => Some(Rung::Next),
         value => Some(Rung::Wild(value)),
     };
-    for _ in 0..spin.0 {
-        if let Some(rung) = look(bell.load(SeqCst)) {
-            return rung;
-        }
-        std::hint::spin_loop();
+    if let Some(rung) = spin.spin(|| look(bell.load(SeqCst))) {
+        return rung;
     }
     loop {
         sleeps.store(1, SeqCst);
@@ -141,33 +172,54 @@ mod tests {
     fn a_rung_bell_is_seen_at_once() {
         let (bell, sleeps) = (AtomicU32::new(7), AtomicU32::new(0));
         ring(&bell, &sleeps, 8);
-        assert_eq!(wait(&bell, &sleeps, 7, Spin::NONE, None, &|| false), Rung::Next);
+        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::NONE, None, &|| false), Rung::Next);
     }
 
     #[test]
     fn a_wild_value_is_malformed() {
         let (bell, sleeps) = (AtomicU32::new(9), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 7, Spin::NONE, None, &|| false), Rung::Wild(9));
+        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::NONE, None, &|| false), Rung::Wild(9));
     }
 
     #[test]
     fn the_count_wraps() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, u32::MAX, Spin::NONE, None, &|| false), Rung::Next);
+        assert_eq!(wait(&bell, &sleeps, u32::MAX, &mut Spin::NONE, None, &|| false), Rung::Next);
     }
 
     #[test]
     fn silence_ends_at_the_deadline() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        let deadline = Instant::now() + Duration::from_millis(5);
-        assert_eq!(wait(&bell, &sleeps, 0, Spin::HOT, Some(deadline), &|| false), Rung::Timeout);
+        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::HOT, Some(Duration::from_millis(5)), &|| false), Rung::Timeout);
+    }
+
+    #[test]
+    fn vain_spins_become_shorter_and_a_fruitful_one_restores_them() {
+        use std::cell::Cell;
+        let looks = Cell::new(0u32);
+        let count = |spin: &mut Spin, answer: bool| {
+            looks.set(0);
+            let seen = spin.spin(|| {
+                looks.set(looks.get() + 1);
+                answer.then_some(())
+            });
+            assert_eq!(seen.is_some(), answer && looks.get() > 0);
+            looks.get()
+        };
+        let mut spin = Spin::at_most(100);
+        assert_eq!([(); 4].map(|()| count(&mut spin, false)), [100, 50, 25, 0]);
+        // An answer can only be seen by who looks: at the next full spin.
+        let waits = (1..).find(|_| count(&mut spin, true) > 0).unwrap();
+        assert_eq!(waits, Spin::TRY_AGAIN - 4);
+        assert_eq!(count(&mut spin, false), 100);
+        assert_eq!(count(&mut Spin::NONE.clone(), false), 0);
     }
 
     #[test]
     fn a_sleeper_is_woken() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| wait_forever(&bell, &sleeps, 0, Spin::NONE));
+            let waiter = scope.spawn(|| wait_forever(&bell, &sleeps, 0, &mut Spin::NONE));
             while sleeps.load(SeqCst) == 0 {
                 std::thread::yield_now();
             }
@@ -179,6 +231,6 @@ mod tests {
     #[test]
     fn a_dead_peer_ends_the_wait() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 0, Spin::NONE, None, &|| true), Rung::Stopped);
+        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::NONE, None, &|| true), Rung::Stopped);
     }
 }

@@ -189,14 +189,14 @@ impl Shared {
     /// If the range is not inside the file: callers check the length first.
     pub fn copy_out(&self, at: usize, length: usize, out: &mut Vec<u8>) {
         assert!(at <= layout::SIZE && length <= layout::SIZE - at);
-        out.clear();
-        out.reserve(length);
-        let words = length / 8;
-        for i in 0..words {
-            out.extend_from_slice(&self.u64(at + i * 8).load(Relaxed).to_ne_bytes());
+        out.resize(length, 0);
+        let (words, rest) = out.as_chunks_mut::<8>();
+        let tail = at + words.len() * 8;
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = self.u64(at + i * 8).load(Relaxed).to_ne_bytes();
         }
-        for i in words * 8..length {
-            out.push(self.u8(at + i).load(Relaxed));
+        for (i, byte) in rest.iter_mut().enumerate() {
+            *byte = self.u8(tail + i).load(Relaxed);
         }
     }
 

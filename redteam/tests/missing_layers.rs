@@ -1,0 +1,152 @@
+//! Promise: a layer that this host lacks is an error that names it, unless the
+//! operator accepted that; then the receipt says that it is missing.
+//!
+//! The lack is made by an outer filter in a child of this test, before the
+//! host: what a container's profile does. It applies to the thread that
+//! installs it and to what that thread starts, launcher and workers included.
+#![cfg(target_arch = "x86_64")]
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use lazaret::wall::Layer;
+use lazaret::wall::launcher::LauncherError;
+use lazaret::wall::receipt::State;
+use lazaret::{CompileError, Host, Report, RunError, Verdict, WorkerError};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// Says to a child which of the lacks below it has.
+const LACK: &str = "LAZARET_REDTEAM_LACK";
+const PROGRAM: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
+
+/// A system call that the outer filter refuses: number, a first argument if it
+/// depends on that, and the error.
+type Refused = (i64, Option<u64>, i32);
+
+/// What a host can lack, by the layer that it is.
+const LACKS: &[(&str, Layer, &[Refused])] = &[
+    ("landlock-unknown", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS)]),
+    ("landlock-refused", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::EPERM)]),
+    ("landlock-off", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP)]),
+    ("mdwe-unknown", Layer::Mdwe, &[(libc::SYS_prctl, Some(65), libc::EINVAL)]),
+    ("root-refused", Layer::EmptyRoot, &[(libc::SYS_pivot_root, None, libc::EPERM)]),
+];
+
+/// What a host can lack without which no worker starts at all.
+const NEEDED: &[(&str, Layer, &[Refused])] = &[
+    ("namespaces-refused", Layer::UserNamespace, &[(libc::SYS_clone3, None, libc::EPERM)]),
+    ("namespaces-unknown", Layer::UserNamespace, &[(libc::SYS_clone3, None, libc::ENOSYS), (libc::SYS_clone, Some(NAMESPACES), libc::EPERM)]),
+];
+
+/// The flags with which `clone` is asked for a launcher where there is no
+/// `clone3`: all namespaces, a pidfd, SIGCHLD.
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_PIDFD
+    | libc::SIGCHLD) as u32 as u64;
+
+/// Installs a filter that refuses these calls, in this thread.
+fn refuse(calls: &[Refused]) {
+    for (number, first, errno) in calls {
+        let rules = first
+            .map(|value| {
+                let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
+                SeccompRule::new(vec![condition]).expect("a rule")
+            })
+            .into_iter()
+            .collect();
+        let filter = SeccompFilter::new(
+            BTreeMap::from([(*number, rules)]),
+            SeccompAction::Allow,
+            SeccompAction::Errno(*errno as u32),
+            TargetArch::x86_64,
+        );
+        let program: BpfProgram = filter.expect("a filter").try_into().expect("a program");
+        seccompiler::apply_filter(&program).expect("the filter loads");
+    }
+}
+
+fn run(accepted: Option<Layer>) -> Result<Report, RunError> {
+    lazaret::init();
+    let mut builder = Host::builder().worker_exe(env!("CARGO_BIN_EXE_lazaret-redteam"));
+    if let Some(layer) = accepted {
+        builder = builder.accept_missing(layer);
+    }
+    builder.build().expect("a host").program(PROGRAM).run()
+}
+
+/// The layer that an error names, and its words.
+fn named(error: &RunError) -> (Layer, String) {
+    match error {
+        RunError::Compile(CompileError::Worker(WorkerError::Layer { layer, message }))
+        | RunError::Compile(CompileError::Worker(WorkerError::Launcher(LauncherError::Layer { layer, message })))
+        | RunError::Worker(WorkerError::Layer { layer, message })
+        | RunError::Launcher(LauncherError::Layer { layer, message }) => (*layer, message.clone()),
+        other => panic!("no layer's error: {other:?}"),
+    }
+}
+
+fn is_refused(layer: Layer, accepted: Option<Layer>) {
+    let error = run(accepted).expect_err("a layer is missing");
+    let (found, message) = named(&error);
+    assert_eq!(found, layer, "{message}");
+    assert!(message.contains(layer.remedy()), "the fix: {message}");
+    assert!(error.to_string().contains(&format!("--accept-missing {layer}")), "the way round: {error}");
+}
+
+/// Runs the test `name` of this binary once for every lack.
+fn in_children(name: &str, lacks: &[(&str, Layer, &[Refused])]) {
+    let me = std::env::current_exe().expect("this test");
+    for (lack, ..) in lacks {
+        let done = Command::new(&me).args(["--exact", name, "--nocapture"]).env(LACK, lack).output().expect("a child");
+        assert!(
+            done.status.success(),
+            "{lack}: {}\n{}\n{}",
+            done.status,
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+}
+
+fn lack(of: &[(&str, Layer, &'static [Refused])]) -> Option<(Layer, &'static [Refused])> {
+    let wanted = std::env::var(LACK).ok()?;
+    let (_, layer, calls) = of.iter().find(|(name, ..)| *name == wanted)?;
+    Some((*layer, calls))
+}
+
+#[test]
+fn a_missing_layer_is_refused_and_runs_when_accepted() {
+    let Some((layer, calls)) = lack(LACKS) else { return in_children("a_missing_layer_is_refused_and_runs_when_accepted", LACKS) };
+    // Before the filter nothing is missing.
+    let whole = run(None).expect("the whole wall");
+    let states = |report: &Report| report.receipt.clone().expect("a receipt").layers;
+    assert!(states(&whole).iter().all(|entry| !matches!(entry.state, State::Missing(_))));
+    refuse(calls);
+    is_refused(layer, None);
+    // Accepting another layer is not accepting this one.
+    is_refused(layer, Some(if layer == Layer::Landlock { Layer::Mdwe } else { Layer::Landlock }));
+    let report = run(Some(layer)).expect("it runs without");
+    assert_eq!(report.verdict, Verdict::Exited);
+    for entry in states(&report) {
+        assert_eq!(matches!(entry.state, State::Missing(_)), entry.layer == layer, "{entry:?}");
+    }
+}
+
+#[test]
+fn without_namespaces_nothing_starts_and_the_error_names_them() {
+    let Some((layer, calls)) = lack(NEEDED) else { return in_children("without_namespaces_nothing_starts_and_the_error_names_them", NEEDED) };
+    assert_eq!(run(None).expect("the whole wall").verdict, Verdict::Exited);
+    refuse(calls);
+    let error = run(None).expect_err("no launcher");
+    let (found, message) = named(&error);
+    assert_eq!(found, layer);
+    assert!(message.contains(layer.remedy()), "the fix: {message}");
+}
