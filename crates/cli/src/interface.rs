@@ -2,12 +2,14 @@
 //!
 //! What a module says of its interface is as hostile as the module. Candid's
 //! types nest, and both its checker and its printer recurse, so all of it
-//! happens on a thread with a deep stack, for text of bounded length, and a
-//! reply is decoded with a quota (zero-sized values make a few bytes of it as
-//! long as one likes).
+//! happens on a thread with a deep stack, for text of bounded length and for a
+//! bounded time, and a reply is decoded with a quota (zero-sized values make a
+//! few bytes of it as long as one likes).
 
 use std::fmt;
 use std::io;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use candid::types::{Type, TypeEnv, TypeInner};
 use candid::{DecoderConfig, IDLArgs};
@@ -23,8 +25,12 @@ const MAX_SECTION: usize = 256 << 10;
 const MAX_TEXT: usize = 16 << 20;
 /// Stack for all this, in bytes; only what is used is ever made.
 const STACK: usize = 1 << 30;
-/// What decoding a reply may cost, in Candid's own units (about one a byte).
-const QUOTA: usize = 50_000_000;
+/// What decoding a reply may cost, in Candid's own units. The largest reply of
+/// two-byte records costs 1.5 thousand millions, which is half a second.
+const QUOTA: usize = 2_000_000_000;
+/// How long all this may take. Real interfaces take milliseconds; checking one
+/// that nests as deep as it can takes minutes.
+const TIME: Duration = Duration::from_secs(10);
 
 /// What a module says of its interface (its `candid:service` and `candid:args`
 /// sections).
@@ -86,6 +92,12 @@ pub(crate) enum InterfaceError {
         /// What is wrong.
         reason: String,
     },
+    /// It takes too long.
+    #[error("reading the module's Candid interface took longer than {TIME:?}; give the argument with --arg-hex or --arg-file, and ask for --output hex")]
+    Time,
+    /// The library panicked.
+    #[error("the Candid library failed on this interface or value; give the argument with --arg-hex or --arg-file, and ask for --output hex")]
+    Panicked,
     /// No thread.
     #[error("no thread with a stack of {STACK} bytes for Candid: {0}")]
     Thread(#[source] io::Error),
@@ -94,16 +106,17 @@ pub(crate) enum InterfaceError {
 /// Turns Candid text into the bytes of an argument: with the types that
 /// `target` takes if they are known, else with those that the text suggests.
 pub(crate) fn encode(sections: &Sections, target: &Target, text: &str) -> Result<Vec<u8>, InterfaceError> {
-    deep(|| {
-        let fail = |reason: String| InterfaceError::Parse { text: shortened(text), reason };
+    let (sections, target, text) = (sections.clone(), target.clone(), text.to_owned());
+    deep(move || {
+        let fail = |reason: String| InterfaceError::Parse { text: shortened(&text, 80), reason };
         if text.len() > MAX_TEXT {
             return Err(fail(format!("it has {} bytes; the limit is {MAX_TEXT}", text.len())));
         }
-        let values = candid_parser::parse_idl_args(text).map_err(|error| fail(one_line(&error)))?;
-        let Some((env, types)) = types(sections, target, Side::Arguments) else {
+        let values = candid_parser::parse_idl_args(&text).map_err(|error| fail(one_line(&error)))?;
+        let Some((env, types)) = types(&sections, &target, Side::Arguments) else {
             return values.to_bytes().map_err(|error| fail(one_line(&error)));
         };
-        let misfit = |reason: String| InterfaceError::Misfit { text: shortened(text), target: target.clone(), expected: tuple(&types), reason };
+        let misfit = |reason: String| InterfaceError::Misfit { text: shortened(&text, 80), target: target.clone(), expected: tuple(&types), reason };
         // Candid's own encoder ignores values beyond the last type.
         if values.args.len() > types.len() {
             return Err(misfit(format!("it has {} values", values.args.len())));
@@ -116,14 +129,15 @@ pub(crate) fn encode(sections: &Sections, target: &Target, text: &str) -> Result
 /// Turns the bytes of a reply into Candid text: with the names of the types
 /// that `method` returns if they are known and fit.
 pub(crate) fn decode(sections: &Sections, method: &str, reply: &[u8]) -> Result<String, InterfaceError> {
-    deep(|| {
+    let (sections, target, reply) = (sections.clone(), Target::Method(method.to_owned()), reply.to_vec());
+    deep(move || {
         let mut quota = DecoderConfig::new();
-        quota.set_decoding_quota(QUOTA).set_skipping_quota(QUOTA);
-        let typed = types(sections, &Target::Method(method.to_owned()), Side::Results)
-            .and_then(|(env, types)| IDLArgs::from_bytes_with_types_with_config(reply, &env, &types, &quota).ok());
+        quota.set_decoding_quota(QUOTA).set_skipping_quota(QUOTA).set_full_error_message(false);
+        let typed = types(&sections, &target, Side::Results)
+            .and_then(|(env, types)| IDLArgs::from_bytes_with_types_with_config(&reply, &env, &types, &quota).ok());
         let values = match typed {
             Some(values) => values,
-            None => IDLArgs::from_bytes_with_config(reply, &quota)
+            None => IDLArgs::from_bytes_with_config(&reply, &quota)
                 .map_err(|error| InterfaceError::Reply { size: reply.len(), reason: one_line(&error) })?,
         };
         Ok(values.to_string())
@@ -186,16 +200,20 @@ fn text_of<'a>(name: &str, section: Option<&'a [u8]>) -> Option<&'a str> {
     std::str::from_utf8(section).ok()
 }
 
-/// Runs `work` on a thread with a deep stack.
-fn deep<T: Send>(work: impl FnOnce() -> Result<T, InterfaceError> + Send) -> Result<T, InterfaceError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("lazaret-candid".into()).stack_size(STACK).spawn_scoped(scope, work);
-        match thread.map_err(InterfaceError::Thread)?.join() {
-            Ok(result) => result,
-            // A panic of the Candid library's on what it was given.
-            Err(_) => Err(InterfaceError::Thread(io::Error::other("the Candid library gave up"))),
-        }
-    })
+/// Runs `work` on a thread with a deep stack, and gives up on it after a while:
+/// this process ends soon, and the thread with it.
+fn deep<T: Send + 'static>(work: impl FnOnce() -> Result<T, InterfaceError> + Send + 'static) -> Result<T, InterfaceError> {
+    let (answer, answered) = sync_channel(1);
+    let run = move || {
+        // Whoever asked may have given up.
+        let _ = answer.send(work());
+    };
+    std::thread::Builder::new().name("lazaret-candid".into()).stack_size(STACK).spawn(run).map_err(InterfaceError::Thread)?;
+    match answered.recv_timeout(TIME) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(InterfaceError::Time),
+        Err(RecvTimeoutError::Disconnected) => Err(InterfaceError::Panicked),
+    }
 }
 
 fn tuple(types: &[Type]) -> String {
@@ -203,15 +221,14 @@ fn tuple(types: &[Type]) -> String {
     format!("({})", words.join(", "))
 }
 
-/// Something's text in one line.
+/// Something's text in one line, with its causes, and not too long.
 fn one_line(of: &impl fmt::Display) -> String {
-    of.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    shortened(&format!("{of:#}").split_whitespace().collect::<Vec<_>>().join(" "), 300)
 }
 
 /// The first characters of a text.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    match text.char_indices().nth(MOST) {
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text.to_owned(),
     }
@@ -289,12 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_nests_as_deep_as_it_can_is_survived() {
-        let nested = format!("service : {{ f : ({} nat) -> () }}", "opt ".repeat(MAX_SECTION / 4 - 20));
-        assert!(nested.len() <= MAX_SECTION);
-        let sections = Sections { service: Some(nested.into_bytes()), init: None };
+    fn an_interface_that_nests_deeply_is_survived() {
+        let nested = |levels: usize| Sections { service: Some(format!("service : {{ f : ({} nat) -> () }}", "opt ".repeat(levels)).into_bytes()), init: None };
+        assert!(encode(&nested(1000), &method("f"), "(null)").is_ok());
         // Whatever comes of it, it comes back.
-        let _ = encode(&sections, &method("f"), "(null)");
+        match encode(&nested(MAX_SECTION / 4 - 20), &method("f"), "(null)") {
+            Ok(_) | Err(InterfaceError::Time | InterfaceError::Misfit { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
         let longer = Sections { service: Some(vec![b' '; MAX_SECTION + 1]), init: None };
         assert!(encode(&longer, &method("f"), "(1)").is_ok());
     }

@@ -4,7 +4,10 @@
 //! taken for a break-out. But pid 1 of a PID namespace ignores its own
 //! SIGABRT, and `abort(3)` calls `tgkill`, which the filter forbids. So the
 //! reason goes to the last words in shared memory, and then the process
-//! executes an illegal instruction.
+//! executes a breakpoint. Not an illegal instruction: the engine handles
+//! SIGILL, and for one that is not the guest's it restores the default action,
+//! by a system call that a locked worker dies of (wasmtime 48,
+//! `delegate_signal_to_previous_handler`).
 
 use std::sync::OnceLock;
 
@@ -61,14 +64,15 @@ pub fn is_armed() -> bool {
     SHARED.get().is_some()
 }
 
-/// Handles SIGSEGV and SIGBUS that are no guest's doing: the last handler of
-/// the chain, so it must be installed before the engine's. A fault near the
+/// Handles faults that are no guest's doing: the last handler of the chain, so
+/// it must be installed before the engine's, which hands on what it doesn't
+/// know. A fault near the
 /// stack pointer is an overflow of the native stack.
 ///
 /// # Errors
 /// If the kernel refuses a handler.
 pub fn arm_signals() -> std::io::Result<()> {
-    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+    for (signal, _) in FAULTS {
         // SAFETY: all-zero bytes are a valid `sigaction`; the handler has the
         // signature that SA_SIGINFO asks for and makes no call that is not
         // async-signal-safe. The main thread has an alternate stack from
@@ -79,7 +83,7 @@ pub fn arm_signals() -> std::io::Result<()> {
             action.sa_sigaction = handler as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&mut action.sa_mask);
-            libc::sigaction(signal, &action, std::ptr::null_mut())
+            libc::sigaction(*signal, &action, std::ptr::null_mut())
         };
         if done != 0 {
             return Err(std::io::Error::last_os_error());
@@ -87,6 +91,14 @@ pub fn arm_signals() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// What the processor raises for an instruction that can't be executed.
+const FAULTS: &[(libc::c_int, &str)] = &[
+    (libc::SIGSEGV, "SIGSEGV in the worker's own code"),
+    (libc::SIGBUS, "SIGBUS in the worker's own code"),
+    (libc::SIGILL, "SIGILL in the worker's own code"),
+    (libc::SIGFPE, "SIGFPE in the worker's own code"),
+];
 
 /// Bytes around the stack pointer within which a fault counts as an overflow.
 const NEAR_STACK: usize = 64 << 10;
@@ -97,7 +109,8 @@ extern "C" fn last_resort(signal: libc::c_int, info: *mut libc::siginfo_t, conte
     if signal == libc::SIGSEGV && stack != 0 && address.abs_diff(stack) < NEAR_STACK {
         now(Reason::StackOverflow, "the native stack is used up");
     }
-    now(Reason::Signal, if signal == libc::SIGBUS { "SIGBUS in the worker's own code" } else { "SIGSEGV in the worker's own code" })
+    let text = FAULTS.iter().find(|(fault, _)| *fault == signal).map_or("a signal", |(_, text)| text);
+    now(Reason::Signal, text)
 }
 
 /// # Safety
@@ -116,20 +129,23 @@ pub fn now(reason: Reason, text: &str) -> ! {
     if let Some(shared) = SHARED.get() {
         shared.put_last_words(reason as u32, text.as_bytes());
     }
-    illegal_instruction()
+    breakpoint()
 }
 
-/// Executes an instruction that no processor has. SIGILL is not ignored, so
-/// the process ends even as pid 1 of its namespace.
-pub fn illegal_instruction() -> ! {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: `ud2` raises #UD and has no other effect; it never returns.
-    unsafe {
-        std::arch::asm!("ud2", options(noreturn, nostack))
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: `udf` raises an undefined-instruction exception; it never returns.
-    unsafe {
-        std::arch::asm!("udf #0", options(noreturn, nostack))
+/// Executes a breakpoint. Nobody handles SIGTRAP, and the kernel forces it, so
+/// the process ends even as pid 1 of its namespace (`force_sig_info_to_task`,
+/// kernel: `kernel/signal.c`).
+pub fn breakpoint() -> ! {
+    loop {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `int3` raises #BP and has no other effect.
+        unsafe {
+            std::arch::asm!("int3", options(nomem, nostack))
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: `brk` raises a breakpoint exception and has no other effect.
+        unsafe {
+            std::arch::asm!("brk #0", options(nomem, nostack))
+        }
     }
 }

@@ -63,7 +63,7 @@ impl Ending {
         match status {
             ExitStatus::Signaled(libc::SIGSYS) => Self::Violation,
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
-            ExitStatus::Signaled(libc::SIGILL) if words != 0 => match Reason::from_number(words) {
+            ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
                 Some(Reason::OutOfMemory) => Self::OutOfMemory { text },
                 Some(Reason::Panic) => Self::Aborted { reason: "panic", text },
                 Some(Reason::StackOverflow) => Self::Aborted { reason: "native stack overflow", text },
@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn an_abort_is_never_taken_for_a_break_out() {
-        let ending = Ending::read(ExitStatus::Signaled(libc::SIGILL), (Reason::Panic as u32, "oh".into()));
+        let ending = Ending::read(ExitStatus::Signaled(libc::SIGTRAP), (Reason::Panic as u32, "oh".into()));
         assert!(matches!(ending, Ending::Aborted { reason: "panic", .. }), "{ending:?}");
         assert_eq!(Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())), Ending::Violation);
-        // Words without the illegal instruction prove nothing.
+        // Words without the breakpoint prove nothing.
         let ending = Ending::read(ExitStatus::Signaled(libc::SIGSEGV), (Reason::Panic as u32, "oh".into()));
         assert_eq!(ending, Ending::Signal(libc::SIGSEGV));
     }

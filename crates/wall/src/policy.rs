@@ -82,6 +82,29 @@ impl Policy {
     }
 }
 
+/// A system call that the kernel answers before it asks any filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Unfiltered {
+    /// Its name.
+    pub name: &'static str,
+    /// Its number on this architecture.
+    pub number: i64,
+    /// What it does when a worker calls it.
+    pub effect: &'static str,
+}
+
+/// What no filter can refuse (`seccomp_uprobe_exception`, kernel:
+/// `kernel/seccomp.c`): calls that a tracer's probes make in a traced process.
+/// A kernel that doesn't know them kills the worker, as for any other.
+#[cfg(target_arch = "x86_64")]
+pub const UNFILTERED: &[Unfiltered] = &[
+    Unfiltered { name: "uretprobe", number: 335, effect: "SIGILL: it was not called from a return probe's trampoline (arch/x86/kernel/uprobes.c)" },
+    Unfiltered { name: "uprobe", number: 336, effect: "ENXIO: it was not called from a probe's trampoline (arch/x86/kernel/uprobes.c)" },
+];
+/// What no filter can refuse: nothing on this architecture.
+#[cfg(not(target_arch = "x86_64"))]
+pub const UNFILTERED: &[Unfiltered] = &[];
+
 const PROT_EXEC: u32 = libc::PROT_EXEC as u32;
 const PRIVATE_FUTEX: u32 = 128;
 /// What a worker's allocator maps: private, anonymous, nowhere in particular.

@@ -172,25 +172,25 @@ mod tests {
     fn a_rung_bell_is_seen_at_once() {
         let (bell, sleeps) = (AtomicU32::new(7), AtomicU32::new(0));
         ring(&bell, &sleeps, 8);
-        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::NONE, None, &|| false), Rung::Next);
+        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false), Rung::Next);
     }
 
     #[test]
     fn a_wild_value_is_malformed() {
         let (bell, sleeps) = (AtomicU32::new(9), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::NONE, None, &|| false), Rung::Wild(9));
+        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false), Rung::Wild(9));
     }
 
     #[test]
     fn the_count_wraps() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, u32::MAX, &mut Spin::NONE, None, &|| false), Rung::Next);
+        assert_eq!(wait(&bell, &sleeps, u32::MAX, &mut Spin::at_most(0), None, &|| false), Rung::Next);
     }
 
     #[test]
     fn silence_ends_at_the_deadline() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::HOT, Some(Duration::from_millis(5)), &|| false), Rung::Timeout);
+        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::at_most(100), Some(Duration::from_millis(5)), &|| false), Rung::Timeout);
     }
 
     #[test]
@@ -212,14 +212,14 @@ mod tests {
         let waits = (1..).find(|_| count(&mut spin, true) > 0).unwrap();
         assert_eq!(waits, Spin::TRY_AGAIN - 4);
         assert_eq!(count(&mut spin, false), 100);
-        assert_eq!(count(&mut Spin::NONE.clone(), false), 0);
+        assert_eq!(count(&mut Spin::at_most(0), false), 0);
     }
 
     #[test]
     fn a_sleeper_is_woken() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| wait_forever(&bell, &sleeps, 0, &mut Spin::NONE));
+            let waiter = scope.spawn(|| wait_forever(&bell, &sleeps, 0, &mut Spin::at_most(0)));
             while sleeps.load(SeqCst) == 0 {
                 std::thread::yield_now();
             }
@@ -231,6 +231,6 @@ mod tests {
     #[test]
     fn a_dead_peer_ends_the_wait() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::NONE, None, &|| true), Rung::Stopped);
+        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::at_most(0), None, &|| true), Rung::Stopped);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use lazaret_guest::abort::illegal_instruction;
+use lazaret_guest::abort::breakpoint;
 use lazaret_wire::layout::{LAST_WORDS, LAST_WORDS_SIZE};
 
 use crate::attack::{Attack, Expected, Guard};
@@ -21,7 +21,9 @@ pub const ATTACKS: &[Attack] = &[
     Attack::native("overflow_stack", STOPPED_BY, Expected::Aborted("native stack overflow"), |inside| overflow(inside.number())),
     Attack::native("fake_panic", STOPPED_BY, Expected::Aborted("panic"), |inside| fake(inside, 1)),
     Attack::native("fake_unknown_reason", STOPPED_BY, Expected::Aborted("unknown"), |inside| fake(inside, 0xdead_beef)),
-    Attack::native("illegal_without_words", STOPPED_BY, Expected::Signal(libc::SIGILL), |_| illegal_instruction()),
+    Attack::native("breakpoint_without_words", STOPPED_BY, Expected::Signal(libc::SIGTRAP), |_| breakpoint()),
+    Attack::native("illegal_instruction", STOPPED_BY, Expected::Aborted("unexpected signal"), illegal_instruction),
+    Attack::native("divide_by_zero", STOPPED_BY, Expected::Aborted("unexpected signal"), divide),
     Attack::native("words_before_a_violation", STOPPED_BY, Expected::Violation, words_before_a_violation),
 ];
 
@@ -35,6 +37,18 @@ fn crash(_: &mut Inside<'_>) -> String {
     // SAFETY: none: nothing is mapped there, and that is the point.
     unsafe { std::ptr::write_volatile(0x10 as *mut u8, 1) };
     "wrote to nowhere".into()
+}
+
+fn illegal_instruction(_: &mut Inside<'_>) -> String {
+    // SAFETY: none: `ud2` is no instruction, and that is the point.
+    unsafe { std::arch::asm!("ud2") };
+    "went on".into()
+}
+
+fn divide(_: &mut Inside<'_>) -> String {
+    // SAFETY: none: the processor refuses to divide by zero.
+    unsafe { std::arch::asm!("xor ecx, ecx", "div ecx", out("ecx") _, inout("eax") 1 => _, inout("edx") 0 => _) };
+    "went on".into()
 }
 
 #[allow(unconditional_recursion, reason = "it is the point")]
@@ -56,7 +70,7 @@ fn words(inside: &Inside<'_>, kind: u32) {
 
 fn fake(inside: &mut Inside<'_>, kind: u32) -> String {
     words(inside, kind);
-    illegal_instruction()
+    breakpoint()
 }
 
 /// Says that it panics, and then tries to leave: that counts.

@@ -202,6 +202,9 @@ impl Quarantine {
                     Seen::Ended(Ending::Violation)
                 }
                 (_, Some(detail)) if detail.starts_with("it exited with code 0") => Seen::Ended(Ending::Exited(0)),
+                (Verdict::HostError, Some(detail)) if detail.starts_with("it ended itself: unexpected signal") => {
+                    Seen::Ended(Ending::Aborted { reason: "unexpected signal", text: detail })
+                }
                 (verdict, detail) => Seen::Other(format!("{verdict:?}: {detail:?}")),
             },
             Err(error) => Seen::Other(format!("{error:?}")),

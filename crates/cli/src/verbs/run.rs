@@ -98,8 +98,11 @@ impl Run {
             None => None,
         };
         let result = self.run();
-        if let (Some((path, mut file)), Ok(result)) = (report, &result) {
-            let bytes = output::to_json(REPORT, result)?;
+        if let Some((path, mut file)) = report {
+            let bytes = match &result {
+                Ok(report) => output::to_json(REPORT, report)?,
+                Err(failure) => output::to_json(REPORT, failed(Verdict::HostError, failure, failure.exit_code()))?,
+            };
             file.write_all(&bytes).map_err(|source| Failure::WriteFile { path, source })?;
         }
         let report = result?;

@@ -14,7 +14,7 @@ use super::harness::{compile, engine, pipe, setup};
 /// empty.
 fn host(shared: &'static Shared, calls: u32) {
     for number in 0..calls {
-        let rung = bell::wait_forever(shared.u32(layout::ANSWER_BELL), shared.u32(layout::HOST_SLEEPS), number, &mut Spin::NONE);
+        let rung = bell::wait_forever(shared.u32(layout::ANSWER_BELL), shared.u32(layout::HOST_SLEEPS), number, &mut Spin::at_most(0));
         assert!(matches!(rung, Rung::Next));
         let mut buffer = Vec::new();
         shared.take_answer(&mut buffer).unwrap();

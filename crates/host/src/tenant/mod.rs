@@ -301,7 +301,8 @@ impl State {
         if !exists || method.len() > MAX_METHOD {
             let (kind, prefix) = if query { ("query", "canister_query ") } else { ("update", "canister_update ") };
             let mut names: Vec<String> = self.methods(prefix, "").map(|name| name.trim().to_owned()).collect();
-            names.retain(|name| !name.starts_with("__"));
+            // What a compiler adds for itself is nobody's to call.
+            names.retain(|name| !name.starts_with("__") && !name.starts_with('@'));
             return Err(CallError::NoMethod { kind, method: method.to_owned(), known: names });
         }
         if argument.len() > MAX_ARGUMENT {

@@ -65,7 +65,15 @@ pub struct KernelTracker {
     /// Chunks whose every page is armed or was reported, a bit each.
     armed: [Vec<u64>; 2],
     regions: Vec<PageRegion>,
+    /// The bitmap of entered chunks as it was copied, kept for its room.
+    bytes: Vec<u8>,
 }
+
+/// So many closed chunks between two entered ones are scanned with them: a
+/// chunk costs a scan less than another scan costs, as each scan that finds
+/// something ends in a TLB flush, and where the worker's processor spins that
+/// is an interrupt.
+const GAP: u64 = 2;
 
 impl KernelTracker {
     /// A tracker for the worker `pid`, whose memories begin at these addresses.
@@ -78,6 +86,7 @@ impl KernelTracker {
             stable_at,
             armed: [vec![0; words], vec![0; words]],
             regions: vec![PageRegion::default(); 512],
+            bytes: Vec::new(),
         })
     }
 
@@ -127,38 +136,31 @@ impl KernelTracker {
         }
     }
 
-    fn region_written(&mut self, region: Region, chunks: &[u64], size: u64, out: &mut Written) -> io::Result<()> {
-        let base = self.base(region);
-        let total = size.div_ceil(CHUNK as u64);
-        let end_of = |chunk: u64| ((chunk + 1) * CHUNK as u64).min(size);
+    fn region_written(&mut self, region: Region, shared: &Shared, size: u64, out: &mut Written) -> io::Result<()> {
+        let entered = self.entered(region, shared, size);
+        let page = |at: u64, base: u64| (at - base) / PAGE as u64;
+        let (base, before) = (self.base(region), out.len());
         let mut chunk = 0;
-        while let Some(first) = next_set(chunks, chunk, total) {
-            let known = bit(&self.armed[region as usize], first);
-            // As many neighbours as are in the same state go in one scan.
+        while let Some(first) = entered.next(chunk) {
+            chunk = first + 1;
+            if bit(&self.armed[region as usize], first) {
+                continue;
+            }
+            let (start, end) = (base + first * CHUNK as u64, base + entered.end(first));
+            self.scan(start, end, Masks::NEW, |from, to| out.extend((page(from, base)..page(to, base)).map(|page| (region, page))))?;
+            self.arm_chunk(region, first, end)?;
+            self.fresh[region as usize].push(first);
+        }
+        let mut chunk = 0;
+        while let Some(first) = entered.next(chunk) {
             let mut last = first;
-            while last + 1 < total && bit(chunks, last + 1) && bit(&self.armed[region as usize], last + 1) == known {
-                last += 1;
+            while let Some(next) = entered.next(last + 1).filter(|next| next - last <= GAP + 1) {
+                last = next;
             }
             chunk = last + 1;
-            let (start, end) = (base + first * CHUNK as u64, base + end_of(last));
-            let push = |from: u64, to: u64| {
-                for page in (from - base) / PAGE as u64..(to - base) / PAGE as u64 {
-                    out.push((region, page));
-                }
-            };
-            if known {
-                self.scan(start, end, Masks::KNOWN, push)?;
-            } else {
-                self.scan(start, end, Masks::NEW, push)?;
-                self.scan(start, end, Masks::EVERYTHING, |_, _| {})?;
-                for chunk in first..=last {
-                    set(&mut self.armed[region as usize], chunk);
-                }
-            }
         }
         Ok(())
     }
-}
 
 /// What a scan matches.
 #[derive(Clone, Copy)]
