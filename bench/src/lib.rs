@@ -36,7 +36,8 @@ pub use table::{Baseline, Row, Table, Target};
 pub struct Options {
     /// A hundredth of the calls: to see that everything runs, not to quote.
     pub quick: bool,
-    /// Only rows whose [`Row::key`] contains this.
+    /// Only the row whose [`Row::key`] is this, and those below it: `update`
+    /// for all updates, `update/100` for those of 100 pages.
     pub filter: Option<String>,
     /// Where tenants are kept meanwhile (their file system is part of what is
     /// measured); the system's directory for temporary files if not set.
@@ -49,7 +50,7 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, key: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| key.contains(filter.as_str()))
+        self.filter.as_ref().is_none_or(|filter| key.strip_prefix(filter.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
     fn wants_any(&self, keys: &[&str]) -> bool {

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::encoded::ArgumentError;
 use crate::interface::InterfaceError;
 use crate::module_file::shown;
+use crate::output::chain;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -72,7 +73,7 @@ pub(crate) enum Failure {
     Build(#[from] BuildError),
     /// A tenant can't be installed, upgraded, opened or removed.
     #[error("{}", tenant_words(.0))]
-    Tenant(#[from] TenantError),
+    Tenant(Box<TenantError>),
     /// A call failed.
     #[error("{tenant}.{method}: {}", call_words(error))]
     Call {
@@ -100,14 +101,14 @@ fn call_words(error: &CallError) -> String {
     match error {
         CallError::Trap(trap) => format!("trapped ({CANISTER_ERROR}): {}", trap.message),
         CallError::NoReply => format!("did not reply ({CANISTER_ERROR})"),
-        other => other.to_string(),
+        other => chain(other),
     }
 }
 
 fn tenant_words(error: &TenantError) -> String {
     match error {
         TenantError::Call { step, error } => format!("{step}: {}", call_words(error)),
-        other => other.to_string(),
+        other => chain(other),
     }
 }
 
@@ -138,6 +139,13 @@ fn tenant_code(error: &TenantError) -> u8 {
     }
 }
 
+// Not `#[from]`, which would make it the source too: its words are told already.
+impl From<TenantError> for Failure {
+    fn from(error: TenantError) -> Self {
+        Self::Tenant(Box::new(error))
+    }
+}
+
 impl Failure {
     /// What the command exits with.
     pub(crate) fn exit_code(&self) -> u8 {
@@ -160,7 +168,10 @@ impl Failure {
     pub(crate) fn backtrace(&self) -> String {
         let error = match self {
             Self::Call { error, .. } => error,
-            Self::Tenant(TenantError::Call { error, .. }) => error,
+            Self::Tenant(tenant) => match &**tenant {
+                TenantError::Call { error, .. } => error,
+                _ => return String::new(),
+            },
             _ => return String::new(),
         };
         match error {

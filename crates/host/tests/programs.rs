@@ -251,7 +251,9 @@ fn a_host_function_is_called() {
     assert_eq!(out, "QUIET", "{report:?}");
 }
 
-tests! {
+pub use harness::{Test, main as main_of};
+
+harness::tests! {
     heavy_cpython_reads_what_is_granted_only,
     heavy_php_runs_a_script,
     a_writable_directory_is_written,

@@ -316,7 +316,7 @@ fn updates_and_queries_agree_with_a_model() {
     }
 }
 
-tests! {
+harness::tests! {
     a_motoko_counter_keeps_its_count,
     heavy_a_large_state_survives,
     a_trap_half_way_changes_nothing,

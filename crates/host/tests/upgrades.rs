@@ -90,7 +90,7 @@ fn a_failed_upgrade_changes_nothing() {
     assert_eq!(get(&tenant, "apple"), Some(Nat::from(1u64)));
 }
 
-tests! {
+harness::tests! {
     a_motoko_canister_keeps_its_variables,
     a_canister_that_saves_itself_is_restored,
     nothing_of_an_old_heap_shows_through,

@@ -341,8 +341,7 @@ impl Module {
 /// Whether a call changed anything that must be kept.
 pub(crate) fn changed(written: &Written, before: &Meta, after: &Meta, sizes: Sizes, image: &Image) -> bool {
     let same_sizes = image.sizes().heap == sizes.heap && image.sizes().stable == sizes.stable;
-    let same_meta = Meta { version: 0, ..before.clone() } == Meta { version: 0, ..after.clone() };
-    !written.is_empty() || !same_sizes || !same_meta
+    !written.is_empty() || !same_sizes || !before.same_but_version(after)
 }
 
 const _: () = assert!(layout::CHUNK_PAGES * layout::PAGE == layout::CHUNK);

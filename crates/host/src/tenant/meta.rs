@@ -27,6 +27,19 @@ pub(crate) struct Meta {
     pub contract: String,
 }
 
+impl Meta {
+    /// Whether nothing but the version differs.
+    pub(crate) fn same_but_version(&self, other: &Self) -> bool {
+        let Self { module, version: _, cycles, certified_data, global_timer, globals, contract } = self;
+        *module == other.module
+            && *cycles == other.cycles
+            && *certified_data == other.certified_data
+            && *global_timer == other.global_timer
+            && *globals == other.globals
+            && *contract == other.contract
+    }
+}
+
 impl Message for Meta {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         to.u8(VERSION).raw(&self.module).u64(self.version).u128(self.cycles);

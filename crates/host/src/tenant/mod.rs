@@ -296,8 +296,8 @@ impl State {
 
     fn call(&mut self, host: &Inner, entry: Entry, method: &str, argument: &[u8], options: &CallOptions) -> Result<Reply, CallError> {
         let query = entry == Entry::Query;
-        let known = |name: &str| self.module.info.exports.iter().any(|export| export == name);
-        let exists = known(&format!("canister_query {method}")) || !query && known(&format!("canister_update {method}"));
+        let known = |prefix: &str| self.module.info.exports.iter().any(|export| export.strip_prefix(prefix) == Some(method));
+        let exists = known("canister_query ") || !query && known("canister_update ");
         if !exists || method.len() > MAX_METHOD {
             let (kind, prefix) = if query { ("query", "canister_query ") } else { ("update", "canister_update ") };
             let mut names: Vec<String> = self.methods(prefix, "").map(|name| name.trim().to_owned()).collect();

@@ -8,7 +8,9 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use lazaret_wire::layout::{CHUNK, CHUNK_PAGES, ENTERED, HEAP_CHUNKS, PAGE, STABLE_CHUNKS};
 use lazaret_wire::message::{Region, Sizes};
@@ -65,14 +67,12 @@ pub struct KernelTracker {
     /// Chunks whose every page is armed or was reported, a bit each.
     armed: [Vec<u64>; 2],
     regions: Vec<PageRegion>,
-    /// The bitmap of entered chunks as it was copied, kept for its room.
-    bytes: Vec<u8>,
 }
 
-/// So many closed chunks between two entered ones are scanned with them: a
-/// chunk costs a scan less than another scan costs, as each scan that finds
-/// something ends in a TLB flush, and where the worker's processor spins that
-/// is an interrupt.
+/// So many closed chunks between two entered ones are armed and scanned with
+/// them. A scan that finds something ends in a flush of the worker's TLB, an
+/// interrupt where it spins on another processor; a chunk more in the same scan
+/// costs about a microsecond.
 const GAP: u64 = 2;
 
 impl KernelTracker {
@@ -86,7 +86,6 @@ impl KernelTracker {
             stable_at,
             armed: [vec![0; words], vec![0; words]],
             regions: vec![PageRegion::default(); 512],
-            bytes: Vec::new(),
         })
     }
 
@@ -136,31 +135,57 @@ impl KernelTracker {
         }
     }
 
-    fn region_written(&mut self, region: Region, shared: &Shared, size: u64, out: &mut Written) -> io::Result<()> {
-        let entered = self.entered(region, shared, size);
-        let page = |at: u64, base: u64| (at - base) / PAGE as u64;
-        let (base, before) = (self.base(region), out.len());
+    /// Arms every page of `chunks`, holes too.
+    fn arm_chunks(&mut self, region: Region, chunks: Range<u64>, size: u64) -> io::Result<()> {
+        let base = self.base(region);
+        self.scan(base + chunks.start * CHUNK as u64, base + end_of(chunks.end, size), Masks::EVERYTHING, |_, _| {})?;
+        chunks.for_each(|chunk| set(&mut self.armed[region as usize], chunk));
+        Ok(())
+    }
+
+    fn region_written(&mut self, region: Region, entered: &[u64], size: u64, out: &mut Written) -> io::Result<()> {
+        let base = self.base(region);
+        let push = |out: &mut Written, from: u64, to: u64| {
+            out.extend(((from - base) / PAGE as u64..(to - base) / PAGE as u64).map(|page| (region, page)));
+        };
+        let first_of_region = out.len();
+        // Chunks that were just entered: what isn't armed need not be written.
         let mut chunk = 0;
-        while let Some(first) = entered.next(chunk) {
-            chunk = first + 1;
-            if bit(&self.armed[region as usize], first) {
-                continue;
+        while let Some(new) = next_set(entered, chunk) {
+            chunk = new + 1;
+            if !bit(&self.armed[region as usize], new) {
+                self.scan(base + new * CHUNK as u64, base + end_of(new + 1, size), Masks::NEW, |from, to| push(out, from, to))?;
+                self.arm_chunks(region, new..new + 1, size)?;
             }
-            let (start, end) = (base + first * CHUNK as u64, base + entered.end(first));
-            self.scan(start, end, Masks::NEW, |from, to| out.extend((page(from, base)..page(to, base)).map(|page| (region, page))))?;
-            self.arm_chunk(region, first, end)?;
-            self.fresh[region as usize].push(first);
         }
+        let found_in_new = out.len();
         let mut chunk = 0;
-        while let Some(first) = entered.next(chunk) {
-            let mut last = first;
-            while let Some(next) = entered.next(last + 1).filter(|next| next - last <= GAP + 1) {
-                last = next;
+        while let Some(first) = next_set(entered, chunk) {
+            let mut end = first + 1;
+            while let Some(next) = next_set(entered, end).filter(|next| next - end <= GAP) {
+                for gap in end..next {
+                    if !bit(&self.armed[region as usize], gap) {
+                        self.arm_chunks(region, gap..gap + 1, size)?;
+                    }
+                }
+                end = next + 1;
             }
-            chunk = last + 1;
+            chunk = end;
+            self.scan(base + first * CHUNK as u64, base + end_of(end, size), Masks::KNOWN, |from, to| push(out, from, to))?;
+        }
+        if found_in_new > first_of_region {
+            out[first_of_region..].sort_unstable();
+            // Only a worker that writes when it must not gives a page twice.
+            out.dedup();
         }
         Ok(())
     }
+}
+
+/// Where the chunk before `chunk` ends, in bytes, in a memory of `size`.
+fn end_of(chunk: u64, size: u64) -> u64 {
+    (chunk * CHUNK as u64).min(size)
+}
 
 /// What a scan matches.
 #[derive(Clone, Copy)]
@@ -194,26 +219,41 @@ fn set(words: &mut [u64], index: u64) {
     }
 }
 
-fn next_set(words: &[u64], from: u64, end: u64) -> Option<u64> {
-    (from..end).find(|index| bit(words, *index))
+/// The first set bit at or after `from`.
+fn next_set(words: &[u64], from: u64) -> Option<u64> {
+    let (at, shift) = ((from / 64) as usize, from % 64);
+    let rest = words.get(at..)?;
+    rest.iter().enumerate().find_map(|(i, &word)| {
+        let word = if i == 0 { word >> shift << shift } else { word };
+        (word != 0).then(|| (at + i) as u64 * 64 + u64::from(word.trailing_zeros()))
+    })
 }
 
-fn bitmap(shared: &Shared, at: usize, out: &mut Vec<u8>) -> Vec<u64> {
-    shared.copy_out(at, layout::CHUNKS_SIZE, out);
-    out.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect()
+/// The entered chunks of a memory of `size` bytes, a bit each.
+fn entered(shared: &Shared, region: Region, size: u64) -> Vec<u64> {
+    let at = match region {
+        Region::Heap => HEAP_CHUNKS,
+        Region::Stable => STABLE_CHUNKS,
+    };
+    let chunks = size.div_ceil(CHUNK as u64).min(layout::CHUNKS_SIZE as u64 * 8);
+    let mut words: Vec<u64> =
+        (0..chunks.div_ceil(64) as usize).map(|word| shared.u64(at + word * 8).load(Ordering::Relaxed)).collect();
+    // A bit beyond the size is a lie.
+    if let Some(last) = words.last_mut().filter(|_| chunks % 64 != 0) {
+        *last &= (1 << (chunks % 64)) - 1;
+    }
+    words
 }
 
 impl Tracker for KernelTracker {
     fn written(&mut self, shared: &Shared, sizes: Sizes) -> io::Result<Written> {
         let mut out = Written::new();
-        if shared.u32(ENTERED).load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        if shared.u32(ENTERED).load(Ordering::Relaxed) == 0 {
             return Ok(out);
         }
-        let mut bytes = Vec::new();
-        let heap = bitmap(shared, HEAP_CHUNKS, &mut bytes);
-        self.region_written(Region::Heap, &heap, sizes.heap, &mut out)?;
-        let stable = bitmap(shared, STABLE_CHUNKS, &mut bytes);
-        self.region_written(Region::Stable, &stable, sizes.stable, &mut out)?;
+        for (region, size) in [(Region::Heap, sizes.heap), (Region::Stable, sizes.stable)] {
+            self.region_written(region, &entered(shared, region, size), size, &mut out)?;
+        }
         Ok(out)
     }
 
@@ -234,5 +274,37 @@ impl Tracker for KernelTracker {
 
     fn name(&self) -> &'static str {
         "kernel"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_bits_are_found_in_order() {
+        let words = [1 << 3 | 1 << 63, 0, 1];
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some(next) = next_set(&words, from) {
+            found.push(next);
+            from = next + 1;
+        }
+        assert_eq!(found, [3, 63, 128]);
+        assert_eq!(next_set(&words, 192), None);
+    }
+
+    #[test]
+    fn a_chunk_beyond_the_size_is_not_entered() {
+        use std::os::fd::AsFd;
+        let file = lazaret_wire::shared::create().unwrap();
+        let shared = Shared::map(file.as_fd()).unwrap();
+        for word in 0..8 {
+            shared.u64(HEAP_CHUNKS + word * 8).store(u64::MAX, Ordering::Relaxed);
+        }
+        assert_eq!(entered(&shared, Region::Heap, 65 * CHUNK as u64 + 1), [u64::MAX, 0b11]);
+        assert_eq!(entered(&shared, Region::Heap, 64 * CHUNK as u64), [u64::MAX]);
+        assert_eq!(entered(&shared, Region::Stable, CHUNK as u64), [0]);
+        assert!(entered(&shared, Region::Heap, 0).is_empty());
     }
 }

@@ -27,14 +27,20 @@ pub fn main(tests: &[Test]) {
 }
 
 /// Lists tests as `(name, function)`.
-#[macro_export]
+
 macro_rules! tests {
     ($($name:ident,)*) => {
+        /// All tests of this file.
+        pub const TESTS: &[harness::Test] = &[$((stringify!($name), $name as fn()),)*];
+
+        #[allow(dead_code)]
         fn main() {
-            harness::main(&[$((stringify!($name), $name as fn()),)*]);
+            harness::main(TESTS);
         }
     };
 }
+
+pub(crate) use tests;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

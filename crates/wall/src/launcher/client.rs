@@ -364,8 +364,15 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
                 // The parent's end must not stay open here, or its closing
                 // would not be seen.
                 libc::close(parent);
+                // A host that gave up root is not dumpable, and neither is
+                // this copy of it: its files in /proc would be root's, and the
+                // ids could not be mapped. Exec decides anew.
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
                 let mut byte = [0u8; 4];
-                // The parent says when the ids are mapped.
+                // This side says when it can be mapped, the parent when it is.
+                if libc::syscall(libc::SYS_write, socket, byte.as_ptr(), 1usize) != 1 {
+                    libc::_exit(126);
+                }
                 if libc::syscall(libc::SYS_recvfrom, socket, byte.as_mut_ptr(), byte.len(), 0, 0usize, 0usize) < 1
                     || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
                     || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
@@ -392,6 +399,12 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
         }
         Cloned::Parent(pid, pidfd) => {
             drop(theirs);
+            let told = ours.poll(PATIENCE).and_then(|told| if told { ours.receive().map(drop) } else { Err(ChannelError::Closed) });
+            if let Err(error) = told {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                return Err(error.into());
+            }
             if let Err((file, source)) = map_ids(pid, ids) {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
                 let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);

@@ -1,0 +1,15 @@
+//! The command as its users meet it: one file a promise.
+
+mod bad_input;
+mod calls;
+mod data_directory;
+mod exit_codes;
+mod grants;
+mod help;
+mod inspection;
+mod lifecycle;
+mod report;
+mod signals;
+mod streams;
+mod support;
+mod terminal;
