@@ -61,7 +61,7 @@ fn config(purpose: Purpose) -> Config {
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        // Results must not depend on the processor (DESIGN.md, section 8).
+        // Results must not depend on the processor (a tenant's contract).
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .relaxed_simd_deterministic(true)

@@ -296,7 +296,8 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
     let mut descriptors = descriptors.into_iter();
     match (descriptors.next(), descriptors.next()) {
         (Some(input), Some(output)) => {
-            std::mem::forget((place(input, 0)?, place(output, 1)?));
+            // Open until the process ends, under numbers that the filter knows.
+            let _open = std::mem::ManuallyDrop::new((place(input, 0)?, place(output, 1)?));
             close(2);
             // The first engine of a process installs signal handlers, which
             // takes system calls that a locked compiler doesn't have.

@@ -144,7 +144,7 @@ impl Shared {
     /// If `at` is not a multiple of four inside the file. All callers pass
     /// constants of [`layout`].
     pub fn u32(&self, at: usize) -> &AtomicU32 {
-        assert!(at % 4 == 0 && at <= layout::SIZE - 4);
+        assert!(at.is_multiple_of(4) && at <= layout::SIZE - 4);
         // SAFETY: inside the mapping (asserted) and aligned (asserted; the base
         // is page-aligned), and the mapping outlives the borrow of self.
         unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) }
@@ -155,7 +155,7 @@ impl Shared {
     /// # Panics
     /// If `at` is not a multiple of eight inside the file.
     pub fn u64(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at <= layout::SIZE - 8);
+        assert!(at.is_multiple_of(8) && at <= layout::SIZE - 8);
         // SAFETY: as in `u32`.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) }
     }

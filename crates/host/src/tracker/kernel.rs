@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -68,12 +67,6 @@ pub struct KernelTracker {
     armed: [Vec<u64>; 2],
     regions: Vec<PageRegion>,
 }
-
-/// So many closed chunks between two entered ones are armed and scanned with
-/// them. A scan that finds something ends in a flush of the worker's TLB, an
-/// interrupt where it spins on another processor; a chunk more in the same scan
-/// costs about a microsecond.
-const GAP: u64 = 2;
 
 impl KernelTracker {
     /// A tracker for the worker `pid`, whose memories begin at these addresses.
@@ -135,14 +128,6 @@ impl KernelTracker {
         }
     }
 
-    /// Arms every page of `chunks`, holes too.
-    fn arm_chunks(&mut self, region: Region, chunks: Range<u64>, size: u64) -> io::Result<()> {
-        let base = self.base(region);
-        self.scan(base + chunks.start * CHUNK as u64, base + end_of(chunks.end, size), Masks::EVERYTHING, |_, _| {})?;
-        chunks.for_each(|chunk| set(&mut self.armed[region as usize], chunk));
-        Ok(())
-    }
-
     fn region_written(&mut self, region: Region, entered: &[u64], size: u64, out: &mut Written) -> io::Result<()> {
         let base = self.base(region);
         let push = |out: &mut Written, from: u64, to: u64| {
@@ -154,21 +139,19 @@ impl KernelTracker {
         while let Some(new) = next_set(entered, chunk) {
             chunk = new + 1;
             if !bit(&self.armed[region as usize], new) {
-                self.scan(base + new * CHUNK as u64, base + end_of(new + 1, size), Masks::NEW, |from, to| push(out, from, to))?;
-                self.arm_chunks(region, new..new + 1, size)?;
+                let (start, end) = (base + new * CHUNK as u64, base + end_of(new + 1, size));
+                self.scan(start, end, Masks::NEW, |from, to| push(out, from, to))?;
+                self.scan(start, end, Masks::EVERYTHING, |_, _| {})?;
+                set(&mut self.armed[region as usize], new);
             }
         }
         let found_in_new = out.len();
         let mut chunk = 0;
         while let Some(first) = next_set(entered, chunk) {
+            // As many neighbours as there are go in one scan.
             let mut end = first + 1;
-            while let Some(next) = next_set(entered, end).filter(|next| next - end <= GAP) {
-                for gap in end..next {
-                    if !bit(&self.armed[region as usize], gap) {
-                        self.arm_chunks(region, gap..gap + 1, size)?;
-                    }
-                }
-                end = next + 1;
+            while bit(entered, end) {
+                end += 1;
             }
             chunk = end;
             self.scan(base + first * CHUNK as u64, base + end_of(end, size), Masks::KNOWN, |from, to| push(out, from, to))?;

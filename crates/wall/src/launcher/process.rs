@@ -107,10 +107,10 @@ fn serve(channel: &Channel, materials: &Materials) -> i32 {
             let mut drain = [0; 128];
             let _ = rustix::io::read(&signals, &mut drain);
             while let Some((pid, status, usage)) = reap() {
-                if let Some(id) = workers.remove(&pid) {
-                    if say(channel, &Report::Exited { id, status, usage }, &[]).is_err() {
-                        return 0;
-                    }
+                if let Some(id) = workers.remove(&pid)
+                    && say(channel, &Report::Exited { id, status, usage }, &[]).is_err()
+                {
+                    return 0;
                 }
             }
         }

@@ -167,8 +167,8 @@ fn prepare(order: &Spawn, materials: &Materials, setup: &OwnedFd, wait: &OwnedFd
     if unsafe { libc::syscall(libc::SYS_close_range, (SETUP_FD + 2) as u32, u32::MAX, 0) } != 0 {
         return Err(("close descriptors", last()));
     }
-    // They are closed already.
-    std::mem::forget((setup, executable, null));
+    // Closed already, by their numbers.
+    let _closed = std::mem::ManuallyDrop::new((setup, executable, null));
     Ok(SETUP_FD + 1)
 }
 
@@ -207,10 +207,9 @@ fn report(setup: OwnedFd, step: &str, errno: Errno) {
     // SAFETY: nothing else in this process uses that number.
     let placed = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
     for socket in [setup, placed] {
-        if let Ok(channel) = Channel::from_descriptor(socket) {
-            if channel.send(format!("{step}: {errno}").as_bytes(), &[]).is_ok() {
-                return;
-            }
+        let channel = Channel::from_descriptor(socket);
+        if channel.is_ok_and(|channel| channel.send(format!("{step}: {errno}").as_bytes(), &[]).is_ok()) {
+            return;
         }
     }
 }
