@@ -26,7 +26,9 @@ pub enum BenchError {
         message: String,
     },
     /// A guest answered something else than it must.
-    #[error("{who} answered {found:?}, not {expected:?}: what it did is not what was to be measured")]
+    #[error(
+        "{who} answered {found:?}, not {expected:?}: what it did is not what was to be measured"
+    )]
     Answer {
         /// Which side.
         who: &'static str,
@@ -59,6 +61,9 @@ impl BenchError {
     }
 
     pub(crate) fn in_process(step: &'static str) -> impl Fn(wasmtime::Error) -> Self {
-        move |error| Self::InProcess { step, message: format!("{error:#}") }
+        move |error| Self::InProcess {
+            step,
+            message: format!("{error:#}"),
+        }
     }
 }

@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
+use crate::Options;
 use crate::error::BenchError;
 use crate::sample::{MICROSECOND, Sample};
 use crate::table::Row;
-use crate::Options;
 
 /// Tells the other process to end; never a count.
 const END: u32 = u32::MAX;
 /// How often either side looks before it gives up: some seconds.
 const PATIENCE: u32 = 200_000_000;
 
-pub(crate) fn row(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut Vec<Row>) -> Result<(), BenchError> {
+pub(crate) fn row(
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
     if !options.wants("query/floor") {
         return Ok(());
     }
@@ -37,16 +41,30 @@ impl Words {
     fn map() -> Result<Self, BenchError> {
         let flags = MapFlags::SHARED;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let at = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, flags) }
-            .map_err(|errno| BenchError::system("mapping a shared page")(errno.into()))?;
-        NonNull::new(at.cast()).map(Self).ok_or_else(|| BenchError::system("mapping a shared page")(std::io::ErrorKind::Other.into()))
+        let at = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                4096,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags,
+            )
+        }
+        .map_err(|errno| BenchError::system("mapping a shared page")(errno.into()))?;
+        NonNull::new(at.cast()).map(Self).ok_or_else(|| {
+            BenchError::system("mapping a shared page")(std::io::ErrorKind::Other.into())
+        })
     }
 
     /// Two words, a cache line pair apart: the question's and the answer's.
     fn words(&self) -> (&AtomicU32, &AtomicU32) {
         // SAFETY: both lie in the mapped page, aligned, and it stays mapped as
         // long as self is borrowed.
-        unsafe { (AtomicU32::from_ptr(self.0.as_ptr().cast()), AtomicU32::from_ptr(self.0.as_ptr().add(128).cast())) }
+        unsafe {
+            (
+                AtomicU32::from_ptr(self.0.as_ptr().cast()),
+                AtomicU32::from_ptr(self.0.as_ptr().add(128).cast()),
+            )
+        }
     }
 }
 
@@ -109,7 +127,9 @@ fn round_trips(count: u32) -> Result<Sample, BenchError> {
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     match silent {
         false => Ok(sample),
-        true => Err(BenchError::system("bare round trip")(std::io::ErrorKind::TimedOut.into())),
+        true => Err(BenchError::system("bare round trip")(
+            std::io::ErrorKind::TimedOut.into(),
+        )),
     }
 }
 

@@ -4,7 +4,10 @@
 //! The module is the tenant's own, without metering or write tracking. The
 //! imports are as small as they can be, so that the baseline is at its best.
 
-use wasmtime::{Caller, Config, Engine, Extern, InstanceAllocationStrategy, InstancePre, Linker, Module, PoolingAllocationConfig, Store};
+use wasmtime::{
+    Caller, Config, Engine, Extern, InstanceAllocationStrategy, InstancePre, Linker, Module,
+    PoolingAllocationConfig, Store,
+};
 
 use crate::error::BenchError;
 
@@ -29,53 +32,96 @@ impl InProcess {
         let fail = BenchError::in_process;
         let mut pool = PoolingAllocationConfig::default();
         // Its default is 1,000 memories; one is in use here.
-        pool.total_memories(16).total_core_instances(16).total_tables(16);
+        pool.total_memories(16)
+            .total_core_instances(16)
+            .total_tables(16);
         let mut config = Config::new();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).memory_init_cow(true);
+        config
+            .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+            .memory_init_cow(true);
         let engine = Engine::new(&config).map_err(fail("engine"))?;
         let module = Module::new(&engine, text).map_err(fail("module"))?;
-        let pre = linker(&engine).and_then(|linker| linker.instantiate_pre(&module)).map_err(fail("imports"))?;
-        Ok(Self { engine, pre, export })
+        let pre = linker(&engine)
+            .and_then(|linker| linker.instantiate_pre(&module))
+            .map_err(fail("imports"))?;
+        Ok(Self {
+            engine,
+            pre,
+            export,
+        })
     }
 
     /// Calls the export in a fresh instance and returns its reply.
     pub(crate) fn call(&self, argument: &[u8]) -> Result<Vec<u8>, BenchError> {
-        self.try_call(argument).map_err(BenchError::in_process("call"))
+        self.try_call(argument)
+            .map_err(BenchError::in_process("call"))
     }
 
     fn try_call(&self, argument: &[u8]) -> wasmtime::Result<Vec<u8>> {
-        let mut store = Store::new(&self.engine, Message { argument: argument.to_vec(), ..Message::default() });
+        let mut store = Store::new(
+            &self.engine,
+            Message {
+                argument: argument.to_vec(),
+                ..Message::default()
+            },
+        );
         let instance = self.pre.instantiate(&mut store)?;
-        instance.get_typed_func::<(), ()>(&mut store, self.export)?.call(&mut store, ())?;
+        instance
+            .get_typed_func::<(), ()>(&mut store, self.export)?
+            .call(&mut store, ())?;
         let message = store.into_data();
-        if message.replied { Ok(message.reply) } else { Err(wasmtime::Error::msg("no reply")) }
+        if message.replied {
+            Ok(message.reply)
+        } else {
+            Err(wasmtime::Error::msg("no reply"))
+        }
     }
 }
 
 /// The four system calls that the measured modules use.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<Message>> {
     let mut linker = Linker::new(engine);
-    linker.func_wrap("ic0", "msg_arg_data_size", |caller: Caller<'_, Message>| caller.data().argument.len() as i32)?;
-    linker.func_wrap("ic0", "msg_arg_data_copy", |mut caller: Caller<'_, Message>, to: i32, offset: i32, length: i32| {
-        let (memory, message) = memory(&mut caller)?;
-        let source = range(offset, length).and_then(|range| message.argument.get(range));
-        let target = range(to, length).and_then(|range| memory.get_mut(range));
-        let (source, target) = source.zip(target).ok_or_else(|| wasmtime::Error::msg("out of bounds"))?;
-        target.copy_from_slice(source);
-        wasmtime::Result::Ok(())
+    linker.func_wrap("ic0", "msg_arg_data_size", |caller: Caller<'_, Message>| {
+        caller.data().argument.len() as i32
     })?;
-    linker.func_wrap("ic0", "msg_reply_data_append", |mut caller: Caller<'_, Message>, from: i32, length: i32| {
-        let (memory, message) = memory(&mut caller)?;
-        let bytes = range(from, length).and_then(|range| memory.get(range)).ok_or_else(|| wasmtime::Error::msg("out of bounds"))?;
-        message.reply.extend_from_slice(bytes);
-        wasmtime::Result::Ok(())
+    linker.func_wrap(
+        "ic0",
+        "msg_arg_data_copy",
+        |mut caller: Caller<'_, Message>, to: i32, offset: i32, length: i32| {
+            let (memory, message) = memory(&mut caller)?;
+            let source = range(offset, length).and_then(|range| message.argument.get(range));
+            let target = range(to, length).and_then(|range| memory.get_mut(range));
+            let (source, target) = source
+                .zip(target)
+                .ok_or_else(|| wasmtime::Error::msg("out of bounds"))?;
+            target.copy_from_slice(source);
+            wasmtime::Result::Ok(())
+        },
+    )?;
+    linker.func_wrap(
+        "ic0",
+        "msg_reply_data_append",
+        |mut caller: Caller<'_, Message>, from: i32, length: i32| {
+            let (memory, message) = memory(&mut caller)?;
+            let bytes = range(from, length)
+                .and_then(|range| memory.get(range))
+                .ok_or_else(|| wasmtime::Error::msg("out of bounds"))?;
+            message.reply.extend_from_slice(bytes);
+            wasmtime::Result::Ok(())
+        },
+    )?;
+    linker.func_wrap("ic0", "msg_reply", |mut caller: Caller<'_, Message>| {
+        caller.data_mut().replied = true
     })?;
-    linker.func_wrap("ic0", "msg_reply", |mut caller: Caller<'_, Message>| caller.data_mut().replied = true)?;
     Ok(linker)
 }
 
-fn memory<'a>(caller: &'a mut Caller<'_, Message>) -> wasmtime::Result<(&'a mut [u8], &'a mut Message)> {
-    let Some(Extern::Memory(memory)) = caller.get_export("memory") else { return Err(wasmtime::Error::msg("no memory")) };
+fn memory<'a>(
+    caller: &'a mut Caller<'_, Message>,
+) -> wasmtime::Result<(&'a mut [u8], &'a mut Message)> {
+    let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
+        return Err(wasmtime::Error::msg("no memory"));
+    };
     Ok(memory.data_and_store_mut(caller))
 }
 

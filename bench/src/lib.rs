@@ -50,7 +50,10 @@ pub struct Options {
 
 impl Options {
     fn wants(&self, key: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| key.strip_prefix(filter.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        self.filter.as_ref().is_none_or(|filter| {
+            key.strip_prefix(filter.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     }
 
     fn wants_any(&self, keys: &[&str]) -> bool {
@@ -59,7 +62,11 @@ impl Options {
 
     /// `full` repetitions, or so many that it takes no time.
     fn times(&self, full: usize) -> usize {
-        if self.quick { (full / 100).max(3) } else { full }
+        if self.quick {
+            (full / 100).max(3)
+        } else {
+            full
+        }
     }
 
     fn temporary(&self) -> Result<tempfile::TempDir, BenchError> {

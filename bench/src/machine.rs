@@ -28,7 +28,9 @@ impl Machine {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
-            lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+            lines
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, value)| value.trim().to_owned())
         };
         let mut load = [0.0; 3];
         let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -38,8 +40,12 @@ impl Machine {
         Self {
             cpu: field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            virtual_machine: field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            virtual_machine: field("flags")
+                .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
             load,
             lazaret: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -48,8 +54,22 @@ impl Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu, cores, kernel, load: [one, five, fifteen], lazaret, .. } = self;
-        let kind = if self.virtual_machine { "virtual machine" } else { "no hypervisor seen" };
-        write!(f, "lazaret {lazaret}; {cpu}, {cores} cores, {kind}; Linux {kernel}; load {one} {five} {fifteen}")
+        let Self {
+            cpu,
+            cores,
+            kernel,
+            load: [one, five, fifteen],
+            lazaret,
+            ..
+        } = self;
+        let kind = if self.virtual_machine {
+            "virtual machine"
+        } else {
+            "no hypervisor seen"
+        };
+        write!(
+            f,
+            "lazaret {lazaret}; {cpu}, {cores} cores, {kind}; Linux {kernel}; load {one} {five} {fifteen}"
+        )
     }
 }

@@ -6,10 +6,10 @@ use std::fs;
 
 use lazaret::Host;
 
+use crate::Options;
 use crate::error::BenchError;
 use crate::sample::Quantiles;
 use crate::table::{Row, Target};
-use crate::Options;
 
 const EMPTY: &str = include_str!("../../tests/fixtures/wat/empty.wat");
 
@@ -21,13 +21,20 @@ struct Kibibytes {
     private: u64,
 }
 
-pub(crate) fn row(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut Vec<Row>) -> Result<(), BenchError> {
+pub(crate) fn row(
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
     if !options.wants("memory") {
         return Ok(());
     }
     progress("memory of an idle worker");
     let directory = options.temporary()?;
-    let host = Host::builder().data_dir(directory.path()).relaxed_durability().build()?;
+    let host = Host::builder()
+        .data_dir(directory.path())
+        .relaxed_durability()
+        .build()?;
     // A page that a single process maps counts as its own, be it of a file: so
     // there are several workers, as there are on any host.
     let mut tenants = Vec::new();
@@ -41,7 +48,9 @@ pub(crate) fn row(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut 
     let (mut totals, mut kinds) = (Vec::new(), BTreeMap::new());
     let mut tables = 0;
     for tenant in &tenants {
-        let pid = tenant.info().worker.ok_or_else(|| BenchError::system("looking at an idle worker")(std::io::ErrorKind::NotFound.into()))?;
+        let pid = tenant.info().worker.ok_or_else(|| {
+            BenchError::system("looking at an idle worker")(std::io::ErrorKind::NotFound.into())
+        })?;
         totals.push(rollup(&read(pid, "smaps_rollup")?));
         kinds = by_kind(&read(pid, "smaps")?);
         tables = field(&read(pid, "status")?, "VmPTE").unwrap_or(0);
@@ -49,34 +58,49 @@ pub(crate) fn row(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut 
     let quantiles = |of: fn(&Kibibytes) -> u64| {
         let mut values: Vec<u64> = totals.iter().map(of).collect();
         values.sort_unstable();
-        let mebibytes = |kibibytes: Option<&u64>| kibibytes.map(|kibibytes| *kibibytes as f64 / 1024.0);
-        Some(Quantiles { p50: mebibytes(values.get(values.len() / 2))?, p99: mebibytes(values.last())? })
+        let mebibytes =
+            |kibibytes: Option<&u64>| kibibytes.map(|kibibytes| *kibibytes as f64 / 1024.0);
+        Some(Quantiles {
+            p50: mebibytes(values.get(values.len() / 2))?,
+            p99: mebibytes(values.last())?,
+        })
     };
     let pss = quantiles(|total| total.pss).map_or(0.0, |pss| pss.p50);
     rows.push(
         Row::new("memory", "memory of an idle worker, private", "MiB")
             .ours(totals.len(), quantiles(|total| total.private))
             .target(Target::Value(1.0))
-            .note(format!("proportional share (PSS), of {} workers beside host and launcher: {pss:.2} MiB", tenants.len()))
+            .note(format!(
+                "proportional share (PSS), of {} workers beside host and launcher: {pss:.2} MiB",
+                tenants.len()
+            ))
             .note(format!("private, in KiB: {}", breakdown(kinds)))
-            .note(format!("page tables, which the kernel counts apart: {tables} KiB")),
+            .note(format!(
+                "page tables, which the kernel counts apart: {tables} KiB"
+            )),
     );
     Ok(())
 }
 
 fn read(pid: i32, name: &str) -> Result<String, BenchError> {
-    fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(BenchError::system("reading the memory map of a worker"))
+    fs::read_to_string(format!("/proc/{pid}/{name}"))
+        .map_err(BenchError::system("reading the memory map of a worker"))
 }
 
 /// The value of a line `Name: 12 kB`.
 fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 fn rollup(text: &str) -> Kibibytes {
     let value = |name| field(text, name).unwrap_or(0);
-    Kibibytes { pss: value("Pss"), private: value("Private_Clean") + value("Private_Dirty") }
+    Kibibytes {
+        pss: value("Pss"),
+        private: value("Private_Clean") + value("Private_Dirty"),
+    }
 }
 
 /// Private kibibytes by what is mapped.
@@ -114,19 +138,36 @@ fn kind_of<'a>(mut words: impl Iterator<Item = &'a str>) -> String {
         name if name.starts_with("/memfd:lazaret-wire") => "wire".to_owned(),
         name if name.starts_with("/memfd:lazaret-code") => format!("compiled module, {access}"),
         name => {
-            let file = name.trim_end_matches(" (deleted)").rsplit('/').next().unwrap_or_default();
-            let kind = if file.contains(".so") { "libraries" } else if file.ends_with(".log") || file.ends_with(".base") { "image" } else { "executable" };
+            let file = name
+                .trim_end_matches(" (deleted)")
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            let kind = if file.contains(".so") {
+                "libraries"
+            } else if file.ends_with(".log") || file.ends_with(".base") {
+                "image"
+            } else {
+                "executable"
+            };
             format!("{kind}, {access}")
         }
     }
 }
 
 fn breakdown(kinds: BTreeMap<String, u64>) -> String {
-    let mut sorted: Vec<_> = kinds.into_iter().filter(|(_, kibibytes)| *kibibytes > 0).collect();
+    let mut sorted: Vec<_> = kinds
+        .into_iter()
+        .filter(|(_, kibibytes)| *kibibytes > 0)
+        .collect();
     sorted.sort_by_key(|(_, kibibytes)| std::cmp::Reverse(*kibibytes));
     let mut text = String::new();
     for (kind, kibibytes) in sorted {
-        let _ = write!(text, "{}{kind} {kibibytes}", if text.is_empty() { "" } else { "; " });
+        let _ = write!(
+            text,
+            "{}{kind} {kibibytes}",
+            if text.is_empty() { "" } else { "; " }
+        );
     }
     text
 }
@@ -155,7 +196,10 @@ Private_Dirty:  7 kB
     #[test]
     fn a_map_is_summed_by_kind() {
         let kinds = by_kind(SMAPS);
-        let found: Vec<(&str, u64)> = kinds.iter().map(|(kind, size)| (kind.as_str(), *size)).collect();
+        let found: Vec<(&str, u64)> = kinds
+            .iter()
+            .map(|(kind, size)| (kind.as_str(), *size))
+            .collect();
         let expected = [
             ("anonymous", 3),
             ("executable, constants and relocations", 12),
@@ -168,6 +212,11 @@ Private_Dirty:  7 kB
             breakdown(kinds),
             "executable, data 20; executable, constants and relocations 12; stack 7; anonymous 3; libraries, code 1"
         );
-        assert_eq!(rollup("Rss: 5 kB\nPss:   9 kB\nPss_Dirty: 1 kB\nPrivate_Clean: 2 kB\nPrivate_Dirty: 3 kB\n"), Kibibytes { pss: 9, private: 5 });
+        assert_eq!(
+            rollup(
+                "Rss: 5 kB\nPss:   9 kB\nPss_Dirty: 1 kB\nPrivate_Clean: 2 kB\nPrivate_Dirty: 3 kB\n"
+            ),
+            Kibibytes { pss: 9, private: 5 }
+        );
     }
 }

@@ -2,27 +2,35 @@
 
 use lazaret::Host;
 
+use crate::Options;
 use crate::error::BenchError;
 use crate::in_process::InProcess;
 use crate::sample::{MICROSECOND, Sample};
 use crate::table::{Row, Target};
-use crate::Options;
 
 const EMPTY: &str = include_str!("../../tests/fixtures/wat/empty.wat");
 
 /// Calls of each side in one batch.
 const BATCH: usize = 100;
 /// Calls before each batch that don't count: the other side's batch is longer
-/// than a worker spins, so it sleeps when ours begins.
+/// than a worker spins, so it sleeps when ours begins, and either side that has
+/// learned not to spin tries again within 16 calls.
 const WARM: usize = 20;
 
-pub(crate) fn rows(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut Vec<Row>) -> Result<(), BenchError> {
+pub(crate) fn rows(
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
     if !options.wants_any(&["query", "query/absolute"]) {
         return Ok(());
     }
     progress("an empty query on a warm tenant");
     let directory = options.temporary()?;
-    let host = Host::builder().data_dir(directory.path()).relaxed_durability().build()?;
+    let host = Host::builder()
+        .data_dir(directory.path())
+        .relaxed_durability()
+        .build()?;
     let tenant = host.install("empty", EMPTY, &[])?;
     let fresh = InProcess::new(EMPTY, "canister_query empty")?;
     let (mut ours, mut theirs) = (Sample::default(), Sample::default());
@@ -45,7 +53,10 @@ pub(crate) fn rows(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut
     if options.wants("query") {
         let row = Row::new("query", "empty query, host to worker and back", "us")
             .ours(n, quantiles)
-            .baseline("wasmtime in-process, pooling allocator, fresh instance per call", theirs.quantiles(MICROSECOND))
+            .baseline(
+                "wasmtime in-process, pooling allocator, fresh instance per call",
+                theirs.quantiles(MICROSECOND),
+            )
             .target(Target::Ratio(0.5))
             .note("both sides hot: batches of 100 alternate, 20 calls before each don't count");
         rows.push(row);

@@ -19,7 +19,8 @@ pub(crate) struct Sample(Vec<u64>);
 
 impl Sample {
     pub(crate) fn push(&mut self, time: Duration) {
-        self.0.push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        self.0
+            .push(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Runs `what` and notes how long it took.
@@ -42,9 +43,14 @@ impl Sample {
         // Nearest rank: a value that was measured, never one between two.
         let at = |quantile: f64| {
             let rank = (quantile * sorted.len() as f64).ceil() as usize;
-            sorted.get(rank.saturating_sub(1)).map(|time| *time as f64 / unit)
+            sorted
+                .get(rank.saturating_sub(1))
+                .map(|time| *time as f64 / unit)
         };
-        Some(Quantiles { p50: at(0.5)?, p99: at(0.99)? })
+        Some(Quantiles {
+            p50: at(0.5)?,
+            p99: at(0.99)?,
+        })
     }
 
     /// The median in units of `unit`, 0 of nothing.
@@ -64,8 +70,16 @@ mod tests {
     fn quantiles_are_measured_values() {
         let mut sample = Sample::default();
         assert_eq!(sample.quantiles(MICROSECOND), None);
-        (1..=200).rev().for_each(|n| sample.push(Duration::from_micros(n)));
-        assert_eq!(sample.quantiles(MICROSECOND), Some(Quantiles { p50: 100.0, p99: 198.0 }));
+        (1..=200)
+            .rev()
+            .for_each(|n| sample.push(Duration::from_micros(n)));
+        assert_eq!(
+            sample.quantiles(MICROSECOND),
+            Some(Quantiles {
+                p50: 100.0,
+                p99: 198.0
+            })
+        );
         assert_eq!(sample.median(MILLISECOND), 0.1);
     }
 }

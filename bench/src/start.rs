@@ -3,31 +3,43 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lazaret::wall::Receipt;
 use lazaret::wall::layers::descriptors;
 use lazaret::wall::receipt::Expected;
-use lazaret::wall::Receipt;
 use lazaret::{Host, Tenant};
 
-use crate::error::BenchError;
-use crate::sample::{MILLISECOND, MICROSECOND, Sample};
-use crate::table::{Row, Target};
 use crate::Options;
+use crate::error::BenchError;
+use crate::sample::{MICROSECOND, MILLISECOND, Sample};
+use crate::table::{Row, Target};
 
 const EMPTY: &str = include_str!("../../tests/fixtures/wat/empty.wat");
 
 /// The smallest program that is everywhere.
 const TRUE: &str = "/bin/true";
 
-pub(crate) fn rows(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut Vec<Row>) -> Result<(), BenchError> {
+pub(crate) fn rows(
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
     if !options.wants("start") {
         return Ok(());
     }
     progress("the start of a locked worker");
     let directory = options.temporary()?;
-    let host = Host::builder().data_dir(directory.path()).relaxed_durability().build()?;
+    let host = Host::builder()
+        .data_dir(directory.path())
+        .relaxed_durability()
+        .build()?;
     let tenant = host.install("empty", EMPTY, &[])?;
     tenant.query("empty", &[])?;
-    let (mut ours, mut theirs, mut verify, mut end) = (Sample::default(), Sample::default(), Sample::default(), Sample::default());
+    let (mut ours, mut theirs, mut verify, mut end) = (
+        Sample::default(),
+        Sample::default(),
+        Sample::default(),
+        Sample::default(),
+    );
     for _ in 0..options.times(300) {
         let worker = tenant.info().worker;
         end.time(|| {
@@ -39,12 +51,25 @@ pub(crate) fn rows(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut
         theirs.time(exec_true)?;
     }
     rows.push(
-        Row::new("start", "start of a locked worker and its first answer (module cached)", "ms")
-            .ours(ours.len(), ours.quantiles(MILLISECOND))
-            .baseline("fork and exec of /bin/true, until it is waited for", theirs.quantiles(MILLISECOND))
-            .target(Target::Ratio(4.0))
-            .note(format!("verification from outside, as part of it: {:.0} us", verify.median(MICROSECOND)))
-            .note(format!("the end of the worker before, not part of it: {:.2} ms", end.median(MILLISECOND))),
+        Row::new(
+            "start",
+            "start of a locked worker and its first answer (module cached)",
+            "ms",
+        )
+        .ours(ours.len(), ours.quantiles(MILLISECOND))
+        .baseline(
+            "fork and exec of /bin/true, until it is waited for",
+            theirs.quantiles(MILLISECOND),
+        )
+        .target(Target::Ratio(4.0))
+        .note(format!(
+            "verification from outside, as part of it: {:.0} us",
+            verify.median(MICROSECOND)
+        ))
+        .note(format!(
+            "the end of the worker before, not part of it: {:.2} ms",
+            end.median(MILLISECOND)
+        )),
     );
     Ok(())
 }
@@ -57,7 +82,9 @@ fn gone(worker: Option<i32>) -> Result<(), BenchError> {
     let begin = Instant::now();
     while std::fs::exists(&process).unwrap_or(false) {
         if begin.elapsed() > Duration::from_secs(10) {
-            return Err(BenchError::system("waiting for the end of a worker")(std::io::ErrorKind::TimedOut.into()));
+            return Err(BenchError::system("waiting for the end of a worker")(
+                std::io::ErrorKind::TimedOut.into(),
+            ));
         }
         std::thread::sleep(Duration::from_micros(100));
     }
@@ -76,17 +103,27 @@ fn look_again(tenant: &Tenant) -> Result<Receipt, BenchError> {
     let expected = Expected {
         pid: receipt.pid,
         host_uid: receipt.host_uid,
-        descriptors: descriptors::Expected { fixed: &[], directories: 0 },
+        descriptors: descriptors::Expected {
+            fixed: &[],
+            directories: 0,
+        },
         missing: &missing,
         accepted: &missing,
     };
-    Receipt::verify(&expected).map_err(|unverified| BenchError::system("verifying a worker again")(std::io::Error::other(unverified)))
+    Receipt::verify(&expected).map_err(|unverified| {
+        BenchError::system("verifying a worker again")(std::io::Error::other(unverified))
+    })
 }
 
 fn exec_true() -> Result<(), BenchError> {
-    let status = Command::new(TRUE).status().map_err(BenchError::system("fork and exec of /bin/true"))?;
+    let status = Command::new(TRUE)
+        .status()
+        .map_err(BenchError::system("fork and exec of /bin/true"))?;
     match status.success() {
         true => Ok(()),
-        false => Err(BenchError::Program { program: TRUE.to_owned(), message: status.to_string() }),
+        false => Err(BenchError::Program {
+            program: TRUE.to_owned(),
+            message: status.to_string(),
+        }),
     }
 }

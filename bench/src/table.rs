@@ -82,7 +82,10 @@ impl Row {
     }
 
     pub(crate) fn baseline(mut self, name: &str, measured: Option<Quantiles>) -> Self {
-        self.baseline = Some(Baseline { name: name.to_owned(), measured });
+        self.baseline = Some(Baseline {
+            name: name.to_owned(),
+            measured,
+        });
         self.judged()
     }
 
@@ -98,8 +101,15 @@ impl Row {
 
     fn judged(mut self) -> Self {
         let ours = self.ours.map(|ours| ours.p50);
-        let baseline = self.baseline.as_ref().and_then(|baseline| baseline.measured).map(|measured| measured.p50);
-        self.ratio = ours.zip(baseline).filter(|(_, baseline)| *baseline > 0.0).map(|(ours, baseline)| ours / baseline);
+        let baseline = self
+            .baseline
+            .as_ref()
+            .and_then(|baseline| baseline.measured)
+            .map(|measured| measured.p50);
+        self.ratio = ours
+            .zip(baseline)
+            .filter(|(_, baseline)| *baseline > 0.0)
+            .map(|(ours, baseline)| ours / baseline);
         self.met = match self.target {
             Some(Target::Ratio(most)) => self.ratio.map(|ratio| ratio <= most),
             Some(Target::Value(most)) => ours.map(|ours| ours <= most),
@@ -127,12 +137,25 @@ fn number(value: f64) -> String {
     }
 }
 
-const HEADS: [&str; 9] = ["what", "unit", "p50", "p99", "baseline p50", "p99", "ratio", "target", ""];
+const HEADS: [&str; 9] = [
+    "what",
+    "unit",
+    "p50",
+    "p99",
+    "baseline p50",
+    "p99",
+    "ratio",
+    "target",
+    "",
+];
 
 impl Row {
     fn cells(&self) -> [String; HEADS.len()] {
         let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), number);
-        let theirs = self.baseline.as_ref().and_then(|baseline| baseline.measured);
+        let theirs = self
+            .baseline
+            .as_ref()
+            .and_then(|baseline| baseline.measured);
         [
             self.what.clone(),
             self.unit.clone(),
@@ -141,8 +164,11 @@ impl Row {
             or_dash(theirs.map(|theirs| theirs.p50)),
             or_dash(theirs.map(|theirs| theirs.p99)),
             or_dash(self.ratio),
-            self.target.map_or_else(|| "-".to_owned(), |target| target.to_string()),
-            self.met.map_or("", |met| if met { "met" } else { "MISSED" }).to_owned(),
+            self.target
+                .map_or_else(|| "-".to_owned(), |target| target.to_string()),
+            self.met
+                .map_or("", |met| if met { "met" } else { "MISSED" })
+                .to_owned(),
         ]
     }
 }
@@ -162,7 +188,11 @@ impl fmt::Display for Table {
             let mut text = String::new();
             for (index, (cell, width)) in line.iter().zip(widths).enumerate() {
                 // Words to the left, numbers to the right.
-                let cell = if matches!(index, 0 | 1 | 7 | 8) { format!("{cell:<width$}  ") } else { format!("{cell:>width$}  ") };
+                let cell = if matches!(index, 0 | 1 | 7 | 8) {
+                    format!("{cell:<width$}  ")
+                } else {
+                    format!("{cell:>width$}  ")
+                };
                 text.push_str(&cell);
             }
             writeln!(f, "{}", text.trim_end())
@@ -203,7 +233,9 @@ mod tests {
         assert_eq!(row().target(Target::Ratio(0.25)).met, Some(true));
         assert_eq!(row().target(Target::Ratio(0.2)).met, Some(false));
         assert_eq!(row().target(Target::Value(1.9)).met, Some(false));
-        let without = Row::new("a", "a", "us").ours(1, None).target(Target::Ratio(1.0));
+        let without = Row::new("a", "a", "us")
+            .ours(1, None)
+            .target(Target::Ratio(1.0));
         assert_eq!((without.met, without.ratio), (None, None));
     }
 
@@ -211,12 +243,24 @@ mod tests {
     fn columns_line_up() {
         let mut long = row();
         long.what = "a thing with a much longer name".to_owned();
-        let table = Table { machine: Machine::look(), rows: vec![row(), long.target(Target::Ratio(0.5)).note("why")] };
+        let table = Table {
+            machine: Machine::look(),
+            rows: vec![row(), long.target(Target::Ratio(0.5)).note("why")],
+        };
         let text = table.to_string();
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("a thing") || line.starts_with("what")).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("a thing") || line.starts_with("what"))
+            .collect();
         assert_eq!(lines.len(), 3);
         let column = |line: &str| line.find(" us ").or(line.find(" unit"));
-        assert!(lines.iter().all(|line| column(line) == column(lines[0])), "{text}");
-        assert!(text.contains("<= 0.5 x  met") && text.contains("    why"), "{text}");
+        assert!(
+            lines.iter().all(|line| column(line) == column(lines[0])),
+            "{text}"
+        );
+        assert!(
+            text.contains("<= 0.5 x  met") && text.contains("    why"),
+            "{text}"
+        );
     }
 }

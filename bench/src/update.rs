@@ -6,11 +6,11 @@ use std::path::Path;
 
 use lazaret::{Host, Reply, Tenant};
 
+use crate::Options;
 use crate::error::BenchError;
 use crate::in_process::InProcess;
 use crate::sample::{MICROSECOND, Sample};
 use crate::table::{Row, Target};
-use crate::Options;
 
 pub(crate) const PAGES: &str = include_str!("../../tests/fixtures/wat/pages.wat");
 
@@ -29,9 +29,27 @@ struct Size {
 }
 
 const SIZES: [Size; 3] = [
-    Size { pages: 1, relaxed: 4_000, durable: 400, batch: 50, keys: ["update/1", "update/1/durable"] },
-    Size { pages: 100, relaxed: 2_000, durable: 200, batch: 20, keys: ["update/100", "update/100/durable"] },
-    Size { pages: 10_000, relaxed: 25, durable: 15, batch: 1, keys: ["update/10000", "update/10000/durable"] },
+    Size {
+        pages: 1,
+        relaxed: 4_000,
+        durable: 400,
+        batch: 50,
+        keys: ["update/1", "update/1/durable"],
+    },
+    Size {
+        pages: 100,
+        relaxed: 2_000,
+        durable: 200,
+        batch: 20,
+        keys: ["update/100", "update/100/durable"],
+    },
+    Size {
+        pages: 10_000,
+        relaxed: 25,
+        durable: 15,
+        batch: 1,
+        keys: ["update/10000", "update/10000/durable"],
+    },
 ];
 
 /// The guest's argument: how many pages, and how far apart.
@@ -44,20 +62,35 @@ fn stride(pages: u64) -> u64 {
     (END - FIRST) / pages / PAGE * PAGE
 }
 
-pub(crate) fn rows(options: &Options, progress: &mut dyn FnMut(&str), rows: &mut Vec<Row>) -> Result<(), BenchError> {
+pub(crate) fn rows(
+    options: &Options,
+    progress: &mut dyn FnMut(&str),
+    rows: &mut Vec<Row>,
+) -> Result<(), BenchError> {
     if !SIZES.iter().any(|size| options.wants_any(&size.keys)) {
         return Ok(());
     }
     let fresh = InProcess::new(PAGES, "canister_update write")?;
     for (index, durable) in [false, true].into_iter().enumerate() {
         for size in SIZES.iter().filter(|size| options.wants(size.keys[index])) {
-            let durability = if durable { "on disk" } else { "in the page cache" };
-            progress(&format!("an update that writes {} pages, committed {durability}", size.pages));
+            let durability = if durable {
+                "on disk"
+            } else {
+                "in the page cache"
+            };
+            progress(&format!(
+                "an update that writes {} pages, committed {durability}",
+                size.pages
+            ));
             // A directory for each: a log that has grown says nothing about
             // the next size.
             let directory = options.temporary()?;
             let builder = Host::builder().data_dir(directory.path());
-            let host = if durable { builder.build()? } else { builder.relaxed_durability().build()? };
+            let host = if durable {
+                builder.build()?
+            } else {
+                builder.relaxed_durability().build()?
+            };
             let tenant = host.install("pages", PAGES, &[])?;
             let times = options.times(if durable { size.durable } else { size.relaxed });
             let mut page_cache = PageCache::fill(directory.path(), size, times)?;
@@ -97,18 +130,27 @@ impl PageCache {
         let mut file = tempfile::tempfile_in(directory).map_err(&fail)?;
         for _ in 0..2 {
             plain = Sample::default();
-            file.set_len(0).and_then(|()| file.rewind()).map_err(&fail)?;
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .map_err(&fail)?;
             for _ in 0..updates {
                 plain.time(|| file.write_all(&bytes)).map_err(&fail)?;
             }
         }
-        Ok(Self { file, step, left: updates as u64 * step, plain })
+        Ok(Self {
+            file,
+            step,
+            left: updates as u64 * step,
+            plain,
+        })
     }
 
     /// Gives back what so many updates will need.
     fn free(&mut self, updates: usize) -> Result<(), BenchError> {
         self.left = self.left.saturating_sub(updates as u64 * self.step);
-        self.file.set_len(self.left).map_err(BenchError::system("freeing page cache"))
+        self.file
+            .set_len(self.left)
+            .map_err(BenchError::system("freeing page cache"))
     }
 }
 
@@ -132,18 +174,30 @@ impl Parts {
     }
 }
 
-fn measure(size: &Size, durable: bool, times: usize, tenant: &Tenant, fresh: &InProcess, page_cache: &mut PageCache) -> Result<Row, BenchError> {
+fn measure(
+    size: &Size,
+    durable: bool,
+    times: usize,
+    tenant: &Tenant,
+    fresh: &InProcess,
+    page_cache: &mut PageCache,
+) -> Result<Row, BenchError> {
     let argument = argument(size.pages, stride(size.pages));
     let expected = size.pages.to_le_bytes();
     let check = |who: &'static str, found: Vec<u8>| match found == expected {
         true => Ok(()),
-        false => Err(BenchError::Answer { who, found, expected: expected.to_vec() }),
+        false => Err(BenchError::Answer {
+            who,
+            found,
+            expected: expected.to_vec(),
+        }),
     };
     // The worker's start is not part of the first update.
     tenant.query("read", &FIRST.to_le_bytes())?;
     let mut first = Sample::default();
     first.time(|| tenant.update("write", &argument))?;
-    let (mut ours, mut theirs, mut parts) = (Sample::default(), Sample::default(), Parts::default());
+    let (mut ours, mut theirs, mut parts) =
+        (Sample::default(), Sample::default(), Parts::default());
     let mut left = times;
     while left > 0 {
         let batch = left.min(size.batch);
@@ -169,7 +223,11 @@ fn row(size: &Size, durable: bool, [ours, theirs, first]: [&Sample; 3], parts: &
         "update writing {} scattered page{} of 256 MiB, {}",
         size.pages,
         if size.pages == 1 { "" } else { "s" },
-        if durable { "committed on disk (fdatasync)" } else { "committed to the page cache" }
+        if durable {
+            "committed on disk (fdatasync)"
+        } else {
+            "committed to the page cache"
+        }
     );
     let us = |sample: &Sample| sample.median(MICROSECOND);
     let mut row = Row::new(size.keys[usize::from(durable)], what, "us")
@@ -203,8 +261,12 @@ mod tests {
     fn the_pages_are_spread_over_the_whole_heap() {
         for size in &SIZES {
             let last = FIRST + (size.pages - 1) * stride(size.pages);
-            assert!(last < END && stride(size.pages) % PAGE == 0);
-            assert!(size.pages == 1 || last > END * 9 / 10, "{} pages end at {last}", size.pages);
+            assert!(last < END && stride(size.pages).is_multiple_of(PAGE));
+            assert!(
+                size.pages == 1 || last > END * 9 / 10,
+                "{} pages end at {last}",
+                size.pages
+            );
         }
     }
 }

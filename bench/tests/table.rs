@@ -33,44 +33,74 @@ fn main() {
 
 fn every_row_is_there_with_plausible_numbers() {
     let mut said = Vec::new();
-    let options = Options { quick: true, ..Options::default() };
+    let options = Options {
+        quick: true,
+        ..Options::default()
+    };
     let table = lazaret_bench::run(&options, &mut |what| said.push(what.to_owned())).unwrap();
     let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, KEYS);
-    assert!(said.len() >= 8 && said.iter().all(|what| !what.is_empty()), "{said:?}");
+    assert!(
+        said.len() >= 8 && said.iter().all(|what| !what.is_empty()),
+        "{said:?}"
+    );
     assert!(table.machine.cores >= 1 && !table.machine.kernel.is_empty());
     table.rows.iter().for_each(plausible);
 
     let json = serde_json::to_string(&table).unwrap();
     let back: Table = serde_json::from_str(&json).unwrap();
-    assert_eq!(serde_json::to_value(&back).unwrap(), serde_json::to_value(&table).unwrap());
+    assert_eq!(
+        serde_json::to_value(&back).unwrap(),
+        serde_json::to_value(&table).unwrap()
+    );
 
     let text = table.to_string();
     assert!(text.contains(&table.machine.cpu), "{text}");
     for row in &table.rows {
-        assert!(text.contains(&row.what) && text.contains(&format!("{}: n = ", row.key)), "{} is missing in:\n{text}", row.key);
+        assert!(
+            text.contains(&row.what) && text.contains(&format!("{}: n = ", row.key)),
+            "{} is missing in:\n{text}",
+            row.key
+        );
     }
     println!("{text}");
 }
 
 fn plausible(row: &Row) {
-    let numbers = [row.ours, row.baseline.as_ref().and_then(|baseline| baseline.measured)];
+    let numbers = [
+        row.ours,
+        row.baseline.as_ref().and_then(|baseline| baseline.measured),
+    ];
     for found in numbers.into_iter().flatten() {
-        assert!(found.p50 > 0.0 && found.p50 <= found.p99 && found.p99.is_finite(), "{row:?}");
+        assert!(
+            found.p50 > 0.0 && found.p50 <= found.p99 && found.p99.is_finite(),
+            "{row:?}"
+        );
     }
     match (row.ours, row.baseline.as_ref()) {
-        (None, _) => assert!(MAY_LACK_OURS.contains(&row.key.as_str()) && !row.notes.is_empty() && row.n == 0, "{row:?}"),
+        (None, _) => assert!(
+            MAY_LACK_OURS.contains(&row.key.as_str()) && !row.notes.is_empty() && row.n == 0,
+            "{row:?}"
+        ),
         (Some(_), baseline) => {
             assert!(row.n > 0, "{row:?}");
             let measured = baseline.is_some_and(|baseline| baseline.measured.is_some());
             assert_eq!(row.ratio.is_some(), measured, "{row:?}");
-            assert_eq!(row.met.is_some(), row.target.is_some() && (measured || baseline.is_none()), "{row:?}");
+            assert_eq!(
+                row.met.is_some(),
+                row.target.is_some() && (measured || baseline.is_none()),
+                "{row:?}"
+            );
         }
     }
 }
 
 fn a_filter_leaves_only_its_rows() {
-    let options = Options { quick: true, filter: Some("update/100".into()), ..Options::default() };
+    let options = Options {
+        quick: true,
+        filter: Some("update/100".into()),
+        ..Options::default()
+    };
     let table = lazaret_bench::run(&options, &mut |_| {}).unwrap();
     let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, ["update/100", "update/100/durable"]);

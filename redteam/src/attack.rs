@@ -87,13 +87,33 @@ pub struct Attack {
 
 impl Attack {
     /// A forbidden system call.
-    pub const fn call(name: &'static str, stopped_by: Guard, number: i64, arguments: [Value; 6]) -> Self {
-        Self { name, stopped_by, expected: Expected::Violation, how: How::SystemCall(number, arguments) }
+    pub const fn call(
+        name: &'static str,
+        stopped_by: Guard,
+        number: i64,
+        arguments: [Value; 6],
+    ) -> Self {
+        Self {
+            name,
+            stopped_by,
+            expected: Expected::Violation,
+            how: How::SystemCall(number, arguments),
+        }
     }
 
     /// Native code.
-    pub const fn native(name: &'static str, stopped_by: Guard, expected: Expected, run: fn(&mut Inside<'_>) -> String) -> Self {
-        Self { name, stopped_by, expected, how: How::Native(run) }
+    pub const fn native(
+        name: &'static str,
+        stopped_by: Guard,
+        expected: Expected,
+        run: fn(&mut Inside<'_>) -> String,
+    ) -> Self {
+        Self {
+            name,
+            stopped_by,
+            expected,
+            how: How::Native(run),
+        }
     }
 }
 

@@ -20,7 +20,9 @@ pub struct Hostile;
 fn run<'a>(text: &'a str, mut inside: Inside<'a>) -> String {
     let (name, argument) = text.split_once(' ').unwrap_or((text, ""));
     inside.argument = argument;
-    let Some(attack) = attacks::find(name) else { return format!("there is no attack `{name}`") };
+    let Some(attack) = attacks::find(name) else {
+        return format!("there is no attack `{name}`");
+    };
     match attack.how {
         How::Native(attack) => attack(&mut inside),
         How::SystemCall(number, arguments) => {
@@ -36,40 +38,90 @@ fn run<'a>(text: &'a str, mut inside: Inside<'a>) -> String {
 impl Work for Hostile {
     fn tenant(&mut self, mut canister: Canister, exchange: &mut Exchange) -> ! {
         loop {
-            let ToWorker::Call(call) = exchange.next() else { continue };
+            let ToWorker::Call(call) = exchange.next() else {
+                continue;
+            };
             let done = if call.method == ATTACK || call.method == ATTACK_QUERY {
                 let text = String::from_utf8_lossy(&call.argument).into_owned();
-                let inside = Inside { exchange, argument: "", tenant: Some((&call, &canister)) };
+                let inside = Inside {
+                    exchange,
+                    argument: "",
+                    tenant: Some((&call, &canister)),
+                };
                 let reply = run(&text, inside);
-                Inside { exchange, argument: "", tenant: Some((&call, &canister)) }.honest(&reply)
+                Inside {
+                    exchange,
+                    argument: "",
+                    tenant: Some((&call, &canister)),
+                }
+                .honest(&reply)
             } else {
                 canister.call(call, exchange)
             };
             // Not `Exchange::answer`: attacks ring by themselves, and it would
             // go by its own count.
-            Inside { exchange, argument: "", tenant: None }.answer(&FromWorker::Done(done));
+            Inside {
+                exchange,
+                argument: "",
+                tenant: None,
+            }
+            .answer(&FromWorker::Done(done));
         }
     }
 
-    fn program(&mut self, program: Program, arguments: &[String], exchange: &mut Exchange) -> Exited {
+    fn program(
+        &mut self,
+        program: Program,
+        arguments: &[String],
+        exchange: &mut Exchange,
+    ) -> Exited {
         match arguments {
             [name, text, ..] if name == ATTACK => {
-                let reply = run(text, Inside { exchange, argument: "", tenant: None });
+                let reply = run(
+                    text,
+                    Inside {
+                        exchange,
+                        argument: "",
+                        tenant: None,
+                    },
+                );
                 // SAFETY: a buffer and its length.
-                unsafe { system_call(libc::SYS_write, [1, reply.as_ptr() as u64, reply.len() as u64, 0, 0, 0]) };
-                Exited { end: ProgramEnd::Exit(0), fuel_left: None, memory_limit_hit: false, peak_memory: 0 }
+                unsafe {
+                    system_call(
+                        libc::SYS_write,
+                        [1, reply.as_ptr() as u64, reply.len() as u64, 0, 0, 0],
+                    )
+                };
+                Exited {
+                    end: ProgramEnd::Exit(0),
+                    fuel_left: None,
+                    memory_limit_hit: false,
+                    peak_memory: 0,
+                }
             }
             _ => program.run(exchange),
         }
     }
 
-    fn compiler(&mut self, wasm: &[u8], settings: &CompileSettings, exchange: &mut Exchange) -> Result<(Vec<u8>, Artefact), String> {
+    fn compiler(
+        &mut self,
+        wasm: &[u8],
+        settings: &CompileSettings,
+        exchange: &mut Exchange,
+    ) -> Result<(Vec<u8>, Artefact), String> {
         let mark = COMPILER_MARK.as_bytes();
         match wasm.windows(mark.len()).position(|window| window == mark) {
             Some(at) => {
                 let rest = wasm.get(at + mark.len()..).unwrap_or_default();
                 let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                Err(run(&String::from_utf8_lossy(line), Inside { exchange, argument: "", tenant: None }))
+                Err(run(
+                    &String::from_utf8_lossy(line),
+                    Inside {
+                        exchange,
+                        argument: "",
+                        tenant: None,
+                    },
+                ))
             }
             None => lazaret_guest::compiler::compile(wasm, settings),
         }

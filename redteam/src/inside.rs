@@ -30,12 +30,18 @@ impl Inside<'_> {
 
     /// Where the tenant's heap is.
     pub fn heap(&self) -> *mut u8 {
-        self.tenant.map_or(std::ptr::null_mut(), |(_, canister)| canister.memory().heap().base())
+        self.tenant.map_or(std::ptr::null_mut(), |(_, canister)| {
+            canister.memory().heap().base()
+        })
     }
 
     /// The first number of the argument, or 0.
     pub fn number(&self) -> u64 {
-        self.argument.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+        self.argument
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0)
     }
 
     /// The truth: the call replied with `reply`, and changed no size.
@@ -44,7 +50,13 @@ impl Inside<'_> {
             Some((call, canister)) => (call.fuel, call.globals.clone(), canister.memory().sizes()),
             None => Default::default(),
         };
-        Done { outcome: Outcome::Reply(reply.as_bytes().to_vec()), fuel_left: fuel, sizes, globals, effects: Effects::default() }
+        Done {
+            outcome: Outcome::Reply(reply.as_bytes().to_vec()),
+            fuel_left: fuel,
+            sizes,
+            globals,
+            effects: Effects::default(),
+        }
     }
 
     /// Puts bytes into the answer area and rings once.
@@ -97,7 +109,9 @@ pub const OWN_MEMORY: usize = 64 << 10;
 /// 64 KiB of zeros, the same ones every time.
 pub fn own_memory() -> *mut u8 {
     static MEMORY: OnceLock<usize> = OnceLock::new();
-    *MEMORY.get_or_init(|| Box::leak(vec![0u8; OWN_MEMORY].into_boxed_slice()).as_mut_ptr() as usize) as *mut u8
+    *MEMORY
+        .get_or_init(|| Box::leak(vec![0u8; OWN_MEMORY].into_boxed_slice()).as_mut_ptr() as usize)
+        as *mut u8
 }
 
 /// A page of this program's code that attacks don't run on: the worker's

@@ -2,7 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 #[global_allocator]
-static ALLOCATOR: lazaret_guest::allocator::Guarded<std::alloc::System> = lazaret_guest::allocator::Guarded(std::alloc::System);
+static ALLOCATOR: lazaret_guest::allocator::Guarded<std::alloc::System> =
+    lazaret_guest::allocator::Guarded(std::alloc::System);
 
 #[cfg(target_arch = "x86_64")]
 fn main() {
@@ -13,7 +14,9 @@ fn main() {
     if name.as_encoded_bytes() == lazaret_wall::worker::ARGV0.to_bytes() {
         lazaret_guest::start::worker_with(lazaret_redteam::hostile::Hostile)
     }
-    eprintln!("lazaret-redteam: the hostile worker of the tests; a host starts it (Builder::worker_exe)");
+    eprintln!(
+        "lazaret-redteam: the hostile worker of the tests; a host starts it (Builder::worker_exe)"
+    );
     std::process::exit(2)
 }
 

@@ -14,7 +14,8 @@ use lazaret::wall::launcher::LauncherError;
 use lazaret::wall::receipt::State;
 use lazaret::{CompileError, Host, Report, RunError, Verdict, WorkerError};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 /// Says to a child which of the lacks below it has.
@@ -27,17 +28,48 @@ type Refused = (i64, Option<u64>, i32);
 
 /// What a host can lack, by the layer that it is.
 const LACKS: &[(&str, Layer, &[Refused])] = &[
-    ("landlock-unknown", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS)]),
-    ("landlock-refused", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::EPERM)]),
-    ("landlock-off", Layer::Landlock, &[(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP)]),
-    ("mdwe-unknown", Layer::Mdwe, &[(libc::SYS_prctl, Some(65), libc::EINVAL)]),
-    ("root-refused", Layer::EmptyRoot, &[(libc::SYS_pivot_root, None, libc::EPERM)]),
+    (
+        "landlock-unknown",
+        Layer::Landlock,
+        &[(libc::SYS_landlock_create_ruleset, None, libc::ENOSYS)],
+    ),
+    (
+        "landlock-refused",
+        Layer::Landlock,
+        &[(libc::SYS_landlock_create_ruleset, None, libc::EPERM)],
+    ),
+    (
+        "landlock-off",
+        Layer::Landlock,
+        &[(libc::SYS_landlock_create_ruleset, None, libc::EOPNOTSUPP)],
+    ),
+    (
+        "mdwe-unknown",
+        Layer::Mdwe,
+        &[(libc::SYS_prctl, Some(65), libc::EINVAL)],
+    ),
+    (
+        "root-refused",
+        Layer::EmptyRoot,
+        &[(libc::SYS_pivot_root, None, libc::EPERM)],
+    ),
 ];
 
 /// What a host can lack without which no worker starts at all.
 const NEEDED: &[(&str, Layer, &[Refused])] = &[
-    ("namespaces-refused", Layer::UserNamespace, &[(libc::SYS_clone3, None, libc::EPERM)]),
-    ("namespaces-unknown", Layer::UserNamespace, &[(libc::SYS_clone3, None, libc::ENOSYS), (libc::SYS_clone, Some(NAMESPACES), libc::EPERM)]),
+    (
+        "namespaces-refused",
+        Layer::UserNamespace,
+        &[(libc::SYS_clone3, None, libc::EPERM)],
+    ),
+    (
+        "namespaces-unknown",
+        Layer::UserNamespace,
+        &[
+            (libc::SYS_clone3, None, libc::ENOSYS),
+            (libc::SYS_clone, Some(NAMESPACES), libc::EPERM),
+        ],
+    ),
 ];
 
 /// The flags with which `clone` is asked for a launcher where there is no
@@ -57,7 +89,9 @@ fn refuse(calls: &[Refused]) {
     for (number, first, errno) in calls {
         let rules = first
             .map(|value| {
-                let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).expect("a condition");
+                let condition =
+                    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+                        .expect("a condition");
                 SeccompRule::new(vec![condition]).expect("a rule")
             })
             .into_iter()
@@ -86,7 +120,10 @@ fn run(accepted: Option<Layer>) -> Result<Report, RunError> {
 fn named(error: &RunError) -> (Layer, String) {
     match error {
         RunError::Compile(CompileError::Worker(WorkerError::Layer { layer, message }))
-        | RunError::Compile(CompileError::Worker(WorkerError::Launcher(LauncherError::Layer { layer, message })))
+        | RunError::Compile(CompileError::Worker(WorkerError::Launcher(LauncherError::Layer {
+            layer,
+            message,
+        })))
         | RunError::Worker(WorkerError::Layer { layer, message })
         | RunError::Launcher(LauncherError::Layer { layer, message }) => (*layer, message.clone()),
         other => panic!("no layer's error: {other:?}"),
@@ -98,14 +135,23 @@ fn is_refused(layer: Layer, accepted: Option<Layer>) {
     let (found, message) = named(&error);
     assert_eq!(found, layer, "{message}");
     assert!(message.contains(layer.remedy()), "the fix: {message}");
-    assert!(error.to_string().contains(&format!("--accept-missing {layer}")), "the way round: {error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("--accept-missing {layer}")),
+        "the way round: {error}"
+    );
 }
 
 /// Runs the test `name` of this binary once for every lack.
 fn in_children(name: &str, lacks: &[(&str, Layer, &[Refused])]) {
     let me = std::env::current_exe().expect("this test");
     for (lack, ..) in lacks {
-        let done = Command::new(&me).args(["--exact", name, "--nocapture"]).env(LACK, lack).output().expect("a child");
+        let done = Command::new(&me)
+            .args(["--exact", name, "--nocapture"])
+            .env(LACK, lack)
+            .output()
+            .expect("a child");
         assert!(
             done.status.success(),
             "{lack}: {}\n{}\n{}",
@@ -124,25 +170,47 @@ fn lack(of: &[(&str, Layer, &'static [Refused])]) -> Option<(Layer, &'static [Re
 
 #[test]
 fn a_missing_layer_is_refused_and_runs_when_accepted() {
-    let Some((layer, calls)) = lack(LACKS) else { return in_children("a_missing_layer_is_refused_and_runs_when_accepted", LACKS) };
+    let Some((layer, calls)) = lack(LACKS) else {
+        return in_children("a_missing_layer_is_refused_and_runs_when_accepted", LACKS);
+    };
     // Before the filter nothing is missing.
     let whole = run(None).expect("the whole wall");
     let states = |report: &Report| report.receipt.clone().expect("a receipt").layers;
-    assert!(states(&whole).iter().all(|entry| !matches!(entry.state, State::Missing(_))));
+    assert!(
+        states(&whole)
+            .iter()
+            .all(|entry| !matches!(entry.state, State::Missing(_)))
+    );
     refuse(calls);
     is_refused(layer, None);
     // Accepting another layer is not accepting this one.
-    is_refused(layer, Some(if layer == Layer::Landlock { Layer::Mdwe } else { Layer::Landlock }));
+    is_refused(
+        layer,
+        Some(if layer == Layer::Landlock {
+            Layer::Mdwe
+        } else {
+            Layer::Landlock
+        }),
+    );
     let report = run(Some(layer)).expect("it runs without");
     assert_eq!(report.verdict, Verdict::Exited);
     for entry in states(&report) {
-        assert_eq!(matches!(entry.state, State::Missing(_)), entry.layer == layer, "{entry:?}");
+        assert_eq!(
+            matches!(entry.state, State::Missing(_)),
+            entry.layer == layer,
+            "{entry:?}"
+        );
     }
 }
 
 #[test]
 fn without_namespaces_nothing_starts_and_the_error_names_them() {
-    let Some((layer, calls)) = lack(NEEDED) else { return in_children("without_namespaces_nothing_starts_and_the_error_names_them", NEEDED) };
+    let Some((layer, calls)) = lack(NEEDED) else {
+        return in_children(
+            "without_namespaces_nothing_starts_and_the_error_names_them",
+            NEEDED,
+        );
+    };
     assert_eq!(run(None).expect("the whole wall").verdict, Verdict::Exited);
     refuse(calls);
     let error = run(None).expect_err("no launcher");

@@ -8,8 +8,14 @@ use lazaret::wall::policy::{Kind, ProgramGrants};
 use lazaret_redteam::attacks::{exhaustion, find, granted};
 use quarantine::{MEMORY, Quarantine, Seen};
 
-const READ_ONLY: Kind = Kind::Program(ProgramGrants { directories: true, writable: false });
-const READ_WRITE: Kind = Kind::Program(ProgramGrants { directories: true, writable: true });
+const READ_ONLY: Kind = Kind::Program(ProgramGrants {
+    directories: true,
+    writable: false,
+});
+const READ_WRITE: Kind = Kind::Program(ProgramGrants {
+    directories: true,
+    writable: true,
+});
 
 /// The worker scribbles over everything shared without end, in one thread's
 /// time with the host's reading, for 10,000 calls; it is killed when the host
@@ -31,7 +37,10 @@ fn ten_thousand_calls_beside_a_worker_that_scribbles_over_everything_shared() {
         quarantine.neighbour_is_right();
     }
     // Both happen, or the test tests nothing.
-    assert!(answered > 1000 && killed > 100, "{answered} answered, {killed} killed");
+    assert!(
+        answered > 1000 && killed > 100,
+        "{answered} answered, {killed} killed"
+    );
     let _ = quarantine.hostile.logs().expect("the log");
 }
 
@@ -40,7 +49,10 @@ fn scribbling_over_the_bells_too_ends_the_worker() {
     let quarantine = Quarantine::new();
     for seed in 1..50 {
         let seen = quarantine.attack(&format!("scribble_everything {seed}"));
-        assert!(matches!(seen, Seen::Ended(Ending::Malformed(_))), "{seen:?}");
+        assert!(
+            matches!(seen, Seen::Ended(Ending::Malformed(_))),
+            "{seen:?}"
+        );
         quarantine.neighbour_is_right();
     }
     quarantine.victim_goes_on();
@@ -61,10 +73,13 @@ fn refused_after(seen: &Seen) -> u64 {
 fn a_memory_bomb_ends_at_the_limit() {
     let quarantine = Quarantine::new();
     // Both memories and the worker's own 512 MiB (`OWN_DATA` of the host).
-    let limit = (2 * MEMORY >> 20) + 512;
+    let limit = ((2 * MEMORY) >> 20) + 512;
     for name in ["break_bomb", "map_bomb"] {
         let got = refused_after(&quarantine.attack(name));
-        assert!(got > 0 && got <= limit, "{name}: {got} MiB, the limit is {limit}");
+        assert!(
+            got > 0 && got <= limit,
+            "{name}: {got} MiB, the limit is {limit}"
+        );
         quarantine.neighbour_is_right();
     }
     quarantine.check(find("allocate").expect("the attack"), "");
@@ -74,7 +89,11 @@ fn a_memory_bomb_ends_at_the_limit() {
 #[test]
 fn mappings_end_at_the_kernel_s_limit() {
     let quarantine = Quarantine::new();
-    let most: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("the limit").trim().parse().expect("a number");
+    let most: u64 = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .expect("the limit")
+        .trim()
+        .parse()
+        .expect("a number");
     let got = refused_after(&quarantine.attack("mappings"));
     assert!(got <= most, "{got} mappings");
     quarantine.neighbour_is_right();
@@ -84,7 +103,11 @@ fn mappings_end_at_the_kernel_s_limit() {
 #[test]
 fn descriptors_end_at_the_limit() {
     let quarantine = Quarantine::new();
-    assert!(exhaustion::ATTACKS.iter().any(|attack| attack.name == "descriptors"));
+    assert!(
+        exhaustion::ATTACKS
+            .iter()
+            .any(|attack| attack.name == "descriptors")
+    );
     let got = refused_after(&quarantine.attack_as(READ_ONLY, "descriptors"));
     assert!(got > 0 && got < 256, "{got} descriptors");
     quarantine.neighbour_is_right();
@@ -100,7 +123,10 @@ fn a_granted_directory_has_no_way_out() {
         assert!(seen.is(attack.expected), "{}: {seen:?}", attack.name);
     }
     let directory = quarantine.directory();
-    assert_eq!(std::fs::read(directory.join("inside")).expect("the file"), b"inside");
+    assert_eq!(
+        std::fs::read(directory.join("inside")).expect("the file"),
+        b"inside"
+    );
     assert!(!directory.join("made").exists());
     // What is granted for writing can be written.
     let seen = quarantine.attack_as(READ_WRITE, "make_file");

@@ -12,16 +12,33 @@ use lazaret_redteam::attacks;
 use lazaret_redteam::system_call::{X32, compat_entry};
 use quarantine::{Quarantine, Seen};
 
-const NOTHING: Kind = Kind::Program(ProgramGrants { directories: false, writable: false });
-const READ_ONLY: Kind = Kind::Program(ProgramGrants { directories: true, writable: false });
-const READ_WRITE: Kind = Kind::Program(ProgramGrants { directories: true, writable: true });
+const NOTHING: Kind = Kind::Program(ProgramGrants {
+    directories: false,
+    writable: false,
+});
+const READ_ONLY: Kind = Kind::Program(ProgramGrants {
+    directories: true,
+    writable: false,
+});
+const READ_WRITE: Kind = Kind::Program(ProgramGrants {
+    directories: true,
+    writable: true,
+});
 
 /// Arguments of several shapes: nothing, everything, pointers.
-const SHAPES: [&str; 3] = ["0 0 0 0 0 0", "18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615", "memory 4096 memory 1 memory 16"];
+const SHAPES: [&str; 3] = [
+    "0 0 0 0 0 0",
+    "18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615",
+    "memory 4096 memory 1 memory 16",
+];
 
 fn must_die(quarantine: &Quarantine, kind: Kind, number: i64, arguments: &str) {
     let seen = quarantine.attack_as(kind, &format!("system_call {number} {arguments}"));
-    assert_eq!(seen, Seen::Ended(Ending::Violation), "system call {number} ({arguments}) as {kind:?} is not on the list");
+    assert_eq!(
+        seen,
+        Seen::Ended(Ending::Violation),
+        "system call {number} ({arguments}) as {kind:?} is not on the list"
+    );
 }
 
 /// A call that no filter sees does nothing, or kills all the same.
@@ -29,7 +46,9 @@ fn must_do_nothing(quarantine: &Quarantine, kind: Kind, number: i64, arguments: 
     let seen = quarantine.attack_as(kind, &format!("system_call {number} {arguments}"));
     let refused = format!("returned -{}", libc::ENXIO);
     assert!(
-        seen == Seen::Reply(refused) || seen.is(Expected::Aborted("unexpected signal")) || seen.is(Expected::Violation),
+        seen == Seen::Reply(refused)
+            || seen.is(Expected::Aborted("unexpected signal"))
+            || seen.is(Expected::Violation),
         "system call {number} ({arguments}) as {kind:?}: {seen:?}"
     );
 }
@@ -107,7 +126,11 @@ fn holds(check: Check, arguments: &[u64; 6]) -> bool {
 }
 
 fn allowed(entry: &Allowed, arguments: &[u64; 6]) -> bool {
-    entry.arguments.is_empty() || entry.arguments.iter().any(|all| all.iter().all(|check| holds(*check, arguments)))
+    entry.arguments.is_empty()
+        || entry
+            .arguments
+            .iter()
+            .any(|all| all.iter().all(|check| holds(*check, arguments)))
 }
 
 /// Arguments that a list of checks lets pass.
@@ -151,7 +174,9 @@ fn lives(entry: &Allowed, seen: &Seen) -> bool {
     match entry.name {
         "exit_group" => seen.is(Expected::Exited(0)),
         // Returning from no signal: the registers are whatever the stack holds.
-        "rt_sigreturn" => *seen != Seen::Ended(Ending::Violation) && !matches!(seen, Seen::Reply(_)),
+        "rt_sigreturn" => {
+            *seen != Seen::Ended(Ending::Violation) && !matches!(seen, Seen::Reply(_))
+        }
         _ => matches!(seen, Seen::Reply(text) if text.starts_with("returned ")),
     }
 }
@@ -162,13 +187,28 @@ fn every_entry_is_probed(kind: Kind, but: &[Kind]) -> usize {
     let quarantine = Quarantine::new();
     let known: Vec<Allowed> = but.iter().flat_map(|kind| policy(*kind).allowed).collect();
     let (mut passed, mut killed) = (0, 0);
-    for entry in policy(kind).allowed.iter().filter(|entry| !known.contains(entry)) {
+    for entry in policy(kind)
+        .allowed
+        .iter()
+        .filter(|entry| !known.contains(entry))
+    {
         let any = vec![Vec::new()];
-        for checks in if entry.arguments.is_empty() { &any } else { &entry.arguments } {
+        for checks in if entry.arguments.is_empty() {
+            &any
+        } else {
+            &entry.arguments
+        } {
             let arguments = fitting(entry, checks);
             assert!(allowed(entry, &arguments));
-            let seen = quarantine.attack_as(kind, &format!("system_call {} {}", entry.number, words(arguments)));
-            assert!(lives(entry, &seen), "{} {arguments:x?} as {kind:?} is on the list, but: {seen:?}", entry.name);
+            let seen = quarantine.attack_as(
+                kind,
+                &format!("system_call {} {}", entry.number, words(arguments)),
+            );
+            assert!(
+                lives(entry, &seen),
+                "{} {arguments:x?} as {kind:?} is on the list, but: {seen:?}",
+                entry.name
+            );
             passed += 1;
             for arguments in mutated(checks, arguments) {
                 // A change may lead to another alternative of the same call.
@@ -222,10 +262,33 @@ fn every_attack_by_system_call_is_stopped_by_the_layer_that_it_names() {
 #[test]
 fn the_32_bit_entry_kills() {
     let quarantine = Quarantine::new();
-    let expected = if has_32_bit_entry() { Expected::Violation } else { Expected::Aborted("unexpected signal") };
+    let expected = if has_32_bit_entry() {
+        Expected::Violation
+    } else {
+        Expected::Aborted("unexpected signal")
+    };
     // exit, fork, read, open, execve, getpid, mmap2, socketcall, clone, futex,
     // and numbers that are allowed under another name in the 64-bit table.
-    for number in [1, 2, 3, 5, 11, 20, 192, 102, 120, 240, 9, 10, 12, 28, 202, 231, 600, 0x4000_0014] {
+    for number in [
+        1,
+        2,
+        3,
+        5,
+        11,
+        20,
+        192,
+        102,
+        120,
+        240,
+        9,
+        10,
+        12,
+        28,
+        202,
+        231,
+        600,
+        0x4000_0014,
+    ] {
         let seen = quarantine.attack(&format!("compat {number}"));
         assert!(seen.is(expected), "int 0x80 with {number}: {seen:?}");
     }

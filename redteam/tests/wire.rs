@@ -47,7 +47,9 @@ fn an_end_of_a_call_that_can_not_be_true_ends_the_worker() {
     for (number, (lie, _)) in impossible::LIES.iter().enumerate() {
         let seen = quarantine.attack(&format!("{} {number}", attack.name));
         match &seen {
-            Seen::Ended(Ending::Malformed(what)) => assert!(what.contains("impossible"), "{lie}: {what}"),
+            Seen::Ended(Ending::Malformed(what)) => {
+                assert!(what.contains("impossible"), "{lie}: {what}")
+            }
             other => panic!("{lie}: {other:?}"),
         }
         assert_eq!(quarantine.hostile.info().version, version, "{lie}");
@@ -64,7 +66,10 @@ fn an_early_answer_is_the_tenant_s_own_harm() {
     quarantine.check(&answers::ATTACKS[1], "");
     for _ in 0..4 {
         let seen = Seen::call(quarantine.hostile.query("get", b""));
-        assert!(matches!(seen, Seen::Reply(_) | Seen::Ended(Ending::Malformed(_))), "{seen:?}");
+        assert!(
+            matches!(seen, Seen::Reply(_) | Seen::Ended(Ending::Malformed(_))),
+            "{seen:?}"
+        );
         quarantine.neighbour_is_right();
     }
     quarantine.hostile.sleep();
@@ -76,7 +81,12 @@ fn a_wild_log_is_cut_and_nothing_else() {
     let quarantine = Quarantine::new();
     each(&quarantine, "wild_log", log::KINDS);
     let lines = quarantine.hostile.logs().expect("the log");
-    assert!(lines.iter().any(|line| line.text.contains(&u32::MAX.to_string())), "lost lines are counted");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.text.contains(&u32::MAX.to_string())),
+        "lost lines are counted"
+    );
     assert!(quarantine.neighbour.logs().expect("the log").is_empty());
 }
 

@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::logging::Logging;
-use crate::verbs::{audit, bench, call, completions, doctor, install, logs, man, ps, remove, run, upgrade};
+use crate::verbs::{
+    audit, bench, call, completions, doctor, install, logs, man, ps, remove, run, upgrade,
+};
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
 /// locked process of its own.
@@ -55,10 +57,18 @@ mod tests {
     #[test]
     fn every_verb_has_a_summary_and_an_example() {
         for verb in Arguments::command().get_subcommands_mut() {
-            assert!(verb.get_about().is_some(), "{} has no summary", verb.get_name());
+            assert!(
+                verb.get_about().is_some(),
+                "{} has no summary",
+                verb.get_name()
+            );
             let help = verb.render_long_help().to_string();
             let example = format!("  lazaret {}", verb.get_name());
-            assert!(help.contains("Example") && help.contains(&example), "{} has no example:\n{help}", verb.get_name());
+            assert!(
+                help.contains("Example") && help.contains(&example),
+                "{} has no example:\n{help}",
+                verb.get_name()
+            );
         }
     }
 }

@@ -51,27 +51,41 @@ pub(crate) enum ArgumentError {
 impl Bytes {
     /// The argument, as it was given or from `candid` text: `()` if there is
     /// neither.
-    pub(crate) fn or_candid(&self, candid: Option<&str>, sections: &Sections, target: &Target) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn or_candid(
+        &self,
+        candid: Option<&str>,
+        sections: &Sections,
+        target: &Target,
+    ) -> Result<Vec<u8>, Failure> {
         let bytes = match (&self.arg_hex, &self.arg_file) {
             (Some(hex), _) => decode_hex(hex)?,
             (None, Some(path)) => read(path)?,
             (None, None) => interface::encode(sections, target, candid.unwrap_or("()"))?,
         };
         match bytes.len() {
-            size if size > MAX_ARGUMENT => Err(ArgumentError::TooLarge { size: size as u64 }.into()),
+            size if size > MAX_ARGUMENT => {
+                Err(ArgumentError::TooLarge { size: size as u64 }.into())
+            }
             _ => Ok(bytes),
         }
     }
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, ArgumentError> {
-    let fail = |source| ArgumentError::File { path: path.clone(), source };
+    let fail = |source| ArgumentError::File {
+        path: path.clone(),
+        source,
+    };
     let file = File::open(path).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     let mut bytes = Vec::new();
-    file.take(MAX_ARGUMENT as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+    file.take(MAX_ARGUMENT as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
     match bytes.len() > MAX_ARGUMENT {
-        true => Err(ArgumentError::TooLarge { size: size.max(bytes.len() as u64) }),
+        true => Err(ArgumentError::TooLarge {
+            size: size.max(bytes.len() as u64),
+        }),
         false => Ok(bytes),
     }
 }
@@ -82,12 +96,19 @@ fn decode_hex(text: &str) -> Result<Vec<u8>, ArgumentError> {
         .trim()
         .trim_start_matches("0x")
         .chars()
-        .map(|c| c.to_digit(16).map(|digit| digit as u8).ok_or_else(|| fail(format!("`{}` is not a hex digit", c.escape_default()))))
+        .map(|c| {
+            c.to_digit(16)
+                .map(|digit| digit as u8)
+                .ok_or_else(|| fail(format!("`{}` is not a hex digit", c.escape_default())))
+        })
         .collect::<Result<_, _>>()?;
     if !digits.len().is_multiple_of(2) {
         return Err(fail(format!("{} digits are not whole bytes", digits.len())));
     }
-    Ok(digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+    Ok(digits
+        .chunks_exact(2)
+        .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
+        .collect())
 }
 
 /// Bytes in hex.
@@ -105,7 +126,12 @@ mod tests {
         assert_eq!(decode_hex(&encode_hex(&bytes)).unwrap(), bytes);
         assert_eq!(decode_hex("0x4449 ".trim()).unwrap(), b"DI");
         assert!(decode_hex("0g").unwrap_err().to_string().contains("`g`"));
-        assert!(decode_hex("123").unwrap_err().to_string().contains("3 digits"));
+        assert!(
+            decode_hex("123")
+                .unwrap_err()
+                .to_string()
+                .contains("3 digits")
+        );
         assert_eq!(decode_hex("").unwrap(), b"");
     }
 }

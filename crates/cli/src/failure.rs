@@ -1,5 +1,6 @@
 //! Everything that can go wrong with a command, and what it exits with.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -33,6 +34,12 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Why.
         source: ModuleError,
+    },
+    /// An argument for a program is no text.
+    #[error("the argument {argument:?} is not UTF-8, which WASI asks for")]
+    ProgramArgument {
+        /// Which.
+        argument: OsString,
     },
     /// The file for standard input can't be opened.
     #[error("--stdin {}: {source}", path.display())]
@@ -122,7 +129,9 @@ const HOST: u8 = 1;
 fn call_code(error: &CallError) -> u8 {
     match error {
         CallError::Reject(_) | CallError::Trap(_) | CallError::NoReply => TENANT,
-        CallError::NoMethod { .. } | CallError::ArgumentTooLarge { .. } | CallError::Compile(CompileError::Invalid(_)) => USAGE,
+        CallError::NoMethod { .. }
+        | CallError::ArgumentTooLarge { .. }
+        | CallError::Compile(CompileError::Invalid(_)) => USAGE,
         _ => HOST,
     }
 }
@@ -153,11 +162,14 @@ impl Failure {
             Self::NoVerb
             | Self::ReadModule { .. }
             | Self::Module { .. }
+            | Self::ProgramArgument { .. }
             | Self::Stdin { .. }
             | Self::Stream(_)
             | Self::Argument(_)
             | Self::NoData { .. }
-            | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => USAGE,
+            | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => {
+                USAGE
+            }
             Self::Tenant(error) => tenant_code(error),
             Self::Call { error, .. } => call_code(error),
             _ => HOST,
@@ -175,7 +187,9 @@ impl Failure {
             _ => return String::new(),
         };
         match error {
-            CallError::Trap(trap) if !trap.backtrace.trim().is_empty() => format!("{}\n", trap.backtrace.trim_end()),
+            CallError::Trap(trap) if !trap.backtrace.trim().is_empty() => {
+                format!("{}\n", trap.backtrace.trim_end())
+            }
             _ => String::new(),
         }
     }

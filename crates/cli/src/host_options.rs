@@ -21,7 +21,10 @@ pub(crate) struct Wall {
 impl Wall {
     /// A builder that accepts them, and shows progress.
     pub(crate) fn builder(&self) -> Builder {
-        self.accept_missing.iter().fold(Host::builder().on_compile(progress::observer()), |builder, layer| builder.accept_missing(*layer))
+        self.accept_missing.iter().fold(
+            Host::builder().on_compile(progress::observer()),
+            |builder, layer| builder.accept_missing(*layer),
+        )
     }
 }
 
@@ -29,7 +32,12 @@ impl Wall {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Data {
     /// Where tenants are kept
-    #[arg(long = "data", value_name = "DIR", env = "LAZARET_DATA", default_value = "./lazaret-data")]
+    #[arg(
+        long = "data",
+        value_name = "DIR",
+        env = "LAZARET_DATA",
+        default_value = "./lazaret-data"
+    )]
     pub data: PathBuf,
 }
 
@@ -44,7 +52,9 @@ impl Data {
     pub(crate) fn must_exist(&self) -> Result<(), Failure> {
         match self.exists() {
             true => Ok(()),
-            false => Err(Failure::NoData { path: self.data.clone() }),
+            false => Err(Failure::NoData {
+                path: self.data.clone(),
+            }),
         }
     }
 

@@ -9,10 +9,22 @@ use tracing_subscriber::filter::LevelFilter;
 #[derive(Debug, Args)]
 pub(crate) struct Logging {
     /// What to log on standard error, and everything more severe
-    #[arg(long = "log", value_name = "LEVEL", default_value = "warn", global = true, help_heading = "Logging")]
+    #[arg(
+        long = "log",
+        value_name = "LEVEL",
+        default_value = "warn",
+        global = true,
+        help_heading = "Logging"
+    )]
     level: Level,
     /// How to write log lines
-    #[arg(long = "log-format", value_name = "FORMAT", default_value = "text", global = true, help_heading = "Logging")]
+    #[arg(
+        long = "log-format",
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true,
+        help_heading = "Logging"
+    )]
     format: Format,
 }
 
@@ -43,8 +55,13 @@ pub(crate) fn start(logging: &Logging) {
         Level::Debug => LevelFilter::DEBUG,
         Level::Trace => LevelFilter::TRACE,
     };
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(colour).log_internal_errors(false);
+    let colour = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .log_internal_errors(false);
     // An error means that somebody has set one already, and nobody has.
     let _ = match logging.format {
         Format::Text => tracing::subscriber::set_global_default(lines.with_target(false).finish()),

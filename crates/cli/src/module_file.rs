@@ -18,13 +18,24 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 /// than a little over the limit is read: who asks for the size of what was read
 /// learns that it is too large.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let fail = |source| Failure::ReadModule { path: path.to_owned(), source };
+    let fail = |source| Failure::ReadModule {
+        path: path.to_owned(),
+        source,
+    };
     let mut bytes = Vec::new();
     let most = MAX_MODULE as u64 + 1;
     if is_stdin(path) {
-        io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(fail)?;
+        io::stdin()
+            .lock()
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
     } else {
-        File::open(path).map_err(fail)?.take(most).read_to_end(&mut bytes).map_err(fail)?;
+        File::open(path)
+            .map_err(fail)?
+            .take(most)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
     }
     Ok(bytes)
 }
@@ -32,11 +43,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// A canister that can be installed as far as its outside tells: its binary,
 /// and what it says of its interface.
 pub(crate) fn read_tenant(path: &Path) -> Result<(Vec<u8>, crate::interface::Sections), Failure> {
-    let fail = |source| Failure::Module { path: path.to_owned(), source };
+    let fail = |source| Failure::Module {
+        path: path.to_owned(),
+        source,
+    };
     let wasm = lazaret::binary(read(path)?).map_err(fail)?;
     let info = lazaret::inspect(&wasm, Purpose::Tenant, &[]).map_err(fail)?;
     let section = |name: &str| info.icp_section(name).map(<[u8]>::to_vec);
-    let sections = crate::interface::Sections { service: section("candid:service"), init: section("candid:args") };
+    let sections = crate::interface::Sections {
+        service: section("candid:service"),
+        init: section("candid:args"),
+    };
     Ok((wasm, sections))
 }
 
@@ -50,5 +67,9 @@ pub(crate) fn program_name(path: &Path) -> String {
 
 /// A path from the command line, for messages.
 pub(crate) fn shown(path: &Path) -> String {
-    if is_stdin(path) { "standard input".into() } else { path.display().to_string() }
+    if is_stdin(path) {
+        "standard input".into()
+    } else {
+        path.display().to_string()
+    }
 }

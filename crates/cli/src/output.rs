@@ -28,7 +28,11 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
 /// Writes text whose styles are left out unless standard output is a terminal.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = anstream::stdout().lock();
-    settle(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    settle(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
 }
 
 /// Writes a value as JSON. `kind` names what it is and its version, such as
@@ -46,7 +50,8 @@ pub(crate) fn to_json<T: Serialize>(kind: &'static str, value: T) -> Result<Vec<
         #[serde(flatten)]
         value: T,
     }
-    let mut bytes = serde_json::to_vec_pretty(&Typed { kind, value }).map_err(|error| Failure::Output(error.into()))?;
+    let mut bytes = serde_json::to_vec_pretty(&Typed { kind, value })
+        .map_err(|error| Failure::Output(error.into()))?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -60,7 +65,11 @@ fn settle(result: io::Result<()>) -> Result<(), Failure> {
 
 /// Writes an error in one line, with the backtrace of a trap below it.
 pub(crate) fn error(failure: &Failure) {
-    note(&format!("{BAD}error:{BAD:#} {}\n{}", harmless(&chain(failure), false), harmless(&failure.backtrace(), true)));
+    note(&format!(
+        "{BAD}error:{BAD:#} {}\n{}",
+        harmless(&chain(failure), false),
+        harmless(&failure.backtrace(), true)
+    ));
 }
 
 /// Writes something for people that is no result.
@@ -110,7 +119,10 @@ mod tests {
 
     #[test]
     fn control_sequences_are_shown_not_obeyed() {
-        assert_eq!(harmless("a\x1b[31mb\nc\td\u{9b}2J\x7f", false), "a␛[31mb␊c\td\u{fffd}2J␡");
+        assert_eq!(
+            harmless("a\x1b[31mb\nc\td\u{9b}2J\x7f", false),
+            "a␛[31mb␊c\td\u{fffd}2J␡"
+        );
         assert_eq!(harmless("a\nb\r", true), "a\nb␍");
         assert!(matches!(harmless("déjà vu", false), Cow::Borrowed(_)));
     }
@@ -126,7 +138,10 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("reading failed")]
         struct Apart(#[source] Embedding);
-        let cause = || Embedding { path: "x", source: io::Error::other("no such thing") };
+        let cause = || Embedding {
+            path: "x",
+            source: io::Error::other("no such thing"),
+        };
         assert_eq!(chain(&cause()), "x: no such thing");
         assert_eq!(chain(&Apart(cause())), "reading failed: x: no such thing");
     }
@@ -139,6 +154,9 @@ mod tests {
         }
         let bytes = to_json("lazaret.test/v1", Value { a: 1 }).unwrap();
         let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(read, serde_json::json!({ "$type": "lazaret.test/v1", "a": 1 }));
+        assert_eq!(
+            read,
+            serde_json::json!({ "$type": "lazaret.test/v1", "a": 1 })
+        );
     }
 }

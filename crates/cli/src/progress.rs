@@ -19,7 +19,9 @@ pub(crate) fn observer() -> impl Fn(Compiling) + Send + Sync + 'static {
     let shown: Mutex<Option<Spinner>> = Mutex::new(None);
     move |what| {
         let next = match what {
-            Compiling::Begun { module_bytes } if io::stderr().is_terminal() => Spinner::start(module_bytes),
+            Compiling::Begun { module_bytes } if io::stderr().is_terminal() => {
+                Spinner::start(module_bytes)
+            }
             _ => None,
         };
         // The one before is cleared here, before this returns.
@@ -45,13 +47,22 @@ impl Spinner {
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
                 bar.set_style(style);
             }
-            bar.set_message(format!("compiling a module of {}", human(module_bytes as u64)));
+            bar.set_message(format!(
+                "compiling a module of {}",
+                human(module_bytes as u64)
+            ));
             bar.enable_steady_tick(Duration::from_millis(100));
             let _ = stopped.recv();
             bar.finish_and_clear();
         };
-        let thread = std::thread::Builder::new().name("lazaret-progress".into()).spawn(draw).ok()?;
-        Some(Self { stop: Some(stop), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("lazaret-progress".into())
+            .spawn(draw)
+            .ok()?;
+        Some(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 

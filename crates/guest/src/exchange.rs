@@ -36,6 +36,7 @@ impl Exchange {
 
     /// Waits for the next request. What the host sends can't be wrong unless
     /// this process is confused: it then ends itself, with the reason.
+    #[expect(clippy::should_implement_trait, reason = "requests are no sequence to iterate over: each is answered before the next")]
     pub fn next(&mut self) -> ToWorker {
         let bell = self.shared.u32(layout::REQUEST_BELL);
         let sleeps = self.shared.u32(layout::WORKER_SLEEPS);

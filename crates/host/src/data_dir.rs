@@ -124,10 +124,10 @@ impl DataDir {
     /// Removes what a crash left half-made or half-removed.
     fn sweep(&self) {
         for entry in fs::read_dir(self.tenants()).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::warn!(path = %entry.path().display(), %error, "a leftover could not be removed");
-                }
+            if entry.file_name().as_encoded_bytes().starts_with(b".")
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a leftover could not be removed");
             }
         }
     }

@@ -23,7 +23,7 @@ impl WorkerMemory {
     /// the host read and write other memory of the same worker; the addresses
     /// must only not overflow.
     pub(crate) fn new(pid: i32, ready: &Ready) -> Option<Self> {
-        let plausible = |at: u64| at % PAGE as u64 == 0 && at < 1 << 47;
+        let plausible = |at: u64| at.is_multiple_of(PAGE as u64) && at < 1 << 47;
         (plausible(ready.heap_at) && plausible(ready.stable_at)).then_some(Self { pid, heap_at: ready.heap_at, stable_at: ready.stable_at })
     }
 

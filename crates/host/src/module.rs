@@ -107,7 +107,7 @@ pub fn binary(bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
 pub fn inspect(wasm: &[u8], purpose: Purpose, host_functions: &[String]) -> Result<ModuleInfo, ModuleError> {
     let mut info = ModuleInfo::default();
     let mut memories = Vec::new();
-    let malformed = |error: wasmparser::BinaryReaderError| ModuleError::Malformed { offset: error.offset() as usize, message: error.message().to_owned() };
+    let malformed = |error: wasmparser::BinaryReaderError| ModuleError::Malformed { offset: error.offset(), message: error.message().to_owned() };
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(malformed)? {
             Payload::Version { encoding: Encoding::Component, .. } => return Err(ModuleError::Component),

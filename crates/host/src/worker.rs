@@ -166,10 +166,10 @@ impl Worker {
     /// What a process said that ended before exec, or how it ended.
     fn early_end(&self, setup: &lazaret_wire::socket::Channel) -> WorkerError {
         self.death.wait(Duration::from_secs(1));
-        if let Ok(true) = setup.poll(Duration::ZERO) {
-            if let Ok(said) = setup.receive() {
-                return WorkerError::Setup(format!("starting the worker: {}", String::from_utf8_lossy(&said.bytes)));
-            }
+        if let Ok(true) = setup.poll(Duration::ZERO)
+            && let Ok(said) = setup.receive()
+        {
+            return WorkerError::Setup(format!("starting the worker: {}", String::from_utf8_lossy(&said.bytes)));
         }
         WorkerError::Ended(self.death.ending(&self.shared).unwrap_or(Ending::LauncherEnded))
     }

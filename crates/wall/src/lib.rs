@@ -21,7 +21,7 @@
 //! 4. In the worker ([`worker`]): empty root, `no_new_privs`, no capabilities,
 //!    not dumpable, and the *launch* filter. Then the set-up that loads code.
 //! 5. Landlock, memory-deny-write-execute and the *running* filter, which
-//!    allows only what the worker's kind and grants need ([`policy`]).
+//!    allows only what the worker's kind and grants need ([`mod@policy`]).
 //! 6. The host verifies from outside and writes the receipt ([`receipt`]).
 //!    Only then does guest code run.
 #![deny(missing_docs)]

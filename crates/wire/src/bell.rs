@@ -51,7 +51,7 @@ impl Spin {
     /// Less than this is not worth a spin.
     const LEAST: u32 = 16;
     /// One wait in so many spins as long as it may, whatever it has learned.
-    const TRY_AGAIN: u32 = 64;
+    const TRY_AGAIN: u32 = 16;
 
     /// At most so many looks.
     pub const fn at_most(looks: u32) -> Self {

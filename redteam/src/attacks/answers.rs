@@ -3,10 +3,10 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use lazaret_wire::bell;
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{ANSWER_BELL, ANSWER_LEN, ANSWER_SIZE};
 use lazaret_wire::message::{Artefact, Compiled, Exited, Failed, FromWorker, ProgramEnd, Ready};
-use lazaret_wire::bell;
 
 use crate::attack::{Attack, Expected, Guard};
 use crate::inside::Inside;
@@ -30,7 +30,12 @@ pub const ATTACKS: &[Attack] = &[
     Attack::native("wild_bell", STOPPED_BY, Expected::Malformed, bells),
     Attack::native("wild_length", STOPPED_BY, Expected::Malformed, lengths),
     Attack::native("undecodable", STOPPED_BY, Expected::Malformed, bytes),
-    Attack::native("another_question", STOPPED_BY, Expected::Malformed, other_answers),
+    Attack::native(
+        "another_question",
+        STOPPED_BY,
+        Expected::Malformed,
+        other_answers,
+    ),
 ];
 
 fn encoded(message: &FromWorker) -> Vec<u8> {
@@ -66,7 +71,14 @@ fn bells(inside: &mut Inside<'_>) -> String {
     put(inside, &encoded(&FromWorker::Done(inside.honest("wild"))));
     let word = inside.shared().u32(ANSWER_BELL);
     let old = word.load(SeqCst);
-    let wild = [old.wrapping_sub(1), old.wrapping_add(2), !old, old ^ 0x8000_0000, u32::MAX - old, old.wrapping_add(0x1_0000)];
+    let wild = [
+        old.wrapping_sub(1),
+        old.wrapping_add(2),
+        !old,
+        old ^ 0x8000_0000,
+        u32::MAX - old,
+        old.wrapping_add(0x1_0000),
+    ];
     word.store(wild[inside.number() as usize % wild.len()], SeqCst);
     bell::wake(word);
     inside.wait_for_the_end()
@@ -74,7 +86,10 @@ fn bells(inside: &mut Inside<'_>) -> String {
 
 fn lengths(inside: &mut Inside<'_>) -> String {
     let wild = [ANSWER_SIZE as u32 + 1, 1 << 31, u32::MAX];
-    inside.shared().u32(ANSWER_LEN).store(wild[inside.number() as usize % wild.len()], SeqCst);
+    inside
+        .shared()
+        .u32(ANSWER_LEN)
+        .store(wild[inside.number() as usize % wild.len()], SeqCst);
     inside.ring(1);
     inside.wait_for_the_end()
 }
@@ -99,10 +114,28 @@ fn bytes(inside: &mut Inside<'_>) -> String {
 
 fn other_answers(inside: &mut Inside<'_>) -> String {
     let message = match inside.number() {
-        0 => FromWorker::Ready(Ready { heap_at: 0, stable_at: 0, missing: Vec::new() }),
-        1 => FromWorker::Failed(Failed { layer: None, message: "no".into() }),
-        2 => FromWorker::Exited(Exited { end: ProgramEnd::Exit(0), fuel_left: None, memory_limit_hit: false, peak_memory: 0 }),
-        _ => FromWorker::Compiled(Compiled { result: Ok(Artefact { length: 1, globals: Vec::new(), reusable: true }) }),
+        0 => FromWorker::Ready(Ready {
+            heap_at: 0,
+            stable_at: 0,
+            missing: Vec::new(),
+        }),
+        1 => FromWorker::Failed(Failed {
+            layer: None,
+            message: "no".into(),
+        }),
+        2 => FromWorker::Exited(Exited {
+            end: ProgramEnd::Exit(0),
+            fuel_left: None,
+            memory_limit_hit: false,
+            peak_memory: 0,
+        }),
+        _ => FromWorker::Compiled(Compiled {
+            result: Ok(Artefact {
+                length: 1,
+                globals: Vec::new(),
+                reusable: true,
+            }),
+        }),
     };
     inside.answer(&message);
     inside.wait_for_the_end()

@@ -11,7 +11,12 @@ pub const STOPPED_BY: Guard = Guard::Layer(Layer::Seccomp);
 
 /// The attacks. On a kernel without `CONFIG_IA32_EMULATION` it ends by
 /// SIGSEGV instead.
-pub const ATTACKS: &[Attack] = &[Attack::native("compat", STOPPED_BY, Expected::Violation, through_int_80)];
+pub const ATTACKS: &[Attack] = &[Attack::native(
+    "compat",
+    STOPPED_BY,
+    Expected::Violation,
+    through_int_80,
+)];
 
 fn through_int_80(inside: &mut Inside<'_>) -> String {
     // SAFETY: none is wanted.

@@ -15,16 +15,63 @@ pub const STOPPED_BY: Guard = Guard::Ending;
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
     Attack::native("exit", STOPPED_BY, Expected::Exited(0), |_| exit(0)),
-    Attack::native("exit_as_the_launcher_would", STOPPED_BY, Expected::Exited(127), |_| exit(127)),
-    Attack::native("crash", STOPPED_BY, Expected::Aborted("unexpected signal"), crash),
-    Attack::native("panic", STOPPED_BY, Expected::Aborted("panic"), |_| panic!("on purpose")),
-    Attack::native("overflow_stack", STOPPED_BY, Expected::Aborted("native stack overflow"), |inside| overflow(inside.number())),
-    Attack::native("fake_panic", STOPPED_BY, Expected::Aborted("panic"), |inside| fake(inside, 1)),
-    Attack::native("fake_unknown_reason", STOPPED_BY, Expected::Aborted("unknown"), |inside| fake(inside, 0xdead_beef)),
-    Attack::native("breakpoint_without_words", STOPPED_BY, Expected::Signal(libc::SIGTRAP), |_| breakpoint()),
-    Attack::native("illegal_instruction", STOPPED_BY, Expected::Aborted("unexpected signal"), illegal_instruction),
-    Attack::native("divide_by_zero", STOPPED_BY, Expected::Aborted("unexpected signal"), divide),
-    Attack::native("words_before_a_violation", STOPPED_BY, Expected::Violation, words_before_a_violation),
+    Attack::native(
+        "exit_as_the_launcher_would",
+        STOPPED_BY,
+        Expected::Exited(127),
+        |_| exit(127),
+    ),
+    Attack::native(
+        "crash",
+        STOPPED_BY,
+        Expected::Aborted("unexpected signal"),
+        crash,
+    ),
+    Attack::native("panic", STOPPED_BY, Expected::Aborted("panic"), |_| {
+        panic!("on purpose")
+    }),
+    Attack::native(
+        "overflow_stack",
+        STOPPED_BY,
+        Expected::Aborted("native stack overflow"),
+        |inside| overflow(inside.number()),
+    ),
+    Attack::native(
+        "fake_panic",
+        STOPPED_BY,
+        Expected::Aborted("panic"),
+        |inside| fake(inside, 1),
+    ),
+    Attack::native(
+        "fake_unknown_reason",
+        STOPPED_BY,
+        Expected::Aborted("unknown"),
+        |inside| fake(inside, 0xdead_beef),
+    ),
+    Attack::native(
+        "breakpoint_without_words",
+        STOPPED_BY,
+        Expected::Signal(libc::SIGTRAP),
+        |_| breakpoint(),
+    ),
+    Attack::native(
+        "illegal_instruction",
+        STOPPED_BY,
+        Expected::Aborted("unexpected signal"),
+        illegal_instruction,
+    ),
+    Attack::native(
+        "divide_by_zero",
+        STOPPED_BY,
+        Expected::Aborted("unexpected signal"),
+        divide,
+    ),
+    Attack::native(
+        "words_before_a_violation",
+        STOPPED_BY,
+        Expected::Violation,
+        words_before_a_violation,
+    ),
 ];
 
 fn exit(code: u64) -> String {
@@ -47,7 +94,9 @@ fn illegal_instruction(_: &mut Inside<'_>) -> String {
 
 fn divide(_: &mut Inside<'_>) -> String {
     // SAFETY: none: the processor refuses to divide by zero.
-    unsafe { std::arch::asm!("xor ecx, ecx", "div ecx", out("ecx") _, inout("eax") 1 => _, inout("edx") 0 => _) };
+    unsafe {
+        std::arch::asm!("xor ecx, ecx", "div ecx", out("ecx") _, inout("eax") 1 => _, inout("edx") 0 => _)
+    };
     "went on".into()
 }
 

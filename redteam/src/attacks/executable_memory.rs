@@ -18,33 +18,115 @@ const NO_FILE: u64 = u64::MAX;
 
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
-    Attack::call("map_executable", STOPPED_BY, libc::SYS_mmap, numbers([0, 4096, READ | EXECUTE, ANONYMOUS, NO_FILE])),
-    Attack::call("map_writable_and_executable", STOPPED_BY, libc::SYS_mmap, numbers([0, 4096, READ | WRITE | EXECUTE, ANONYMOUS, NO_FILE])),
-    Attack::call("map_file_executable", STOPPED_BY, libc::SYS_mmap, numbers([0, 4096, READ | EXECUTE, libc::MAP_SHARED as u64, 3])),
-    Attack::call("map_file", STOPPED_BY, libc::SYS_mmap, numbers([0, 4096, READ, libc::MAP_PRIVATE as u64, 3])),
-    Attack::call("map_over_code", STOPPED_BY, libc::SYS_mmap, [
-        Value::Code,
-        Value::Number(4096),
-        Value::Number(READ | WRITE),
-        Value::Number(ANONYMOUS | libc::MAP_FIXED as u64),
-        Value::Number(NO_FILE),
-        Value::Number(0),
-    ]),
-    Attack::call("heap_executable", STOPPED_BY, libc::SYS_mprotect, values([Value::Heap, Value::Number(4096), Value::Number(READ | EXECUTE)])),
-    Attack::call("shared_executable", STOPPED_BY, libc::SYS_mprotect, values([Value::Shared, Value::Number(4096), Value::Number(READ | EXECUTE)])),
-    Attack::call("code_writable_and_executable", STOPPED_BY, libc::SYS_mprotect, values([Value::Code, Value::Number(4096), Value::Number(READ | WRITE | EXECUTE)])),
-    Attack::call("protect_by_key", STOPPED_BY, libc::SYS_pkey_mprotect, values([Value::Heap, Value::Number(4096), Value::Number(READ | EXECUTE), Value::Number(0)])),
-    Attack::call("move_over_code", STOPPED_BY, libc::SYS_mremap, [
-        Value::Memory,
-        Value::Number(4096),
-        Value::Number(4096),
-        Value::Number((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64),
-        Value::Code,
-        Value::Number(0),
-    ]),
-    Attack::call("read_implies_execute", STOPPED_BY, libc::SYS_personality, numbers([0x0040_0000])),
-    Attack::native("rewrite_code", STOPPED_BY, Expected::Violation, rewrite_code),
-    Attack::native("run_heap", STOPPED_BY, Expected::Aborted("unexpected signal"), run_heap),
+    Attack::call(
+        "map_executable",
+        STOPPED_BY,
+        libc::SYS_mmap,
+        numbers([0, 4096, READ | EXECUTE, ANONYMOUS, NO_FILE]),
+    ),
+    Attack::call(
+        "map_writable_and_executable",
+        STOPPED_BY,
+        libc::SYS_mmap,
+        numbers([0, 4096, READ | WRITE | EXECUTE, ANONYMOUS, NO_FILE]),
+    ),
+    Attack::call(
+        "map_file_executable",
+        STOPPED_BY,
+        libc::SYS_mmap,
+        numbers([0, 4096, READ | EXECUTE, libc::MAP_SHARED as u64, 3]),
+    ),
+    Attack::call(
+        "map_file",
+        STOPPED_BY,
+        libc::SYS_mmap,
+        numbers([0, 4096, READ, libc::MAP_PRIVATE as u64, 3]),
+    ),
+    Attack::call(
+        "map_over_code",
+        STOPPED_BY,
+        libc::SYS_mmap,
+        [
+            Value::Code,
+            Value::Number(4096),
+            Value::Number(READ | WRITE),
+            Value::Number(ANONYMOUS | libc::MAP_FIXED as u64),
+            Value::Number(NO_FILE),
+            Value::Number(0),
+        ],
+    ),
+    Attack::call(
+        "heap_executable",
+        STOPPED_BY,
+        libc::SYS_mprotect,
+        values([
+            Value::Heap,
+            Value::Number(4096),
+            Value::Number(READ | EXECUTE),
+        ]),
+    ),
+    Attack::call(
+        "shared_executable",
+        STOPPED_BY,
+        libc::SYS_mprotect,
+        values([
+            Value::Shared,
+            Value::Number(4096),
+            Value::Number(READ | EXECUTE),
+        ]),
+    ),
+    Attack::call(
+        "code_writable_and_executable",
+        STOPPED_BY,
+        libc::SYS_mprotect,
+        values([
+            Value::Code,
+            Value::Number(4096),
+            Value::Number(READ | WRITE | EXECUTE),
+        ]),
+    ),
+    Attack::call(
+        "protect_by_key",
+        STOPPED_BY,
+        libc::SYS_pkey_mprotect,
+        values([
+            Value::Heap,
+            Value::Number(4096),
+            Value::Number(READ | EXECUTE),
+            Value::Number(0),
+        ]),
+    ),
+    Attack::call(
+        "move_over_code",
+        STOPPED_BY,
+        libc::SYS_mremap,
+        [
+            Value::Memory,
+            Value::Number(4096),
+            Value::Number(4096),
+            Value::Number((libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64),
+            Value::Code,
+            Value::Number(0),
+        ],
+    ),
+    Attack::call(
+        "read_implies_execute",
+        STOPPED_BY,
+        libc::SYS_personality,
+        numbers([0x0040_0000]),
+    ),
+    Attack::native(
+        "rewrite_code",
+        STOPPED_BY,
+        Expected::Violation,
+        rewrite_code,
+    ),
+    Attack::native(
+        "run_heap",
+        STOPPED_BY,
+        Expected::Aborted("unexpected signal"),
+        run_heap,
+    ),
 ];
 
 /// Makes code writable, which takes its right to be executed, changes it and

@@ -19,10 +19,30 @@ const ENOUGH: u64 = 1 << 20;
 /// The attacks. Where the worker lives, it says how far it came.
 pub const ATTACKS: &[Attack] = &[
     Attack::native("allocate", STOPPED_BY, Expected::OutOfMemory, allocate),
-    Attack::native("break_bomb", STOPPED_BY, Expected::Reply("refused after"), break_bomb),
-    Attack::native("map_bomb", STOPPED_BY, Expected::Reply("refused after"), map_bomb),
-    Attack::native("mappings", STOPPED_BY, Expected::Reply("refused after"), mappings),
-    Attack::native("descriptors", STOPPED_BY, Expected::Reply("refused after"), descriptors),
+    Attack::native(
+        "break_bomb",
+        STOPPED_BY,
+        Expected::Reply("refused after"),
+        break_bomb,
+    ),
+    Attack::native(
+        "map_bomb",
+        STOPPED_BY,
+        Expected::Reply("refused after"),
+        map_bomb,
+    ),
+    Attack::native(
+        "mappings",
+        STOPPED_BY,
+        Expected::Reply("refused after"),
+        mappings,
+    ),
+    Attack::native(
+        "descriptors",
+        STOPPED_BY,
+        Expected::Reply("refused after"),
+        descriptors,
+    ),
 ];
 
 fn allocate(_: &mut Inside<'_>) -> String {
@@ -59,7 +79,8 @@ fn map_bomb(_: &mut Inside<'_>) -> String {
     let mut got = Vec::with_capacity(4096);
     while (got.len() as u64) < ENOUGH {
         // SAFETY: a fresh mapping.
-        let at = unsafe { system_call(libc::SYS_mmap, [0, MIB, READ_WRITE, ANONYMOUS, u64::MAX, 0]) };
+        let at =
+            unsafe { system_call(libc::SYS_mmap, [0, MIB, READ_WRITE, ANONYMOUS, u64::MAX, 0]) };
         if at < 0 || got.len() == got.capacity() {
             break;
         }
@@ -77,9 +98,18 @@ fn map_bomb(_: &mut Inside<'_>) -> String {
 fn mappings(_: &mut Inside<'_>) -> String {
     let mut got = Vec::with_capacity(1 << 17);
     while got.len() < got.capacity() {
-        let protection = if got.len() % 2 == 0 { libc::PROT_READ as u64 } else { 0 };
+        let protection = if got.len() % 2 == 0 {
+            libc::PROT_READ as u64
+        } else {
+            0
+        };
         // SAFETY: a fresh mapping.
-        let at = unsafe { system_call(libc::SYS_mmap, [0, 4096, protection, ANONYMOUS, u64::MAX, 0]) };
+        let at = unsafe {
+            system_call(
+                libc::SYS_mmap,
+                [0, 4096, protection, ANONYMOUS, u64::MAX, 0],
+            )
+        };
         if at < 0 {
             break;
         }
@@ -94,7 +124,9 @@ fn mappings(_: &mut Inside<'_>) -> String {
 
 /// Opens a granted directory over and over: for a program that has one.
 fn descriptors(_: &mut Inside<'_>) -> String {
-    let Some(directory) = super::granted::directory() else { return "there is no directory".into() };
+    let Some(directory) = super::granted::directory() else {
+        return "there is no directory".into();
+    };
     let mut got = Vec::with_capacity(1 << 12);
     while got.len() < got.capacity() {
         let fd = super::granted::open_at(directory, c".", libc::O_DIRECTORY);

@@ -11,25 +11,35 @@ pub const STOPPED_BY: Guard = Guard::Layer(Layer::Seccomp);
 /// Operation `number` (kernel: `include/uapi/linux/futex.h`) from the shared
 /// file to the attacker's own memory.
 const fn operation(name: &'static str, number: u64) -> Attack {
-    Attack::call(name, STOPPED_BY, libc::SYS_futex, [
-        Value::Shared,
-        Value::Number(number),
-        Value::Number(1),
-        Value::Number(1),
-        Value::Memory,
-        Value::Number(0),
-    ])
+    Attack::call(
+        name,
+        STOPPED_BY,
+        libc::SYS_futex,
+        [
+            Value::Shared,
+            Value::Number(number),
+            Value::Number(1),
+            Value::Number(1),
+            Value::Memory,
+            Value::Number(0),
+        ],
+    )
 }
 
 const fn newer(name: &'static str, number: i64) -> Attack {
-    Attack::call(name, STOPPED_BY, number, [
-        Value::Shared,
-        Value::Number(1),
-        Value::Number(1),
-        Value::Number(2),
-        Value::Memory,
-        Value::Number(0),
-    ])
+    Attack::call(
+        name,
+        STOPPED_BY,
+        number,
+        [
+            Value::Shared,
+            Value::Number(1),
+            Value::Number(1),
+            Value::Number(2),
+            Value::Memory,
+            Value::Number(0),
+        ],
+    )
 }
 
 /// The attacks.
@@ -53,12 +63,17 @@ pub const ATTACKS: &[Attack] = &[
     newer("futex2_wake", 454),
     newer("futex2_wait", 455),
     newer("futex2_requeue", 456),
-    Attack::call("robust_list", STOPPED_BY, libc::SYS_set_robust_list, [
-        Value::Shared,
-        Value::Number(24),
-        Value::Number(0),
-        Value::Number(0),
-        Value::Number(0),
-        Value::Number(0),
-    ]),
+    Attack::call(
+        "robust_list",
+        STOPPED_BY,
+        libc::SYS_set_robust_list,
+        [
+            Value::Shared,
+            Value::Number(24),
+            Value::Number(0),
+            Value::Number(0),
+            Value::Number(0),
+            Value::Number(0),
+        ],
+    ),
 ];

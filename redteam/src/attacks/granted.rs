@@ -14,23 +14,75 @@ pub const STOPPED_BY: Guard = Guard::Layer(Layer::Landlock);
 
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
-    Attack::native("open_absolute", STOPPED_BY, Expected::Reply("refused"), |_| tried(open_at(libc::AT_FDCWD, c"/etc/passwd", 0))),
-    Attack::native("open_proc", STOPPED_BY, Expected::Reply("refused"), |_| tried(open_at(libc::AT_FDCWD, c"/proc/self/mem", libc::O_RDWR))),
-    Attack::native("open_root", STOPPED_BY, Expected::Reply("refused"), |_| tried(open_at(libc::AT_FDCWD, c"/", libc::O_DIRECTORY))),
-    Attack::native("open_parent", STOPPED_BY, Expected::Reply("refused"), |_| below(c"../outside", 0)),
-    Attack::native("open_far_parent", STOPPED_BY, Expected::Reply("refused"), |_| below(c"../../../../../../../../etc/passwd", 0)),
-    Attack::native("follow_link_out", STOPPED_BY, Expected::Reply("refused"), |_| below(c"link-out", 0)),
-    Attack::native("follow_relative_link_out", STOPPED_BY, Expected::Reply("refused"), |_| below(c"relative-link-out", 0)),
-    Attack::native("make_file", STOPPED_BY, Expected::Reply("refused"), |_| below(c"made", libc::O_CREAT | libc::O_WRONLY)),
-    Attack::native("write_file", STOPPED_BY, Expected::Reply("refused"), |_| below(c"inside", libc::O_WRONLY | libc::O_TRUNC)),
-    Attack::native("read_file", STOPPED_BY, Expected::Reply("reached"), |_| below(c"inside", 0)),
-    Attack::native("make_link_out", STOPPED_BY, Expected::Reply("refused"), make_link_out),
+    Attack::native(
+        "open_absolute",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        |_| tried(open_at(libc::AT_FDCWD, c"/etc/passwd", 0)),
+    ),
+    Attack::native("open_proc", STOPPED_BY, Expected::Reply("refused"), |_| {
+        tried(open_at(libc::AT_FDCWD, c"/proc/self/mem", libc::O_RDWR))
+    }),
+    Attack::native("open_root", STOPPED_BY, Expected::Reply("refused"), |_| {
+        tried(open_at(libc::AT_FDCWD, c"/", libc::O_DIRECTORY))
+    }),
+    Attack::native(
+        "open_parent",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        |_| below(c"../outside", 0),
+    ),
+    Attack::native(
+        "open_far_parent",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        |_| below(c"../../../../../../../../etc/passwd", 0),
+    ),
+    Attack::native(
+        "follow_link_out",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        |_| below(c"link-out", 0),
+    ),
+    Attack::native(
+        "follow_relative_link_out",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        |_| below(c"relative-link-out", 0),
+    ),
+    Attack::native("make_file", STOPPED_BY, Expected::Reply("refused"), |_| {
+        below(c"made", libc::O_CREAT | libc::O_WRONLY)
+    }),
+    Attack::native("write_file", STOPPED_BY, Expected::Reply("refused"), |_| {
+        below(c"inside", libc::O_WRONLY | libc::O_TRUNC)
+    }),
+    Attack::native("read_file", STOPPED_BY, Expected::Reply("reached"), |_| {
+        below(c"inside", 0)
+    }),
+    Attack::native(
+        "make_link_out",
+        STOPPED_BY,
+        Expected::Reply("refused"),
+        make_link_out,
+    ),
 ];
 
 /// `openat`.
 pub(super) fn open_at(directory: i32, path: &CStr, flags: i32) -> i64 {
     // SAFETY: a NUL-terminated path.
-    unsafe { system_call(libc::SYS_openat, [directory as u64, path.as_ptr() as u64, (flags | libc::O_CLOEXEC) as u64, 0o600, 0, 0]) }
+    unsafe {
+        system_call(
+            libc::SYS_openat,
+            [
+                directory as u64,
+                path.as_ptr() as u64,
+                (flags | libc::O_CLOEXEC) as u64,
+                0o600,
+                0,
+                0,
+            ],
+        )
+    }
 }
 
 /// The first descriptor that is a directory.
@@ -44,7 +96,11 @@ pub(super) fn directory() -> Option<i32> {
 }
 
 fn tried(result: i64) -> String {
-    if result < 0 { format!("refused {}", -result) } else { "reached".into() }
+    if result < 0 {
+        format!("refused {}", -result)
+    } else {
+        "reached".into()
+    }
 }
 
 fn below(path: &CStr, flags: i32) -> String {
@@ -57,9 +113,23 @@ fn below(path: &CStr, flags: i32) -> String {
 /// Makes a link to the outside, in a directory that may be written, and
 /// follows it.
 fn make_link_out(_: &mut Inside<'_>) -> String {
-    let Some(directory) = directory() else { return "there is no directory".into() };
+    let Some(directory) = directory() else {
+        return "there is no directory".into();
+    };
     // SAFETY: two NUL-terminated paths.
-    let made = unsafe { system_call(libc::SYS_symlinkat, [c"/etc/passwd".as_ptr() as u64, directory as u64, c"made-link".as_ptr() as u64, 0, 0, 0]) };
+    let made = unsafe {
+        system_call(
+            libc::SYS_symlinkat,
+            [
+                c"/etc/passwd".as_ptr() as u64,
+                directory as u64,
+                c"made-link".as_ptr() as u64,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
     if made < 0 {
         return format!("the link could not be made: {}", -made);
     }

@@ -1,8 +1,8 @@
 //! Calls of the embedder's functions that the embedder doesn't offer, or with
 //! more than it takes.
 
-use lazaret_wire::message::{FromWorker, HostCall, HostReturn, ToWorker};
 use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::{FromWorker, HostCall, HostReturn, ToWorker};
 
 use crate::attack::{Attack, Expected, Guard};
 use crate::inside::Inside;
@@ -16,18 +16,38 @@ pub const ATTACKS: &[Attack] = &[
         let number = inside.number() as u16;
         call(inside, number, Vec::new())
     }),
-    Attack::native("host_function_unknown", STOPPED_BY, Expected::Reply("there is no host function number 65535"), |inside| call(inside, u16::MAX, Vec::new())),
-    Attack::native("host_function_oversized", STOPPED_BY, Expected::Reply("host.note: the argument has 1048576 bytes"), |inside| {
-        call(inside, 0, vec![1; MAX_HOST_BYTES])
-    }),
-    Attack::native("host_function_over_the_wire_s_bound", Guard::Wire, Expected::Malformed, over_the_bound),
-    Attack::native("host_function_without_end", STOPPED_BY, Expected::Reply("a thousand"), without_end),
+    Attack::native(
+        "host_function_unknown",
+        STOPPED_BY,
+        Expected::Reply("there is no host function number 65535"),
+        |inside| call(inside, u16::MAX, Vec::new()),
+    ),
+    Attack::native(
+        "host_function_oversized",
+        STOPPED_BY,
+        Expected::Reply("host.note: the argument has 1048576 bytes"),
+        |inside| call(inside, 0, vec![1; MAX_HOST_BYTES]),
+    ),
+    Attack::native(
+        "host_function_over_the_wire_s_bound",
+        Guard::Wire,
+        Expected::Malformed,
+        over_the_bound,
+    ),
+    Attack::native(
+        "host_function_without_end",
+        STOPPED_BY,
+        Expected::Reply("a thousand"),
+        without_end,
+    ),
 ];
 
 fn call(inside: &mut Inside<'_>, function: u16, argument: Vec<u8>) -> String {
     inside.answer(&FromWorker::HostCall(HostCall { function, argument }));
     match inside.exchange.next() {
-        ToWorker::HostReturn(HostReturn { result: Ok(bytes) }) => String::from_utf8_lossy(&bytes).into_owned(),
+        ToWorker::HostReturn(HostReturn { result: Ok(bytes) }) => {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
         ToWorker::HostReturn(HostReturn { result: Err(text) }) => text,
         _ => "something else".into(),
     }

@@ -9,30 +9,54 @@ use crate::inside::Inside;
 pub const STOPPED_BY: Guard = Guard::Possible;
 
 /// The attacks.
-pub const ATTACKS: &[Attack] = &[Attack::native("impossible", STOPPED_BY, Expected::Malformed, impossible)];
+pub const ATTACKS: &[Attack] = &[Attack::native(
+    "impossible",
+    STOPPED_BY,
+    Expected::Malformed,
+    impossible,
+)];
 
 /// A change that makes the truth impossible.
 type Lie = fn(&mut Done, &Call);
 
 /// The lies, in the order of their numbers.
 pub const LIES: &[(&str, Lie)] = &[
-    ("more fuel than was given", |done, call| done.fuel_left = call.fuel + 1),
+    ("more fuel than was given", |done, call| {
+        done.fuel_left = call.fuel + 1
+    }),
     ("all fuel there is", |done, _| done.fuel_left = u64::MAX),
     ("a heap over its limit", |done, _| done.sizes.heap = 1 << 40),
-    ("a heap as large as numbers go", |done, _| done.sizes.heap = !0xffff),
+    ("a heap as large as numbers go", |done, _| {
+        done.sizes.heap = !0xffff
+    }),
     ("half a page of heap", |done, _| done.sizes.heap += 4096),
     ("a heap that shrank", |done, _| done.sizes.heap = 0),
-    ("a stable memory over its limit", |done, _| done.sizes.stable = 1 << 40),
-    ("half a page of stable memory", |done, _| done.sizes.stable += 1),
+    ("a stable memory over its limit", |done, _| {
+        done.sizes.stable = 1 << 40
+    }),
+    ("half a page of stable memory", |done, _| {
+        done.sizes.stable += 1
+    }),
     ("no globals", |done, _| done.globals.clear()),
-    ("a global too many", |done, _| done.globals.push(Global::I32(0))),
-    ("a global of another type", |done, _| done.globals.iter_mut().for_each(|global| *global = Global::V128(1))),
-    ("more cycles burned than there are", |done, call| done.effects.cycles_burned = call.cycles + 1),
-    ("all cycles there are", |done, _| done.effects.cycles_burned = u128::MAX),
+    ("a global too many", |done, _| {
+        done.globals.push(Global::I32(0))
+    }),
+    ("a global of another type", |done, _| {
+        done.globals
+            .iter_mut()
+            .for_each(|global| *global = Global::V128(1))
+    }),
+    ("more cycles burned than there are", |done, call| {
+        done.effects.cycles_burned = call.cycles + 1
+    }),
+    ("all cycles there are", |done, _| {
+        done.effects.cycles_burned = u128::MAX
+    }),
 ];
 
 fn impossible(inside: &mut Inside<'_>) -> String {
-    let (Some((_, lie)), Some((call, _))) = (LIES.get(inside.number() as usize), inside.tenant) else {
+    let (Some((_, lie)), Some((call, _))) = (LIES.get(inside.number() as usize), inside.tenant)
+    else {
         return "no such lie".into();
     };
     let mut done = inside.honest("a lie");

@@ -14,7 +14,12 @@ pub const STOPPED_BY: Guard = Guard::Wire;
 pub const KINDS: u64 = 5;
 
 /// The attacks. The call goes well: a log is no state.
-pub const ATTACKS: &[Attack] = &[Attack::native("wild_log", STOPPED_BY, Expected::Reply("logged"), wild)];
+pub const ATTACKS: &[Attack] = &[Attack::native(
+    "wild_log",
+    STOPPED_BY,
+    Expected::Reply("logged"),
+    wild,
+)];
 
 fn wild(inside: &mut Inside<'_>) -> String {
     let shared = inside.shared();

@@ -49,7 +49,11 @@ pub const KINDS: &[&[Attack]] = &[
 
 /// The attack of this name.
 pub fn find(name: &str) -> Option<&'static Attack> {
-    KINDS.iter().copied().flatten().find(|attack| attack.name == name)
+    KINDS
+        .iter()
+        .copied()
+        .flatten()
+        .find(|attack| attack.name == name)
 }
 
 #[cfg(test)]
@@ -58,7 +62,12 @@ mod tests {
 
     #[test]
     fn every_attack_has_a_name_of_its_own() {
-        let mut names: Vec<&str> = KINDS.iter().copied().flatten().map(|attack| attack.name).collect();
+        let mut names: Vec<&str> = KINDS
+            .iter()
+            .copied()
+            .flatten()
+            .map(|attack| attack.name)
+            .collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -17,7 +17,7 @@ const NONE: u64 = libc::PROT_NONE as u64;
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 
 /// Pages that attacks write, from the heap's second page on.
-const PAGES: usize = 1024;
+pub const PAGES: usize = 1024;
 
 /// The attacks. `pull_away` races with the host, so it may go either way; its
 /// expectation is that of a host that is faster.
@@ -26,9 +26,25 @@ pub const ATTACKS: &[Attack] = &[
     Attack::native("close_heap", STOPPED_BY, Expected::Unreadable, close),
     Attack::native("replace_heap", STOPPED_BY, Expected::Unreadable, replace),
     Attack::native("pull_away", STOPPED_BY, Expected::Reply("pulled"), pull),
-    Attack::native("all_chunks_entered", STOPPED_BY, Expected::Reply("entered"), enter_all),
-    Attack::native("all_chunks_of_full_memories_entered", STOPPED_BY, Expected::Reply("entered"), enter_all_of_more),
-    Attack::native("no_chunk_entered", STOPPED_BY, Expected::Reply("hidden"), hide),
+    Attack::native("count_pages", STOPPED_BY, Expected::Reply(""), count),
+    Attack::native(
+        "all_chunks_entered",
+        STOPPED_BY,
+        Expected::Reply("entered"),
+        enter_all,
+    ),
+    Attack::native(
+        "all_chunks_of_full_memories_entered",
+        STOPPED_BY,
+        Expected::Reply("entered"),
+        enter_all_of_more,
+    ),
+    Attack::native(
+        "no_chunk_entered",
+        STOPPED_BY,
+        Expected::Reply("hidden"),
+        hide,
+    ),
 ];
 
 /// Writes a byte to each of many pages, the sum's not among them.
@@ -42,7 +58,12 @@ fn write_pages(inside: &Inside<'_>, byte: u8) {
 fn protect(inside: &Inside<'_>, protection: u64) -> i64 {
     let from = inside.heap() as u64 + PAGE as u64;
     // SAFETY: pages of the heap, which nobody uses until they are opened again.
-    unsafe { system_call(libc::SYS_mprotect, [from, (PAGES * PAGE) as u64, protection, 0, 0, 0]) }
+    unsafe {
+        system_call(
+            libc::SYS_mprotect,
+            [from, (PAGES * PAGE) as u64, protection, 0, 0, 0],
+        )
+    }
 }
 
 fn unmap_pages(inside: &Inside<'_>) -> i64 {
@@ -76,7 +97,12 @@ fn replace(inside: &mut Inside<'_>) -> String {
     let from = inside.heap() as u64 + PAGE as u64;
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
     // SAFETY: a mapping at an address that is free, as a hint.
-    let at = unsafe { system_call(libc::SYS_mmap, [from, (PAGES * PAGE) as u64, READ_WRITE, flags, u64::MAX, 0]) };
+    let at = unsafe {
+        system_call(
+            libc::SYS_mmap,
+            [from, (PAGES * PAGE) as u64, READ_WRITE, flags, u64::MAX, 0],
+        )
+    };
     if at as u64 != from {
         return format!("the hint was not taken: {at:#x}");
     }
@@ -96,6 +122,15 @@ fn pull(inside: &mut Inside<'_>) -> String {
     // one's, so the attack waits for it and says so.
     let _ = inside.exchange.next();
     "pulled".into()
+}
+
+/// No attack: how many of the pages begin with the byte that `pull_away` wrote.
+fn count(inside: &mut Inside<'_>) -> String {
+    let byte = inside.number() as u8;
+    // SAFETY: inside the heap of 16 MiB.
+    let begins =
+        |page: &usize| unsafe { std::ptr::read_volatile(inside.heap().add(page * PAGE)) } == byte;
+    (1..=PAGES).filter(begins).count().to_string()
 }
 
 /// Every chunk of both memories is said to be entered.

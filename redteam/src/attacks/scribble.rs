@@ -2,9 +2,11 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use lazaret_wire::codec::Message;
 use lazaret_wire::bell;
-use lazaret_wire::layout::{ANSWER_BELL, ANSWER_LEN, LAST_WORDS, PAGE, REQUEST, REQUEST_BELL, SIZE};
+use lazaret_wire::codec::Message;
+use lazaret_wire::layout::{
+    ANSWER_BELL, ANSWER_LEN, LAST_WORDS, PAGE, REQUEST, REQUEST_BELL, SIZE,
+};
 use lazaret_wire::message::FromWorker;
 
 use crate::attack::{Attack, Expected, Guard};
@@ -16,7 +18,12 @@ pub const STOPPED_BY: Guard = Guard::Wire;
 /// The attacks. `scribble` may end in a reply as well: it tries to be believed.
 pub const ATTACKS: &[Attack] = &[
     Attack::native("scribble", STOPPED_BY, Expected::Malformed, scribble),
-    Attack::native("scribble_everything", STOPPED_BY, Expected::Malformed, everything),
+    Attack::native(
+        "scribble_everything",
+        STOPPED_BY,
+        Expected::Malformed,
+        everything,
+    ),
 ];
 
 /// xorshift64* (Marsaglia, "Xorshift RNGs"; Vigna's multiplier).
@@ -60,7 +67,11 @@ fn scribble(inside: &mut Inside<'_>) -> String {
             window(inside, &mut random, LAST_WORDS, SIZE);
         }
         // One answer in four is overwritten while it is read.
-        let spared = if random.next() >> 62 == 0 { SIZE } else { REQUEST };
+        let spared = if random.next() >> 62 == 0 {
+            SIZE
+        } else {
+            REQUEST
+        };
         // Known before the host may ask again.
         let request = shared.u32(REQUEST_BELL).load(SeqCst);
         inside.answer_raw(&bytes);

@@ -8,9 +8,16 @@ pub const STOPPED_BY: Guard = Guard::Deadline;
 
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
-    Attack::native("sleep_for_ever", STOPPED_BY, Expected::Silence, |inside| inside.wait_for_the_end()),
+    Attack::native("sleep_for_ever", STOPPED_BY, Expected::Silence, |inside| {
+        inside.wait_for_the_end()
+    }),
     Attack::native("spin_for_ever", STOPPED_BY, Expected::Silence, spin),
-    Attack::native("say_that_the_host_is_awake", STOPPED_BY, Expected::Reply("awake"), awake),
+    Attack::native(
+        "say_that_the_host_is_awake",
+        STOPPED_BY,
+        Expected::Reply("awake"),
+        awake,
+    ),
 ];
 
 fn spin(_: &mut Inside<'_>) -> String {

@@ -11,7 +11,12 @@ use crate::system_call::system_call;
 pub const STOPPED_BY: Guard = Guard::Layer(Layer::Seccomp);
 
 /// The attacks.
-pub const ATTACKS: &[Attack] = &[Attack::native("system_call", STOPPED_BY, Expected::Violation, by_number)];
+pub const ATTACKS: &[Attack] = &[Attack::native(
+    "system_call",
+    STOPPED_BY,
+    Expected::Violation,
+    by_number,
+)];
 
 fn value(word: &str) -> Option<Value> {
     Some(match word {

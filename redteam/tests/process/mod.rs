@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -18,6 +19,11 @@ const CHILD: &str = "LAZARET_REDTEAM_CHILD";
 pub const WORKER_EXE: &str = "LAZARET_REDTEAM_WORKER_EXE";
 /// `nobody`: an ordinary user that every Linux has.
 const ORDINARY: u32 = 65_534;
+/// How long a child may take. One that hangs fails its test.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long its output may outlive it: a launcher that is left behind holds
+/// its standard error, and the test must fail, not hang.
+const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// Whether this is a child.
 pub fn is_child() -> bool {
@@ -48,7 +54,7 @@ pub fn as_each_user(name: &str, body: impl FnOnce()) {
 /// A child of this test, and the directory that it has for itself.
 pub struct Child {
     process: std::process::Child,
-    output: BufReader<std::io::PipeReader>,
+    lines: Receiver<String>,
     seen: String,
     _home: tempfile::TempDir,
 }
@@ -58,8 +64,16 @@ impl Child {
     pub fn start(name: &str, user: u32) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         // Copies that the user can read, wherever this was built.
-        let test = copy(&std::env::current_exe().expect("this test"), home.path(), "test");
-        let worker = copy(Path::new(env!("CARGO_BIN_EXE_lazaret-redteam")), home.path(), "worker");
+        let test = copy(
+            &std::env::current_exe().expect("this test"),
+            home.path(),
+            "test",
+        );
+        let worker = copy(
+            Path::new(env!("CARGO_BIN_EXE_lazaret-redteam")),
+            home.path(),
+            "worker",
+        );
         let own = home.path().join("own");
         std::fs::create_dir(&own).expect("a directory");
         chown(&own, Some(user), Some(user)).expect("its owner");
@@ -81,16 +95,30 @@ impl Child {
         let process = command.spawn().expect("a child");
         // The pipe's writing end stays in the command otherwise.
         drop(command);
-        Self { process, output: BufReader::new(output), seen: String::new(), _home: home }
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            process,
+            lines,
+            seen: String::new(),
+            _home: home,
+        }
     }
 
     /// The rest of its first line that holds `mark`.
     pub fn line(&mut self, mark: &str) -> String {
         loop {
-            let mut line = String::new();
-            let length = self.output.read_line(&mut line).expect("its output");
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("the child said nothing, or ended:\n{}", self.seen)
+            };
             self.seen.push_str(&line);
-            assert!(length > 0, "the child ended:\n{}", self.seen);
+            self.seen.push('\n');
             if let Some((_, rest)) = line.split_once(mark) {
                 return rest.to_owned();
             }
@@ -106,16 +134,18 @@ impl Child {
     /// Waits for its end: whether it went well, and what it printed.
     fn finish(mut self) -> (bool, String) {
         drop(self.process.stdin.take());
-        loop {
-            let mut line = String::new();
-            match self.output.read_line(&mut line) {
-                Ok(0) | Err(_) => break,
-                Ok(_) => self.seen.push_str(&line),
-            }
+        let mut well = end_of(&pidfd(self.process.id() as i32), PATIENCE);
+        if !well {
+            self.process.kill().expect("a kill");
         }
         let status = self.process.wait().expect("its end");
+        while let Ok(line) = self.lines.recv_timeout(AFTERWARDS) {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+        }
         // A name that matches no test would go well, too.
-        (status.success() && self.seen.contains("1 passed"), format!("{status}\n{}", self.seen))
+        well &= status.success() && self.seen.contains("1 passed");
+        (well, format!("{status}\n{}", self.seen))
     }
 }
 
@@ -143,7 +173,10 @@ pub fn found(name: &str) -> Vec<i32> {
         .expect("/proc")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid| parent(*pid).is_some_and(|over| over == me || parent(over) == Some(me)))
-        .filter(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(name.as_bytes())))
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.starts_with(name.as_bytes()))
+        })
         .collect();
     all.sort_unstable();
     all
@@ -155,12 +188,14 @@ fn pid(number: i32) -> Pid {
 
 /// A descriptor of a process.
 pub fn pidfd(number: i32) -> OwnedFd {
-    rustix::process::pidfd_open(pid(number), PidfdFlags::empty()).unwrap_or_else(|errno| panic!("process {number}: {errno}"))
+    rustix::process::pidfd_open(pid(number), PidfdFlags::empty())
+        .unwrap_or_else(|errno| panic!("process {number}: {errno}"))
 }
 
 /// SIGKILL.
 pub fn kill(number: i32) {
-    rustix::process::kill_process(pid(number), Signal::KILL).unwrap_or_else(|errno| panic!("kill {number}: {errno}"));
+    rustix::process::kill_process(pid(number), Signal::KILL)
+        .unwrap_or_else(|errno| panic!("kill {number}: {errno}"));
 }
 
 /// Waits for the end of a process: whether it came within `limit`.
@@ -168,7 +203,10 @@ pub fn end_of(pidfd: &OwnedFd, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
             Ok(count) => return count > 0,
             Err(rustix::io::Errno::INTR) => {}

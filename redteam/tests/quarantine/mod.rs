@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lazaret::wall::policy::{Kind, ProgramGrants};
-use lazaret::{CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant, Verdict};
+use lazaret::{
+    CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant, Verdict,
+};
 use lazaret_redteam::attack::{Attack, Expected};
 use lazaret_redteam::{ATTACK, ATTACK_QUERY, COMPILER_MARK, TENANT};
 
@@ -45,7 +47,9 @@ impl Seen {
             Ok(reply) => Self::Reply(String::from_utf8_lossy(&reply.bytes).into_owned()),
             Err(CallError::WorkerEnded(ending)) => Self::Ended(ending),
             Err(CallError::TimeLimit(_)) => Self::Silence,
-            Err(error @ (CallError::Memory(_) | CallError::Commit(_))) => Self::Unreadable(error.to_string()),
+            Err(error @ (CallError::Memory(_) | CallError::Commit(_))) => {
+                Self::Unreadable(error.to_string())
+            }
             Err(error) => Self::Other(format!("{error:?}")),
         }
     }
@@ -58,7 +62,9 @@ impl Seen {
             | (Self::Ended(Ending::OutOfMemory { .. }), Expected::OutOfMemory)
             | (Self::Silence, Expected::Silence)
             | (Self::Unreadable(_), Expected::Unreadable) => true,
-            (Self::Ended(Ending::Aborted { reason, .. }), Expected::Aborted(wanted)) => *reason == wanted,
+            (Self::Ended(Ending::Aborted { reason, .. }), Expected::Aborted(wanted)) => {
+                *reason == wanted
+            }
             (Self::Ended(Ending::Signal(signal)), Expected::Signal(wanted)) => *signal == wanted,
             (Self::Ended(Ending::Exited(code)), Expected::Exited(wanted)) => *code == wanted,
             (Self::Reply(text), Expected::Reply(start)) => text.starts_with(start),
@@ -99,9 +105,20 @@ impl Quarantine {
             })
             .build()
             .expect("a host");
-        let hostile = host.install("hostile", TENANT, b"").expect("the hostile tenant");
-        let neighbour = host.install("neighbour", TENANT, b"").expect("the neighbour");
-        let made = Self { host, hostile, neighbour, sums: [Cell::new(0), Cell::new(0)], notes, data };
+        let hostile = host
+            .install("hostile", TENANT, b"")
+            .expect("the hostile tenant");
+        let neighbour = host
+            .install("neighbour", TENANT, b"")
+            .expect("the neighbour");
+        let made = Self {
+            host,
+            hostile,
+            neighbour,
+            sums: [Cell::new(0), Cell::new(0)],
+            notes,
+            data,
+        };
         // Sums that are not zero, so that nothing is right by chance.
         made.add(0, 1000);
         made.add(1, 7_000_000);
@@ -112,7 +129,11 @@ impl Quarantine {
         let (tenant, sum) = ([&self.hostile, &self.neighbour][which], &self.sums[which]);
         sum.set(sum.get() + number);
         let reply = tenant.update("add", &number.to_le_bytes()).expect("add");
-        assert_eq!(reply.bytes, sum.get().to_le_bytes(), "the sum after adding {number}");
+        assert_eq!(
+            reply.bytes,
+            sum.get().to_le_bytes(),
+            "the sum after adding {number}"
+        );
         assert!(reply.committed.is_some());
     }
 
@@ -125,8 +146,15 @@ impl Quarantine {
 
     /// The attacked tenant has its last committed sum, and can go on.
     pub fn victim_goes_on(&self) {
-        let got = self.hostile.query("get", b"").expect("the tenant's next call");
-        assert_eq!(got.bytes, self.sums[0].get().to_le_bytes(), "the state after an attack");
+        let got = self
+            .hostile
+            .query("get", b"")
+            .expect("the tenant's next call");
+        assert_eq!(
+            got.bytes,
+            self.sums[0].get().to_le_bytes(),
+            "the state after an attack"
+        );
         self.add(0, 1);
     }
 
@@ -137,20 +165,33 @@ impl Quarantine {
 
     /// Runs an attack in the tenant, with a time limit.
     pub fn attack_within(&self, text: &str, time: Duration) -> Seen {
-        let options = CallOptions { time: Some(time), ..CallOptions::default() };
+        let options = CallOptions {
+            time: Some(time),
+            ..CallOptions::default()
+        };
         Seen::call(self.hostile.update_with(ATTACK, text.as_bytes(), &options))
     }
 
     /// The same from a query.
     pub fn attack_by_query(&self, text: &str, time: Duration) -> Seen {
-        let options = CallOptions { time: Some(time), ..CallOptions::default() };
-        Seen::call(self.hostile.query_with(ATTACK_QUERY, text.as_bytes(), &options))
+        let options = CallOptions {
+            time: Some(time),
+            ..CallOptions::default()
+        };
+        Seen::call(
+            self.hostile
+                .query_with(ATTACK_QUERY, text.as_bytes(), &options),
+        )
     }
 
     /// Runs an attack from its table, and checks how it ended and that both
     /// tenants have what they should.
     pub fn check(&self, attack: &Attack, argument: &str) {
-        let time = if attack.expected == Expected::Silence { PATIENCE } else { Duration::from_secs(60) };
+        let time = if attack.expected == Expected::Silence {
+            PATIENCE
+        } else {
+            Duration::from_secs(60)
+        };
         let seen = self.attack_within(format!("{} {argument}", attack.name).trim(), time);
         assert!(
             seen.is(attack.expected),
@@ -171,7 +212,8 @@ impl Quarantine {
             std::fs::write(directory.join("inside"), "inside").expect("a file");
             std::fs::write(self.data.path().join("outside"), "outside").expect("a file");
             std::os::unix::fs::symlink("/etc/passwd", directory.join("link-out")).expect("a link");
-            std::os::unix::fs::symlink("../outside", directory.join("relative-link-out")).expect("a link");
+            std::os::unix::fs::symlink("../outside", directory.join("relative-link-out"))
+                .expect("a link");
         }
         directory
     }
@@ -188,22 +230,35 @@ impl Quarantine {
 
     fn attack_as_program(&self, grants: ProgramGrants, text: &str) -> Seen {
         let printed = Arc::new(Mutex::new(Vec::new()));
-        let mut program =
-            self.host.program(PROGRAM).arguments([ATTACK, text]).stdout(Output::Buffer(printed.clone())).time(Duration::from_secs(20));
+        let mut program = self
+            .host
+            .program(PROGRAM)
+            .arguments([ATTACK, text])
+            .stdout(Output::Buffer(printed.clone()))
+            .time(Duration::from_secs(20));
         if grants.directories {
             program = program.directory(self.directory(), "/granted", grants.writable);
         }
         match program.run() {
             Ok(report) => match (report.verdict, report.detail) {
-                (Verdict::Exited, _) => Seen::Reply(String::from_utf8_lossy(&printed.lock().expect("output")).into_owned()),
+                (Verdict::Exited, _) => Seen::Reply(
+                    String::from_utf8_lossy(&printed.lock().expect("output")).into_owned(),
+                ),
                 (Verdict::TimeLimit, _) => Seen::Silence,
                 (Verdict::Violation, Some(detail)) if detail == Ending::Violation.to_string() => {
                     assert_eq!(report.exit_code, 159);
                     Seen::Ended(Ending::Violation)
                 }
-                (_, Some(detail)) if detail.starts_with("it exited with code 0") => Seen::Ended(Ending::Exited(0)),
-                (Verdict::HostError, Some(detail)) if detail.starts_with("it ended itself: unexpected signal") => {
-                    Seen::Ended(Ending::Aborted { reason: "unexpected signal", text: detail })
+                (_, Some(detail)) if detail.starts_with("it exited with code 0") => {
+                    Seen::Ended(Ending::Exited(0))
+                }
+                (Verdict::HostError, Some(detail))
+                    if detail.starts_with("it ended itself: unexpected signal") =>
+                {
+                    Seen::Ended(Ending::Aborted {
+                        reason: "unexpected signal",
+                        text: detail,
+                    })
                 }
                 (verdict, detail) => Seen::Other(format!("{verdict:?}: {detail:?}")),
             },

@@ -18,7 +18,9 @@ pub(crate) struct Directory {
 
 /// Text that names no directory.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` names no directory: {reason}; write HOST, HOST:ro, HOST::GUEST or HOST::GUEST:ro")]
+#[error(
+    "`{text}` names no directory: {reason}; write HOST, HOST:ro, HOST::GUEST or HOST::GUEST:ro"
+)]
 pub(crate) struct DirectoryError {
     text: String,
     reason: &'static str,
@@ -28,7 +30,10 @@ impl FromStr for Directory {
     type Err = DirectoryError;
 
     fn from_str(text: &str) -> Result<Self, DirectoryError> {
-        let fail = |reason| DirectoryError { text: text.to_owned(), reason };
+        let fail = |reason| DirectoryError {
+            text: text.to_owned(),
+            reason,
+        };
         let (paths, writable) = match text.strip_suffix(":ro") {
             Some(paths) => (paths, false),
             None => (text, true),
@@ -38,7 +43,11 @@ impl FromStr for Directory {
             ("", _) => Err(fail("the path on the host is empty")),
             (_, "") => Err(fail("the guest's path is empty")),
             (_, guest) if guest.contains("::") => Err(fail("`::` is in it twice")),
-            (host, guest) => Ok(Self { host: host.into(), guest: guest.to_owned(), writable }),
+            (host, guest) => Ok(Self {
+                host: host.into(),
+                guest: guest.to_owned(),
+                writable,
+            }),
         }
     }
 }
@@ -49,11 +58,20 @@ mod tests {
 
     #[test]
     fn all_forms() {
-        let directory = |host: &str, guest: &str, writable| Ok(Directory { host: host.into(), guest: guest.into(), writable });
+        let directory = |host: &str, guest: &str, writable| {
+            Ok(Directory {
+                host: host.into(),
+                guest: guest.into(),
+                writable,
+            })
+        };
         assert_eq!("data".parse(), directory("data", "data", true));
         assert_eq!("./data:ro".parse(), directory("./data", "./data", false));
         assert_eq!("/srv/x::/data".parse(), directory("/srv/x", "/data", true));
-        assert_eq!("/srv/x::/data:ro".parse(), directory("/srv/x", "/data", false));
+        assert_eq!(
+            "/srv/x::/data:ro".parse(),
+            directory("/srv/x", "/data", false)
+        );
         assert_eq!("/srv/a:b".parse(), directory("/srv/a:b", "/srv/a:b", true));
     }
 

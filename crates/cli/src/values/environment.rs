@@ -46,7 +46,10 @@ impl FromStr for Variable {
                 std::env::VarError::NotUnicode(_) => VariableError::NotText(name.to_owned()),
             })?,
         };
-        Ok(Self { name: name.to_owned(), value })
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
     }
 }
 
@@ -56,13 +59,27 @@ mod tests {
 
     #[test]
     fn a_value_is_given_or_handed_on() {
-        let given = |name: &str, value: &str| Ok(Variable { name: name.into(), value: value.into() });
+        let given = |name: &str, value: &str| {
+            Ok(Variable {
+                name: name.into(),
+                value: value.into(),
+            })
+        };
         assert_eq!("A=b=c".parse(), given("A", "b=c"));
         assert_eq!("A=".parse(), given("A", ""));
-        assert_eq!("PATH".parse(), given("PATH", &std::env::var("PATH").unwrap()));
-        assert_eq!("LAZARET_SURELY_NOT_SET".parse::<Variable>(), Err(VariableError::NotSet("LAZARET_SURELY_NOT_SET".into())));
+        assert_eq!(
+            "PATH".parse(),
+            given("PATH", &std::env::var("PATH").unwrap())
+        );
+        assert_eq!(
+            "LAZARET_SURELY_NOT_SET".parse::<Variable>(),
+            Err(VariableError::NotSet("LAZARET_SURELY_NOT_SET".into()))
+        );
         for text in ["", "=x"] {
-            assert_eq!(text.parse::<Variable>(), Err(VariableError::NoName(text.into())));
+            assert_eq!(
+                text.parse::<Variable>(),
+                Err(VariableError::NoName(text.into()))
+            );
         }
     }
 }

@@ -23,7 +23,13 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let config = Config::new().with_binary();
-        config.parse_size(text).map(Self).map_err(|error| SizeError { text: text.to_owned(), reason: error.to_string() })
+        config
+            .parse_size(text)
+            .map(Self)
+            .map_err(|error| SizeError {
+                text: text.to_owned(),
+                reason: error.to_string(),
+            })
     }
 }
 
@@ -52,7 +58,15 @@ mod tests {
 
     #[test]
     fn units_are_powers_of_1024() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("64MiB", 64 << 20), ("1G", 1 << 30), ("1GB", 1 << 30), ("1.5 k", 1536), ("2tib", 2 << 40)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("64MiB", 64 << 20),
+            ("1G", 1 << 30),
+            ("1GB", 1 << 30),
+            ("1.5 k", 1536),
+            ("2tib", 2 << 40),
+        ] {
             assert_eq!(text.parse::<Size>(), Ok(Size(bytes)), "{text}");
         }
     }
@@ -61,13 +75,24 @@ mod tests {
     fn what_is_no_size_is_named() {
         for text in ["", "MiB", "-1", "1X", "1e400", "99999999999E"] {
             let error = text.parse::<Size>().unwrap_err().to_string();
-            assert!(error.contains(&format!("`{text}`")) && error.contains("64MiB"), "{error}");
+            assert!(
+                error.contains(&format!("`{text}`")) && error.contains("64MiB"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn sizes_for_people() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), ((1 << 20) - 1, "1.0 MiB"), (64 << 20, "64.0 MiB"), (u64::MAX, "16.0 EiB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (64 << 20, "64.0 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
             assert_eq!(human(bytes), text);
         }
     }

@@ -6,8 +6,8 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lazaret::wall::{Layer, probe};
 use lazaret::wall::policy::ProgramGrants;
+use lazaret::wall::{Layer, probe};
 use lazaret::wire::message::Purpose;
 use lazaret::wire::table::{Carrier, Direction};
 use serde::Serialize;
@@ -76,7 +76,13 @@ impl Audit {
         let account = Account {
             module,
             workers: subjects.into_iter().map(Worker::new).collect(),
-            layers: Layer::ALL.iter().map(|layer| LayerEntry { name: layer.name(), purpose: layer.purpose() }).collect(),
+            layers: Layer::ALL
+                .iter()
+                .map(|layer| LayerEntry {
+                    name: layer.name(),
+                    purpose: layer.purpose(),
+                })
+                .collect(),
             namespaces: probe::namespace_names().collect(),
         };
         match self.json {
@@ -88,7 +94,10 @@ impl Audit {
 
     /// What a module is: a program if it has a main function, else a canister.
     fn look_at(&self, path: &Path) -> Result<(Module, Subject), Failure> {
-        let fail = |source| Failure::Module { path: path.to_owned(), source };
+        let fail = |source| Failure::Module {
+            path: path.to_owned(),
+            source,
+        };
         let wasm = lazaret::binary(module_file::read(path)?).map_err(fail)?;
         let (info, subject) = match lazaret::inspect(&wasm, Purpose::Tenant, &[]) {
             Ok(info) => (info, Subject::TENANT),
@@ -103,7 +112,11 @@ impl Audit {
         };
         let module = Module {
             path: module_file::shown(path),
-            imports: info.imports.iter().map(|(module, name)| format!("{module}.{name}")).collect(),
+            imports: info
+                .imports
+                .iter()
+                .map(|(module, name)| format!("{module}.{name}"))
+                .collect(),
             memory_minimum_bytes: info.memory_minimum,
         };
         Ok((module, subject))

@@ -22,7 +22,7 @@ pub(crate) struct Bench {
     /// A hundredth of the calls: to see that everything runs, not to quote
     #[arg(long)]
     quick: bool,
-    /// Only rows whose key contains this
+    /// Only this row and those below it, such as update/100
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Where tenants are kept meanwhile: its file system is part of what is
@@ -33,8 +33,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
-        let options = Options { quick: self.quick, filter: self.filter, directory: self.directory, command: None };
-        let target = if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let options = Options {
+            quick: self.quick,
+            filter: self.filter,
+            directory: self.directory,
+            command: None,
+        };
+        let target = if io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         let table = lazaret_bench::run(&options, &mut |what| {
             tracing::info!(what, "measuring");

@@ -70,22 +70,43 @@ impl Call {
         self.tenants.data.must_exist()?;
         let host = self.tenants.host()?;
         let tenant = host.tenant(&self.name)?;
-        let sections = Sections { service: tenant.icp_section("candid:service"), init: None };
+        let sections = Sections {
+            service: tenant.icp_section("candid:service"),
+            init: None,
+        };
         let target = Target::Method(self.method.clone());
-        let argument = self.bytes.or_candid(self.candid.as_deref(), &sections, &target)?;
+        let argument = self
+            .bytes
+            .or_candid(self.candid.as_deref(), &sections, &target)?;
         let options = match &self.caller {
-            Some(caller) => CallOptions { caller: caller.as_slice().to_vec(), controller: false, ..CallOptions::default() },
+            Some(caller) => CallOptions {
+                caller: caller.as_slice().to_vec(),
+                controller: false,
+                ..CallOptions::default()
+            },
             None => CallOptions::default(),
         };
         let result = match self.query || is_query(&tenant, &self.method) {
             true => tenant.query_with(&self.method, &argument, &options),
             false => tenant.update_with(&self.method, &argument, &options),
         };
-        let reply = result.map_err(|error| Failure::Call { tenant: self.name.clone(), method: self.method.clone(), error })?;
+        let reply = result.map_err(|error| Failure::Call {
+            tenant: self.name.clone(),
+            method: self.method.clone(),
+            error,
+        })?;
         tracing::info!(fuel_used = reply.fuel_used, committed = ?reply.committed, "replied");
         match self.output {
-            Form::Candid => output::write(format!("{}\n", interface::decode(&sections, &self.method, &reply.bytes)?).as_bytes())?,
-            Form::Hex => output::write(format!("{}\n", encoded::encode_hex(&reply.bytes)).as_bytes())?,
+            Form::Candid => output::write(
+                format!(
+                    "{}\n",
+                    interface::decode(&sections, &self.method, &reply.bytes)?
+                )
+                .as_bytes(),
+            )?,
+            Form::Hex => {
+                output::write(format!("{}\n", encoded::encode_hex(&reply.bytes)).as_bytes())?
+            }
             Form::Raw => output::write(&reply.bytes)?,
         }
         Ok(0)
@@ -93,5 +114,9 @@ impl Call {
 }
 
 fn is_query(tenant: &Tenant, method: &str) -> bool {
-    tenant.info().methods.iter().any(|known| known.strip_prefix("query ") == Some(method))
+    tenant
+        .info()
+        .methods
+        .iter()
+        .any(|known| known.strip_prefix("query ") == Some(method))
 }

@@ -43,7 +43,9 @@ impl Doctor {
             kernel: kernel(),
             architecture: std::env::consts::ARCH,
             root: rustix::process::geteuid().is_root(),
-            complete: findings.iter().all(|finding| finding.probe.works() || !finding.required),
+            complete: findings
+                .iter()
+                .all(|finding| finding.probe.works() || !finding.required),
             findings,
         };
         let code = u8::from(!diagnosis.complete);
@@ -57,27 +59,57 @@ impl Doctor {
 
 /// The kernel's version (proc_sys_kernel(5)).
 fn kernel() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "of unknown version".into(), |text| text.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
+        |_| "of unknown version".into(),
+        |text| text.trim().to_owned(),
+    )
 }
 
 fn text(diagnosis: &Diagnosis) -> String {
-    let who = if diagnosis.root { "root" } else { "an ordinary user" };
-    let mut text = format!("{TITLE}Linux {} on {}, as {who}{TITLE:#}\n\n", diagnosis.kernel, diagnosis.architecture);
+    let who = if diagnosis.root {
+        "root"
+    } else {
+        "an ordinary user"
+    };
+    let mut text = format!(
+        "{TITLE}Linux {} on {}, as {who}{TITLE:#}\n\n",
+        diagnosis.kernel, diagnosis.architecture
+    );
     for finding in &diagnosis.findings {
         match &finding.probe {
-            Probe::Works(detail) => text.push_str(&format!("{GOOD}works{GOOD:#}    {:<18} {}\n", finding.name, output::harmless(detail, false))),
+            Probe::Works(detail) => text.push_str(&format!(
+                "{GOOD}works{GOOD:#}    {:<18} {}\n",
+                finding.name,
+                output::harmless(detail, false)
+            )),
             Probe::Missing(why) => {
-                text.push_str(&format!("{BAD}missing{BAD:#}  {:<18} {}\n", finding.name, output::harmless(why, false)));
-                for (label, words) in [("for", finding.purpose), ("cost", finding.cost), ("remedy", finding.remedy)] {
+                text.push_str(&format!(
+                    "{BAD}missing{BAD:#}  {:<18} {}\n",
+                    finding.name,
+                    output::harmless(why, false)
+                ));
+                for (label, words) in [
+                    ("for", finding.purpose),
+                    ("cost", finding.cost),
+                    ("remedy", finding.remedy),
+                ] {
                     text.push_str(&format!("         {:<18} {label}: {words}\n", ""));
                 }
             }
         }
     }
-    let missing = |required: bool| diagnosis.findings.iter().filter(|finding| finding.required == required && !finding.probe.works()).count();
+    let missing = |required: bool| {
+        diagnosis
+            .findings
+            .iter()
+            .filter(|finding| finding.required == required && !finding.probe.works())
+            .count()
+    };
     text.push_str(&match (missing(true), missing(false)) {
         (0, 0) => "\nEverything works.\n".to_owned(),
-        (0, optional) => format!("\nEverything that is required works; {optional} of what is optional is missing.\n"),
+        (0, optional) => format!(
+            "\nEverything that is required works; {optional} of what is optional is missing.\n"
+        ),
         (required, _) => format!("\n{required} of what is required is missing.\n"),
     });
     text
@@ -88,16 +120,48 @@ mod tests {
     use super::*;
 
     fn finding(name: &'static str, required: bool, probe: Probe) -> Finding {
-        Finding { name, purpose: "a purpose", required, probe, cost: "a cost", remedy: "a remedy" }
+        Finding {
+            name,
+            purpose: "a purpose",
+            required,
+            probe,
+            cost: "a cost",
+            remedy: "a remedy",
+        }
     }
 
     #[test]
     fn what_is_missing_comes_with_its_cost_and_remedy() {
-        let diagnosis = |findings: Vec<Finding>| Diagnosis { kernel: "6.18".into(), architecture: "x86_64", root: false, complete: true, findings };
-        let plain = |diagnosis: &Diagnosis| anstream::adapter::strip_str(&text(diagnosis)).to_string();
-        let good = plain(&diagnosis(vec![finding("seccomp", true, Probe::Works("kills".into()))]));
-        assert!(good.contains("works    seccomp            kills\n") && good.ends_with("Everything works.\n"), "{good}");
-        let bad = plain(&diagnosis(vec![finding("mdwe", true, Probe::Missing("EINVAL".into()))]));
-        assert!(bad.contains("EINVAL") && bad.contains("cost: a cost") && bad.contains("remedy: a remedy") && bad.contains("1 of what is required"), "{bad}");
+        let diagnosis = |findings: Vec<Finding>| Diagnosis {
+            kernel: "6.18".into(),
+            architecture: "x86_64",
+            root: false,
+            complete: true,
+            findings,
+        };
+        let plain =
+            |diagnosis: &Diagnosis| anstream::adapter::strip_str(&text(diagnosis)).to_string();
+        let good = plain(&diagnosis(vec![finding(
+            "seccomp",
+            true,
+            Probe::Works("kills".into()),
+        )]));
+        assert!(
+            good.contains("works    seccomp            kills\n")
+                && good.ends_with("Everything works.\n"),
+            "{good}"
+        );
+        let bad = plain(&diagnosis(vec![finding(
+            "mdwe",
+            true,
+            Probe::Missing("EINVAL".into()),
+        )]));
+        assert!(
+            bad.contains("EINVAL")
+                && bad.contains("cost: a cost")
+                && bad.contains("remedy: a remedy")
+                && bad.contains("1 of what is required"),
+            "{bad}"
+        );
     }
 }

@@ -35,7 +35,9 @@ impl ModuleOptions {
     pub(crate) fn read(&self) -> Result<(Vec<u8>, Vec<u8>), Failure> {
         lazaret::check_name(&self.name)?;
         let (wasm, sections) = module_file::read_tenant(&self.module)?;
-        let argument = self.bytes.or_candid(self.arg.as_deref(), &sections, &Target::Init)?;
+        let argument = self
+            .bytes
+            .or_candid(self.arg.as_deref(), &sections, &Target::Init)?;
         Ok((wasm, argument))
     }
 }
@@ -58,9 +60,16 @@ pub(crate) struct Install {
 impl Install {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
         let (wasm, argument) = self.options.read()?;
-        let tenant = self.options.tenants.host()?.install(&self.options.name, wasm, &argument)?;
+        let tenant = self
+            .options
+            .tenants
+            .host()?
+            .install(&self.options.name, wasm, &argument)?;
         let info = tenant.info();
-        output::print(&format!("installed {} at version {}\n", info.name, info.version))?;
+        output::print(&format!(
+            "installed {} at version {}\n",
+            info.name, info.version
+        ))?;
         Ok(0)
     }
 }

@@ -51,9 +51,29 @@ mod tests {
 
     #[test]
     fn a_line_has_its_time_and_stays_one_line() {
-        let line = |text: &str| LogLine { time: 1_795_304_880_123_456_789, version: 1, text: text.into() };
-        assert_eq!(shown(&line("a\x1b[2J\nb"), true), "2026-11-21T23:48:00.123Z a␛[2J␊b\n");
-        assert_eq!(shown(&line("a\x1b[2J\nb"), false), "2026-11-21T23:48:00.123Z a\x1b[2J␊b\n");
-        assert!(shown(&LogLine { time: u64::MAX, version: 0, text: String::new() }, true).starts_with("2554-07-21T"));
+        let line = |text: &str| LogLine {
+            time: 1_795_304_880_123_456_789,
+            version: 1,
+            text: text.into(),
+        };
+        assert_eq!(
+            shown(&line("a\x1b[2J\nb"), true),
+            "2026-11-21T23:48:00.123Z a␛[2J␊b\n"
+        );
+        assert_eq!(
+            shown(&line("a\x1b[2J\nb"), false),
+            "2026-11-21T23:48:00.123Z a\x1b[2J␊b\n"
+        );
+        assert!(
+            shown(
+                &LogLine {
+                    time: u64::MAX,
+                    version: 0,
+                    text: String::new()
+                },
+                true
+            )
+            .starts_with("2554-07-21T")
+        );
     }
 }

@@ -23,14 +23,21 @@ pub(crate) struct Man {
 
 impl Man {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
-        let command = Arguments::command();
+        // As the generator of all pages does it.
+        let mut command = Arguments::command().disable_help_subcommand(true);
+        command.build();
         let Some(directory) = self.out else {
             let mut page = Vec::new();
-            Page::new(command).render(&mut page).map_err(Failure::Output)?;
+            Page::new(command)
+                .render(&mut page)
+                .map_err(Failure::Output)?;
             output::write(&page)?;
             return Ok(0);
         };
-        let fail = |source| Failure::WriteFile { path: directory.clone(), source };
+        let fail = |source| Failure::WriteFile {
+            path: directory.clone(),
+            source,
+        };
         fs::create_dir_all(&directory).map_err(fail)?;
         clap_mangen::generate_to(command, &directory).map_err(fail)?;
         Ok(0)

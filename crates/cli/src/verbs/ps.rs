@@ -39,8 +39,15 @@ struct List {
 
 impl Ps {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
-        let tenants = if self.data.exists() { self.rows()? } else { Vec::new() };
-        let damaged = tenants.iter().filter(|row| matches!(row, Row::Damaged { .. })).count();
+        let tenants = if self.data.exists() {
+            self.rows()?
+        } else {
+            Vec::new()
+        };
+        let damaged = tenants
+            .iter()
+            .filter(|row| matches!(row, Row::Damaged { .. }))
+            .count();
         match self.json {
             true => output::json("lazaret.ps/v1", List { tenants })?,
             false => output::print(&table(&tenants))?,
@@ -55,7 +62,10 @@ impl Ps {
         let host = self.data.host()?;
         let row = |name: String| match host.tenant(&name) {
             Ok(tenant) => Row::Tenant(tenant.info()),
-            Err(error) => Row::Damaged { name, error: output::chain(&error) },
+            Err(error) => Row::Damaged {
+                name,
+                error: output::chain(&error),
+            },
         };
         Ok(host.tenants()?.into_iter().map(row).collect())
     }
@@ -63,7 +73,9 @@ impl Ps {
 
 /// Rows in columns that are as wide as they must be.
 fn table(rows: &[Row]) -> String {
-    const TITLES: [&str; 7] = ["NAME", "VERSION", "HEAP", "STABLE", "DISK", "MODULE", "METHODS"];
+    const TITLES: [&str; 7] = [
+        "NAME", "VERSION", "HEAP", "STABLE", "DISK", "MODULE", "METHODS",
+    ];
     let cells: Vec<[String; 7]> = rows
         .iter()
         .map(|row| match row {
@@ -76,13 +88,36 @@ fn table(rows: &[Row]) -> String {
                 info.module.chars().take(12).collect(),
                 info.methods.len().to_string(),
             ],
-            Row::Damaged { name, .. } => [name.clone(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into(), "-".into()],
+            Row::Damaged { name, .. } => [
+                name.clone(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+            ],
         })
         .collect();
-    let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = TITLES.iter().enumerate().map(|(column, title)| title.len().max(width(column))).collect();
+    let width = |column: usize| {
+        cells
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = TITLES
+        .iter()
+        .enumerate()
+        .map(|(column, title)| title.len().max(width(column)))
+        .collect();
     let line = |row: &[String]| {
-        let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"))
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     let mut text = format!("{TITLE}{}{TITLE:#}\n", line(&TITLES.map(str::to_owned)));
@@ -113,7 +148,10 @@ mod tests {
             methods: vec!["update inc".into(), "query get".into()],
             worker: None,
         };
-        let damaged = Row::Damaged { name: "x".into(), error: "torn".into() };
+        let damaged = Row::Damaged {
+            name: "x".into(),
+            error: "torn".into(),
+        };
         let text = anstream::adapter::strip_str(&table(&[Row::Tenant(info), damaged])).to_string();
         assert_eq!(
             text,

@@ -1,13 +1,16 @@
 //! `lazaret run`: one program, once, as if it were run without Lazaret.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
-use lazaret::{CompileError, Ending, Input, Output, Program, Report, RunError, Verdict, WorkerError};
+use clap::{Args, ValueHint};
+use lazaret::{
+    CompileError, Ending, Input, Output, Program, Report, RunError, Verdict, WorkerError,
+};
 
 use crate::failure::Failure;
 use crate::host_options::Wall;
@@ -23,10 +26,14 @@ use crate::values::size::Size;
 /// The program's input, output and exit code are its own. Nothing else of this
 /// machine reaches it but the directories and variables that are named here.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(override_usage = "lazaret run [OPTIONS] <MODULE> [ARGS]...", after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Run {
     /// Grant a directory, under its own path or as GUEST; `:ro` to read only
-    #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", help_heading = "Grants")]
+    #[arg(
+        long = "dir",
+        value_name = "HOST[::GUEST][:ro]",
+        help_heading = "Grants"
+    )]
     directories: Vec<Directory>,
     /// Set a variable, or hand on the value that it has here
     #[arg(long = "env", value_name = "K[=V]", help_heading = "Grants")]
@@ -38,7 +45,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "UID", help_heading = "Grants")]
     as_user: Option<u32>,
     /// Memory that it may have, such as 64MiB
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1GiB",
+        help_heading = "Limits"
+    )]
     memory: Size,
     /// Time that it may take, such as 500ms or 2s
     #[arg(long, value_name = "DURATION", help_heading = "Limits")]
@@ -63,12 +75,12 @@ pub(crate) struct Run {
     no_cache: bool,
     #[command(flatten)]
     wall: Wall,
-    /// The program: a .wasm or .wat file, or - for standard input
-    #[arg(value_name = "MODULE")]
-    module: PathBuf,
-    /// Its arguments
-    #[arg(value_name = "ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    /// The program (a .wasm or .wat file, or - for standard input), and its
+    /// arguments: all that follows is the program's, whatever it looks like
+    // One list: with two, an argument of the program's that is also an option
+    // of ours would be ours.
+    #[arg(value_name = "MODULE [ARGS]", required = true, trailing_var_arg = true, value_hint = ValueHint::FilePath)]
+    command: Vec<OsString>,
 }
 
 const EXAMPLES: &str = "\
@@ -94,16 +106,26 @@ impl Run {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
         // Opened first: not to be able to say how it went is no way to run it.
         let report = match &self.report {
-            Some(path) => Some((path.clone(), File::create(path).map_err(|source| Failure::WriteFile { path: path.clone(), source })?)),
+            Some(path) => Some((
+                path.clone(),
+                File::create(path).map_err(|source| Failure::WriteFile {
+                    path: path.clone(),
+                    source,
+                })?,
+            )),
             None => None,
         };
         let result = self.run();
         if let Some((path, mut file)) = report {
             let bytes = match &result {
                 Ok(report) => output::to_json(REPORT, report)?,
-                Err(failure) => output::to_json(REPORT, failed(Verdict::HostError, failure, failure.exit_code()))?,
+                Err(failure) => output::to_json(
+                    REPORT,
+                    failed(Verdict::HostError, failure, failure.exit_code()),
+                )?,
             };
-            file.write_all(&bytes).map_err(|source| Failure::WriteFile { path, source })?;
+            file.write_all(&bytes)
+                .map_err(|source| Failure::WriteFile { path, source })?;
         }
         let report = result?;
         if let Some(detail) = report.detail.as_deref() {
@@ -111,16 +133,21 @@ impl Run {
                 "" => String::new(),
                 words => format!("{words}: "),
             };
-            output::note(&format!("lazaret: {words}{}\n", output::harmless(detail, true)));
+            output::note(&format!(
+                "lazaret: {words}{}\n",
+                output::harmless(detail, true)
+            ));
         }
         // As the kernel does: the low eight bits.
         Ok((report.exit_code & 0xff) as u8)
     }
 
     fn run(self) -> Result<Report, Failure> {
-        let module = match module_file::read(&self.module) {
+        let module = match module_file::read(self.module()) {
             Ok(module) => module,
-            Err(error @ Failure::ReadModule { .. }) => return Ok(failed(Verdict::InvalidModule, &error, error.exit_code())),
+            Err(error @ Failure::ReadModule { .. }) => {
+                return Ok(failed(Verdict::InvalidModule, &error, error.exit_code()));
+            }
             Err(error) => return Err(error),
         };
         let mut builder = self.wall.builder();
@@ -141,15 +168,37 @@ impl Run {
         })
     }
 
+    fn module(&self) -> &Path {
+        self.command
+            .first()
+            .map_or(Path::new(""), |module| Path::new(module))
+    }
+
     fn prepare(self, program: Program) -> Result<Program, Failure> {
-        let name = module_file::program_name(&self.module);
+        let name = module_file::program_name(self.module());
+        let arguments = self.command.iter().skip(1).map(|argument| {
+            argument
+                .clone()
+                .into_string()
+                .map_err(|argument| Failure::ProgramArgument { argument })
+        });
+        let arguments: Vec<String> = std::iter::once(Ok(name))
+            .chain(arguments)
+            .collect::<Result<_, _>>()?;
         let stdin = match &self.stdin {
-            Some(path) => Input::Descriptor(File::open(path).map_err(|source| Failure::Stdin { path: path.clone(), source })?.into()),
-            None if module_file::is_stdin(&self.module) => Input::Empty,
+            Some(path) => Input::Descriptor(
+                File::open(path)
+                    .map_err(|source| Failure::Stdin {
+                        path: path.clone(),
+                        source,
+                    })?
+                    .into(),
+            ),
+            None if module_file::is_stdin(self.module()) => Input::Empty,
             None => Input::Descriptor(own(io::stdin())?),
         };
         let mut program = program
-            .arguments(std::iter::once(name).chain(self.arguments))
+            .arguments(arguments)
             .memory(self.memory.0)
             .stdin(stdin)
             .stdout(Output::Descriptor(Arc::new(own(io::stdout())?)))
@@ -184,7 +233,11 @@ impl Run {
         if self.no_cache {
             return None;
         }
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         self.cache_dir
             .clone()
             .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("lazaret")))
@@ -194,14 +247,21 @@ impl Run {
 
 /// A descriptor of one of this process's streams.
 fn own(stream: impl AsFd) -> Result<std::os::fd::OwnedFd, Failure> {
-    stream.as_fd().try_clone_to_owned().map_err(|error| Failure::Stream(error.into()))
+    stream
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| Failure::Stream(error.into()))
 }
 
 /// What a program is said to be that never ran.
 fn verdict(error: &RunError) -> (Verdict, u8) {
     match error {
-        RunError::Module(_) | RunError::Compile(CompileError::Invalid(_)) | RunError::Worker(WorkerError::Setup(_)) => (Verdict::InvalidModule, 2),
-        RunError::Compile(CompileError::Ended(Ending::Violation | Ending::Malformed(_))) => (Verdict::Violation, 159),
+        RunError::Module(_)
+        | RunError::Compile(CompileError::Invalid(_))
+        | RunError::Worker(WorkerError::Setup(_)) => (Verdict::InvalidModule, 2),
+        RunError::Compile(CompileError::Ended(Ending::Violation | Ending::Malformed(_))) => {
+            (Verdict::Violation, 159)
+        }
         error if error.is_usage() => (Verdict::HostError, 2),
         _ => (Verdict::HostError, 1),
     }

@@ -24,9 +24,16 @@ impl Upgrade {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
         self.options.tenants.data.must_exist()?;
         let (wasm, argument) = self.options.read()?;
-        let tenant = self.options.tenants.host()?.upgrade(&self.options.name, wasm, &argument)?;
+        let tenant = self
+            .options
+            .tenants
+            .host()?
+            .upgrade(&self.options.name, wasm, &argument)?;
         let info = tenant.info();
-        output::print(&format!("upgraded {} to version {}\n", info.name, info.version))?;
+        output::print(&format!(
+            "upgraded {} to version {}\n",
+            info.name, info.version
+        ))?;
         Ok(0)
     }
 }

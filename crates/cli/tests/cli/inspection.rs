@@ -1,40 +1,104 @@
-//! `audit` and `doctor`: the boundary can be read.
+//! `audit`, `doctor` and `bench`: what holds, what there is and what it costs can
+//! be read.
 
 use serde_json::Value;
 
 use crate::support::{Run, canister, lazaret, wat};
 
 fn audit(arguments: &[&str]) -> Value {
-    serde_json::from_str(&lazaret().args(["audit", "--json"]).args(arguments).run().exits(0).stdout).unwrap()
+    serde_json::from_str(
+        &lazaret()
+            .args(["audit", "--json"])
+            .args(arguments)
+            .run()
+            .exits(0)
+            .stdout,
+    )
+    .unwrap()
 }
 
 fn worker<'a>(audit: &'a Value, name: &str) -> &'a Value {
-    audit["workers"].as_array().unwrap().iter().find(|worker| worker["name"] == name).unwrap_or_else(|| panic!("no {name} in {audit}"))
+    audit["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|worker| worker["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {audit}"))
 }
 
 fn calls(worker: &Value) -> Vec<&str> {
-    worker["system_calls"].as_array().unwrap().iter().map(|call| call["name"].as_str().unwrap()).collect()
+    worker["system_calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| call["name"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
 fn every_kind_of_worker_is_told() {
     let audit = audit(&[]);
     assert_eq!(audit["$type"], "lazaret.audit/v1");
-    let names: Vec<&str> = audit["workers"].as_array().unwrap().iter().map(|worker| worker["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["launch", "tenant", "compiler", "program", "program --dir :ro", "program --dir"]);
+    let names: Vec<&str> = audit["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|worker| worker["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "launch",
+            "tenant",
+            "compiler",
+            "program",
+            "program --dir :ro",
+            "program --dir"
+        ]
+    );
     let tenant = worker(&audit, "tenant");
-    let futex = tenant["system_calls"].as_array().unwrap().iter().find(|call| call["name"] == "futex").unwrap();
-    assert!(!futex["arguments"].as_array().unwrap().is_empty() && futex["why"].as_str().unwrap().contains("FUTEX_WAIT"));
+    let futex = tenant["system_calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|call| call["name"] == "futex")
+        .unwrap();
+    assert!(
+        !futex["arguments"].as_array().unwrap().is_empty()
+            && futex["why"].as_str().unwrap().contains("FUTEX_WAIT")
+    );
     for crossing in ["Call", "Done", "userfaultfd", "log area"] {
-        assert!(tenant["crossings"].as_array().unwrap().iter().any(|found| found["name"] == crossing), "{crossing}");
+        assert!(
+            tenant["crossings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|found| found["name"] == crossing),
+            "{crossing}"
+        );
     }
-    assert!(!tenant["crossings"].as_array().unwrap().iter().any(|found| found["name"] == "standard streams"));
+    assert!(
+        !tenant["crossings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|found| found["name"] == "standard streams")
+    );
     assert_eq!(tenant["descriptors"], serde_json::json!([]));
     assert_eq!(audit["layers"].as_array().unwrap().len(), 15);
-    assert!(audit["namespaces"].as_array().unwrap().iter().any(|name| name == "net"));
+    assert!(
+        audit["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|name| name == "net")
+    );
     for forbidden in ["execve", "socket", "ptrace", "clone", "fork", "connect"] {
         for name in names.iter().filter(|name| **name != "launch") {
-            assert!(!calls(worker(&audit, name)).contains(&forbidden), "{name} may {forbidden}");
+            assert!(
+                !calls(worker(&audit, name)).contains(&forbidden),
+                "{name} may {forbidden}"
+            );
         }
     }
 }
@@ -45,21 +109,44 @@ fn a_module_gets_its_own_kind() {
     let path = path.to_str().unwrap();
     let plain = audit(&[path]);
     assert!(!calls(worker(&plain, "program")).contains(&"openat"));
-    assert!(plain["module"]["imports"].as_array().unwrap().iter().any(|import| import == "wasi_snapshot_preview1.fd_read"));
+    assert!(
+        plain["module"]["imports"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|import| import == "wasi_snapshot_preview1.fd_read")
+    );
     let granted = audit(&["--dir", "/tmp:ro", path]);
     let reads = calls(worker(&granted, "program --dir :ro"));
     assert!(reads.contains(&"openat") && !reads.contains(&"unlinkat"));
     assert!(calls(worker(&audit(&["--dir", "/tmp", path]), "program --dir")).contains(&"unlinkat"));
     let tenant = audit(&[canister("counter").to_str().unwrap()]);
     worker(&tenant, "tenant");
-    lazaret().arg("audit").arg(wat("component")).run().fails(2, &["component"]);
+    lazaret()
+        .arg("audit")
+        .arg(wat("component"))
+        .run()
+        .fails(2, &["component"]);
 }
 
 #[test]
 fn an_audit_for_people_names_the_same() {
     let text = lazaret().arg("audit").run().exits(0).stdout;
-    for words in ["tenant: ", "futex", "only if", "never FUTEX_REQUEUE", "HostCall", "userfaultfd", "Layers of the wall", "landlock", "Namespaces"] {
-        assert!(text.to_lowercase().contains(&words.to_lowercase()), "no `{words}` in {text}");
+    for words in [
+        "tenant: ",
+        "futex",
+        "only if",
+        "never FUTEX_REQUEUE",
+        "HostCall",
+        "userfaultfd",
+        "Layers of the wall",
+        "landlock",
+        "Namespaces",
+    ] {
+        assert!(
+            text.to_lowercase().contains(&words.to_lowercase()),
+            "no `{words}` in {text}"
+        );
     }
     assert!(!text.contains('\u{1b}'), "colour without a terminal");
 }
@@ -69,15 +156,52 @@ fn a_doctor_tells_what_there_is() {
     let done = lazaret().args(["doctor", "--json"]).run();
     let diagnosis: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(diagnosis["$type"], "lazaret.doctor/v1");
-    assert_eq!(done.code, Some(if diagnosis["complete"] == true { 0 } else { 1 }));
+    assert_eq!(
+        done.code,
+        Some(if diagnosis["complete"] == true { 0 } else { 1 })
+    );
     let findings = diagnosis["findings"].as_array().unwrap();
     for name in ["user-namespace", "seccomp", "kernel-tracker", "cgroups"] {
-        let finding = findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+        let finding = findings
+            .iter()
+            .find(|finding| finding["name"] == name)
+            .unwrap_or_else(|| panic!("no {name}"));
         for member in ["purpose", "cost", "remedy"] {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
     }
     let text = lazaret().arg("doctor").run();
     assert_eq!(text.code, done.code);
-    assert!(text.stdout.contains("seccomp") && !text.stdout.contains('\u{1b}'), "{text:?}");
+    assert!(
+        text.stdout.contains("seccomp") && !text.stdout.contains('\u{1b}'),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn a_benchmark_gives_a_table_as_text_and_as_json() {
+    let done = lazaret()
+        .args(["bench", "--quick", "--filter", "start", "--json"])
+        .run()
+        .exits(0);
+    let table: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(table["$type"], "lazaret.bench/v1");
+    let row = table["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["key"] == "start")
+        .unwrap();
+    for measured in [&row["ours"], &row["baseline"]["measured"]] {
+        let (p50, p99) = (
+            measured["p50"].as_f64().unwrap(),
+            measured["p99"].as_f64().unwrap(),
+        );
+        assert!(p50 > 0.0 && p50 <= p99, "{row}");
+    }
+    let text = lazaret()
+        .args(["bench", "--quick", "--filter", "start"])
+        .run()
+        .exits(0);
+    assert!(text.stdout.contains("start of a locked worker"), "{text:?}");
 }

@@ -9,7 +9,13 @@ use crate::support::{Run, lazaret, module, wat};
 fn report(arguments: &[&str], program: &std::path::Path, code: i32) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("report.json");
-    lazaret().args(["run", "--report"]).arg(&file).args(arguments).arg(program).run().exits(code);
+    lazaret()
+        .args(["run", "--report"])
+        .arg(&file)
+        .args(arguments)
+        .arg(program)
+        .run()
+        .exits(code);
     serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
 }
 
@@ -35,13 +41,23 @@ const MEMBERS: [&str; 16] = [
 #[test]
 fn a_report_has_these_members() {
     let report = report(&["--fuel", "1000000"], &wat("hello"), 0);
-    let found: BTreeSet<&str> = report.as_object().unwrap().keys().map(String::as_str).collect();
+    let found: BTreeSet<&str> = report
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     assert_eq!(found, MEMBERS.into_iter().collect());
     assert_eq!(report["$type"], "lazaret.report/v1");
-    assert_eq!((&report["verdict"], &report["exit_code"], &report["tier"]), (&"exited".into(), &0.into(), &"process".into()));
+    assert_eq!(
+        (&report["verdict"], &report["exit_code"], &report["tier"]),
+        (&"exited".into(), &0.into(), &"process".into())
+    );
     assert_eq!(report["output_bytes"], "hello, lazaret\n".len());
     assert_eq!(report["peak_memory_bytes"], 65_536);
-    assert!(report["wall_ms"].as_f64().unwrap() > 0.0 && report["spawn_ms"].as_f64().unwrap() > 0.0);
+    assert!(
+        report["wall_ms"].as_f64().unwrap() > 0.0 && report["spawn_ms"].as_f64().unwrap() > 0.0
+    );
     assert!((1..1_000_000).contains(&report["fuel_used"].as_u64().unwrap()));
 }
 
@@ -51,8 +67,21 @@ fn a_receipt_names_every_layer() {
     let receipt = &report["receipt"];
     assert_eq!(receipt["threads"], 1);
     assert_ne!(receipt["host_uid"], 0);
-    let layers: Vec<&str> = receipt["layers"].as_array().unwrap().iter().map(|entry| entry["layer"].as_str().unwrap()).collect();
-    for layer in ["user-namespace", "network-namespace", "no-new-privs", "capabilities", "landlock", "mdwe", "seccomp"] {
+    let layers: Vec<&str> = receipt["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["layer"].as_str().unwrap())
+        .collect();
+    for layer in [
+        "user-namespace",
+        "network-namespace",
+        "no-new-privs",
+        "capabilities",
+        "landlock",
+        "mdwe",
+        "seccomp",
+    ] {
         assert!(layers.contains(&layer), "{layers:?}");
     }
 }
@@ -64,26 +93,56 @@ fn every_verdict_is_told() {
     let trapped = report(&[], &wat("trap"), 134);
     assert_eq!(verdict(&trapped), "trapped");
     assert!(trapped["detail"].as_str().unwrap().contains("innermost"));
-    assert_eq!(verdict(&report(&["--time", "200ms"], &wat("loop"), 124)), "time_limit");
-    assert_eq!(verdict(&report(&["--fuel", "1000"], &wat("loop"), 125)), "fuel_limit");
+    assert_eq!(
+        verdict(&report(&["--time", "200ms"], &wat("loop"), 124)),
+        "time_limit"
+    );
+    assert_eq!(
+        verdict(&report(&["--fuel", "1000"], &wat("loop"), 125)),
+        "fuel_limit"
+    );
     let cut = report(&["--output-limit", "10"], &wat("flood"), 153);
-    assert_eq!((verdict(&cut), &cut["output_limit_hit"]), ("output_limit".into(), &true.into()));
+    assert_eq!(
+        (verdict(&cut), &cut["output_limit_hit"]),
+        ("output_limit".into(), &true.into())
+    );
     let refused = report(&["--memory", "64MiB"], &wat("memory_hog"), 0);
-    assert_eq!((verdict(&refused), &refused["memory_limit_hit"]), ("exited".into(), &true.into()));
-    assert_eq!(verdict(&report(&[], &wat("component"), 2)), "invalid_module");
-    assert_eq!(verdict(&report(&[], std::path::Path::new("/no/such/module"), 2)), "invalid_module");
+    assert_eq!(
+        (verdict(&refused), &refused["memory_limit_hit"]),
+        ("exited".into(), &true.into())
+    );
+    assert_eq!(
+        verdict(&report(&[], &wat("component"), 2)),
+        "invalid_module"
+    );
+    assert_eq!(
+        verdict(&report(&[], std::path::Path::new("/no/such/module"), 2)),
+        "invalid_module"
+    );
     let nowhere = report(&["--dir", "/no/such/directory"], &wat("hello"), 2);
     assert_eq!(verdict(&nowhere), "host_error");
-    assert!(nowhere["detail"].as_str().unwrap().contains("/no/such/directory"));
+    assert!(
+        nowhere["detail"]
+            .as_str()
+            .unwrap()
+            .contains("/no/such/directory")
+    );
     assert_eq!(nowhere["receipt"], Value::Null);
-    assert_eq!(verdict(&report(&["--stdin", "/no/such/file"], &wat("hello"), 2)), "host_error");
+    assert_eq!(
+        verdict(&report(&["--stdin", "/no/such/file"], &wat("hello"), 2)),
+        "host_error"
+    );
 }
 
 #[test]
 fn a_module_is_compiled_once_for_its_cache() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("cache");
-    let program = module(directory.path(), "p.wat", r#"(module (memory (export "memory") 1) (func (export "_start")))"#);
+    let program = module(
+        directory.path(),
+        "p.wat",
+        r#"(module (memory (export "memory") 1) (func (export "_start")))"#,
+    );
     let compiled = |arguments: &[&str]| !report(arguments, &program, 0)["compile_ms"].is_null();
     let cached = ["--cache-dir", cache.to_str().unwrap()];
     assert!(compiled(&cached));
@@ -92,12 +151,20 @@ fn a_module_is_compiled_once_for_its_cache() {
     assert!(compiled(&["--no-cache"]));
     // A cache that can't be trusted is not used: others may write the file.
     for entry in std::fs::read_dir(&cache).unwrap() {
-        std::fs::set_permissions(entry.unwrap().path(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        std::fs::set_permissions(
+            entry.unwrap().path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o666),
+        )
+        .unwrap();
     }
     assert!(compiled(&cached));
 }
 
 #[test]
 fn a_report_that_can_t_be_written_stops_the_run() {
-    lazaret().args(["run", "--report", "/no/such/directory/report.json"]).arg(wat("hello")).run().fails(1, &["/no/such/directory/report.json"]);
+    lazaret()
+        .args(["run", "--report", "/no/such/directory/report.json"])
+        .arg(wat("hello"))
+        .run()
+        .fails(1, &["/no/such/directory/report.json"]);
 }

@@ -18,9 +18,19 @@ fn processes() -> HashMap<u32, (u32, Process)> {
     let read = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        Some((pid, (fields.get(1)?.parse().ok()?, (pid, (*fields.get(19)?).to_owned()))))
+        Some((
+            pid,
+            (
+                fields.get(1)?.parse().ok()?,
+                (pid, (*fields.get(19)?).to_owned()),
+            ),
+        ))
     };
-    std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?)).collect()
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| read(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 fn descendants(of: u32) -> Vec<Process> {
@@ -47,19 +57,41 @@ fn ends_by(signal: &str, number: i32) {
             (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
             (loop $forever (br $forever))))"#;
     let endless = module(directory.path(), "endless.wat", text);
-    let mut child = lazaret().arg("run").arg(endless).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = lazaret()
+        .arg("run")
+        .arg(endless)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut said = [0; 8];
-    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
     assert_eq!(&said, b"running\n");
     let started = descendants(child.id());
     assert!(started.len() >= 2, "a launcher and a worker: {started:?}");
 
-    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-s", signal, &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().signal(), Some(number));
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let now = processes();
-        let left: Vec<&Process> = started.iter().filter(|process| now.get(&process.0).is_some_and(|(_, other)| other == *process)).collect();
+        let left: Vec<&Process> = started
+            .iter()
+            .filter(|process| {
+                now.get(&process.0)
+                    .is_some_and(|(_, other)| other == *process)
+            })
+            .collect();
         if left.is_empty() {
             break;
         }

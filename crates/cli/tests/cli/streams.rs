@@ -11,16 +11,28 @@ use crate::support::{Data, Run, done_with, lazaret, wat};
 fn standard_input_is_the_program_s() {
     let text = b"one\ntwo\0three\xff".repeat(20_000);
     let output = {
-        let mut child = lazaret().arg("run").arg(wat("cat")).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = lazaret()
+            .arg("run")
+            .arg(wat("cat"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let input = text.clone();
-        let feed = std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &input).unwrap());
+        let feed =
+            std::thread::spawn(move || std::io::Write::write_all(&mut stdin, &input).unwrap());
         let output = child.wait_with_output().unwrap();
         feed.join().unwrap();
         output
     };
     assert!(output.status.success());
-    assert!(output.stdout == text, "{} of {} bytes came back", output.stdout.len(), text.len());
+    assert!(
+        output.stdout == text,
+        "{} of {} bytes came back",
+        output.stdout.len(),
+        text.len()
+    );
 }
 
 #[test]
@@ -28,49 +40,111 @@ fn standard_input_can_be_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let input = directory.path().join("input");
     std::fs::write(&input, "from a file\n").unwrap();
-    lazaret().args(["run", "--stdin"]).arg(&input).arg(wat("cat")).run().exits(0).prints("from a file\n");
-    lazaret().arg("run").arg(wat("cat")).stdin(File::open(&input).unwrap()).run().exits(0).prints("from a file\n");
-    lazaret().args(["run", "--stdin", "/no/such/file"]).arg(wat("cat")).run().fails(2, &["--stdin /no/such/file", "No such file"]);
+    lazaret()
+        .args(["run", "--stdin"])
+        .arg(&input)
+        .arg(wat("cat"))
+        .run()
+        .exits(0)
+        .prints("from a file\n");
+    lazaret()
+        .arg("run")
+        .arg(wat("cat"))
+        .stdin(File::open(&input).unwrap())
+        .run()
+        .exits(0)
+        .prints("from a file\n");
+    lazaret()
+        .args(["run", "--stdin", "/no/such/file"])
+        .arg(wat("cat"))
+        .run()
+        .fails(2, &["--stdin /no/such/file", "No such file"]);
 }
 
 #[test]
 fn a_directory_or_a_device_is_no_standard_input() {
-    lazaret().arg("run").arg(wat("cat")).stdin(File::open("/").unwrap()).run().fails(2, &["standard input is a directory"]);
-    lazaret().args(["run", "--stdin", "/"]).arg(wat("cat")).run().fails(2, &["standard input is a directory"]);
-    lazaret().args(["run", "--stdin", "/dev/zero"]).arg(wat("cat")).run().fails(2, &["character device"]);
+    lazaret()
+        .arg("run")
+        .arg(wat("cat"))
+        .stdin(File::open("/").unwrap())
+        .run()
+        .fails(2, &["standard input is a directory"]);
+    lazaret()
+        .args(["run", "--stdin", "/"])
+        .arg(wat("cat"))
+        .run()
+        .fails(2, &["standard input is a directory"]);
+    lazaret()
+        .args(["run", "--stdin", "/dev/zero"])
+        .arg(wat("cat"))
+        .run()
+        .fails(2, &["character device"]);
 }
 
 #[test]
 fn a_module_from_standard_input_has_none_itself() {
     let module = wat::parse_file(wat("cat")).unwrap();
-    done_with(lazaret().args(["run", "-"]), &module).exits(0).prints("");
-    done_with(lazaret().args(["run", "-"]), b"(module").exits(2).says(&["does not parse"]);
+    done_with(lazaret().args(["run", "-"]), &module)
+        .exits(0)
+        .prints("");
+    done_with(lazaret().args(["run", "-"]), b"(module")
+        .exits(2)
+        .says(&["does not parse"]);
     let environment = std::fs::read(wat("environment")).unwrap();
-    done_with(lazaret().args(["run", "-", "a", "--time"]), &environment).exits(0).prints("arg program\narg a\narg --time\n");
+    done_with(lazaret().args(["run", "-", "a", "--time"]), &environment)
+        .exits(0)
+        .prints("arg program\narg a\narg --time\n");
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_the_program_without_a_panic() {
-    let mut child = lazaret().arg("run").arg(wat("flood")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = lazaret()
+        .arg("run")
+        .arg(wat("flood"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut first = [0; 100];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     assert_eq!(first, [b'y'; 100]);
     // It sees EPIPE (64 in WASI) as it would without us.
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(64), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(64),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
 fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
     let data = Data::with(&["counter"]);
-    let verbs: [&[&str]; 6] = [&["ps"], &["audit"], &["doctor"], &["man"], &["completions", "bash"], &["call", "counter", "get"]];
+    let verbs: [&[&str]; 6] = [
+        &["ps"],
+        &["audit"],
+        &["doctor"],
+        &["man"],
+        &["completions", "bash"],
+        &["call", "counter", "get"],
+    ];
     for verb in verbs {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let done = data.verb(verb[0]).args(&verb[1..]).stdout(writer).run();
-        assert!(done.code == Some(0) && done.stderr.is_empty(), "{verb:?}: {done:?}");
+        assert!(
+            done.code == Some(0) && done.stderr.is_empty(),
+            "{verb:?}: {done:?}"
+        );
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let done = data.verb(verb[0]).args(&verb[1..]).stdout(full).run().exits(1).says(&["error: standard output: No space left"]);
+        let done = data
+            .verb(verb[0])
+            .args(&verb[1..])
+            .stdout(full)
+            .run()
+            .exits(1)
+            .says(&["error: standard output: No space left"]);
         assert!(!done.stderr.contains("panicked"), "{done:?}");
     }
 }
@@ -80,19 +154,56 @@ fn closed_descriptors_are_survived() {
     for (redirection, code) in [(">&-", 0), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 0)] {
         let script = format!("exec \"$0\" run \"$1\" {redirection}");
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_lazaret")]).arg(wat("cat")).env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
+        shell
+            .args(["-c", &script, env!("CARGO_BIN_EXE_lazaret")])
+            .arg(wat("cat"))
+            .env(
+                "XDG_CACHE_HOME",
+                concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+            );
         shell.stdin(Stdio::null()).run().exits(code);
     }
     let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "exec \"$0\" run /no/such/module 2>&-", env!("CARGO_BIN_EXE_lazaret")]).run().exits(2);
+    shell
+        .args([
+            "-c",
+            "exec \"$0\" run /no/such/module 2>&-",
+            env!("CARGO_BIN_EXE_lazaret"),
+        ])
+        .run()
+        .exits(2);
 }
 
 #[test]
 fn logs_are_on_standard_error_and_results_on_standard_output() {
     let data = Data::with(&["counter"]);
-    let done = data.verb("call").args(["--log", "info", "--log-format", "json", "counter", "inc"]).run().exits(0).prints("(1 : nat)\n");
-    let replied = done.stderr.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    assert!(replied.into_iter().any(|line| line["level"] == "INFO" && line["fields"]["message"] == "replied"), "{done:?}");
-    data.verb("call").args(["--log", "info", "counter", "get"]).run().exits(0).says(&["INFO", "replied"]);
-    assert_eq!(data.verb("call").args(["counter", "get"]).run().exits(0).stderr, "");
+    let done = data
+        .verb("call")
+        .args(["--log", "info", "--log-format", "json", "counter", "inc"])
+        .run()
+        .exits(0)
+        .prints("(1 : nat)\n");
+    let replied = done
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    assert!(
+        replied
+            .into_iter()
+            .any(|line| line["level"] == "INFO" && line["fields"]["message"] == "replied"),
+        "{done:?}"
+    );
+    data.verb("call")
+        .args(["--log", "info", "counter", "get"])
+        .run()
+        .exits(0)
+        .says(&["INFO", "replied"]);
+    assert_eq!(
+        data.verb("call")
+            .args(["counter", "get"])
+            .run()
+            .exits(0)
+            .stderr,
+        ""
+    );
 }

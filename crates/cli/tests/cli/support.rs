@@ -11,7 +11,10 @@ pub fn lazaret() -> Command {
     command
         .env_remove("LAZARET_DATA")
         .env_remove("NO_COLOR")
-        .env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"))
+        .env(
+            "XDG_CACHE_HOME",
+            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
+        )
         .env("COLUMNS", "100")
         .stdin(Stdio::null());
     command
@@ -23,7 +26,9 @@ fn repository() -> PathBuf {
 
 /// A program or canister in text.
 pub fn wat(name: &str) -> PathBuf {
-    repository().join("tests/fixtures/wat").join(format!("{name}.wat"))
+    repository()
+        .join("tests/fixtures/wat")
+        .join(format!("{name}.wat"))
 }
 
 /// A canister compiled from Motoko.
@@ -34,7 +39,11 @@ pub fn canister(name: &str) -> PathBuf {
 /// Something that is fetched or compiled before the tests run.
 pub fn fetched(name: &str) -> PathBuf {
     let path = repository().join(".fixtures").join(name);
-    assert!(path.exists(), "{} is missing: run scripts/fixtures.sh", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/fixtures.sh",
+        path.display()
+    );
     path
 }
 
@@ -70,7 +79,12 @@ pub fn done(command: &mut Command) -> Done {
 
 /// Runs to the end with `input` on standard input.
 pub fn done_with(command: &mut Command, input: &[u8]) -> Done {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let feed = std::thread::spawn(move || {
@@ -124,14 +138,20 @@ pub struct Data {
 impl Data {
     /// With nothing in it.
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// With these canisters installed under their names.
     pub fn with(canisters: &[&str]) -> Self {
         let data = Self::new();
         for name in canisters {
-            data.verb("install").arg(name).arg(canister(name)).run().exits(0);
+            data.verb("install")
+                .arg(name)
+                .arg(canister(name))
+                .run()
+                .exits(0);
         }
         data
     }

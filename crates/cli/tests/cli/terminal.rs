@@ -1,30 +1,64 @@
 //! On a terminal: progress and colour, and nothing that a program prints is
 //! obeyed.
 
+use std::io::Read;
 use std::process::{Command, Stdio};
 
-use crate::support::{Done, Run, fetched, lazaret, module};
+use crate::support::{Run, fetched, lazaret, module};
 
-/// Runs the command on a terminal of its own, by script(1), and returns all
-/// that appears there.
-fn on_terminal(arguments: &str) -> Done {
+/// The command on a terminal of its own, by script(1): all that appears there
+/// is on standard output.
+fn on_terminal(arguments: &str) -> Command {
     let mut script = Command::new("script");
-    script.args(["-qec", &format!("{} {arguments}", env!("CARGO_BIN_EXE_lazaret")), "/dev/null"]);
-    script.stdin(Stdio::null()).env("TERM", "xterm").env_remove("NO_COLOR").run()
+    script.args([
+        "-qec",
+        &format!("{} {arguments}", env!("CARGO_BIN_EXE_lazaret")),
+        "/dev/null",
+    ]);
+    script
+        .stdin(Stdio::null())
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR");
+    script
 }
 
 #[test]
 fn a_long_compilation_shows_progress_and_a_pipe_sees_none() {
-    let program = fetched("quickjs.wasm");
-    let shown = on_terminal(&format!("run --no-cache {} -e 'print(6*7)'", program.display()));
-    assert!(shown.stdout.contains("compiling a module of"), "{shown:?}");
-    let piped = lazaret().args(["run", "--no-cache"]).arg(&program).args(["-e", "print(6*7)"]).run();
-    assert!(!piped.stderr.contains("compiling"), "{piped:?}");
+    // Takes many times half a second to compile, and nobody waits for it.
+    let program = fetched("php.wasm");
+    let mut piped = lazaret()
+        .args(["run", "--no-cache"])
+        .arg(&program)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut terminal = on_terminal(&format!("run --no-cache {}", program.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = Vec::new();
+    let mut screen = terminal.stdout.take().unwrap();
+    let mut buffer = [0; 4096];
+    while !String::from_utf8_lossy(&shown).contains("compiling a module of 12.5 MiB") {
+        let read = screen.read(&mut buffer).unwrap();
+        assert!(read > 0, "no progress: {}", String::from_utf8_lossy(&shown));
+        shown.extend_from_slice(&buffer[..read]);
+    }
+    // The other began before this one.
+    piped.kill().unwrap();
+    let quiet = piped.wait_with_output().unwrap();
+    assert!(
+        quiet.stdout.is_empty() && quiet.stderr.is_empty(),
+        "{quiet:?}"
+    );
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
 }
 
 #[test]
 fn colour_is_for_terminals() {
-    let shown = on_terminal("ps --data /no/such/directory");
+    let shown = on_terminal("ps --data /no/such/directory").run();
     assert!(shown.stdout.contains("\u{1b}[1mNAME"), "{shown:?}");
     let piped = lazaret().args(["ps", "--data", "/no/such/directory"]).run();
     assert!(!piped.stdout.contains('\u{1b}'), "{piped:?}");
@@ -42,8 +76,13 @@ fn a_program_can_t_drive_the_terminal() {
         (data (i32.const 16) "a\1b[2Jb\07\n")
         (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
     let rude = module(directory.path(), "rude.wat", text);
-    let shown = on_terminal(&format!("run --no-cache {}", rude.display()));
+    let shown = on_terminal(&format!("run --no-cache {}", rude.display())).run();
     assert!(shown.stdout.contains("a␛[2Jb␇"), "{shown:?}");
     // A pipe gets the bytes as they are.
-    lazaret().arg("run").arg(&rude).run().exits(0).prints("a\u{1b}[2Jb\u{7}\n");
+    lazaret()
+        .arg("run")
+        .arg(&rude)
+        .run()
+        .exits(0)
+        .prints("a\u{1b}[2Jb\u{7}\n");
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
 use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wall::launcher::{Grants, Launcher, LauncherError, LauncherOptions, Limits};
+use lazaret_wall::launcher::{Grants, IdsError, Launcher, LauncherError, LauncherOptions, Limits};
 use lazaret_wire::message::{
     Assignment, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup, Purpose, ToWorker, Trap, TrapKind,
 };
@@ -58,11 +58,15 @@ pub enum RunError {
 impl RunError {
     /// Whether the fault is the module's or the caller's rather than the host's.
     pub fn is_usage(&self) -> bool {
-        match self {
-            Self::Module(_) | Self::Directory { .. } | Self::Stream(_) | Self::Compile(CompileError::Invalid(_)) => true,
-            Self::Worker(WorkerError::Setup(_)) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Module(_)
+                | Self::Directory { .. }
+                | Self::Stream(_)
+                | Self::Compile(CompileError::Invalid(_))
+                | Self::Worker(WorkerError::Setup(_))
+                | Self::Launcher(LauncherError::Ids(IdsError::NotRoot { .. } | IdsError::Zero))
+        )
     }
 }
 
@@ -243,7 +247,8 @@ impl Program {
             open: Open { fixed: &[0, 1, 2], directories: self.directories.len() },
             accepted: &host.options.accept_missing,
             tracked: false,
-        })?;
+        })
+        .map_err(|error| refused(error, &self.directories, launcher.first_host_uid()))?;
         drop(descriptors);
         let spawn_time = started.elapsed();
         let relays = streams.start();
@@ -336,6 +341,19 @@ fn verdict(end: &Result<Exited, Ending>, output_limit_hit: bool) -> (Verdict, i3
     }
 }
 
+/// A worker that could not open a directory was refused it for its user id: the
+/// error says which that is, and what to do.
+fn refused(error: WorkerError, directories: &[Directory], uid: u32) -> RunError {
+    let WorkerError::Setup(text) = &error else { return error.into() };
+    match directories.iter().find(|directory| text.contains(&format!("the directory for {:?} can't be opened", directory.guest))) {
+        Some(directory) => RunError::Directory {
+            path: directory.host.clone(),
+            reason: format!("{text}; the worker runs as uid {uid} on the host: let that user read it (chmod, setfacl), or as root choose another (--as-user UID) or none"),
+        },
+        None => error.into(),
+    }
+}
+
 /// The launcher for a program, and the directories for its worker.
 fn grants(host: &Inner, directories: &[Directory], as_user: Option<u32>) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
     if directories.is_empty() && as_user.is_none() {
@@ -347,6 +365,12 @@ fn grants(host: &Inner, directories: &[Directory], as_user: Option<u32>) -> Resu
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => return Err(fail("it is not a directory; grant the directory that contains it".into())),
             Err(error) => return Err(fail(error.to_string())),
+        }
+        // With the effective ids, as the launcher will open it.
+        let access = rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK;
+        if let Err(errno) = rustix::fs::accessat(rustix::fs::CWD, &directory.host, access, rustix::fs::AtFlags::EACCESS) {
+            let uid = rustix::process::geteuid().as_raw();
+            return Err(fail(format!("{}; this process is uid {uid}: let that user read it (chmod, setfacl)", io::Error::from(errno))));
         }
     }
     let grants: Vec<Grants> =

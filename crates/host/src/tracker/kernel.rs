@@ -222,7 +222,7 @@ fn entered(shared: &Shared, region: Region, size: u64) -> Vec<u64> {
     let mut words: Vec<u64> =
         (0..chunks.div_ceil(64) as usize).map(|word| shared.u64(at + word * 8).load(Ordering::Relaxed)).collect();
     // A bit beyond the size is a lie.
-    if let Some(last) = words.last_mut().filter(|_| chunks % 64 != 0) {
+    if let Some(last) = words.last_mut().filter(|_| !chunks.is_multiple_of(64)) {
         *last &= (1 << (chunks % 64)) - 1;
     }
     words

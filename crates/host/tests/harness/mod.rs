@@ -27,7 +27,6 @@ pub fn main(tests: &[Test]) {
 }
 
 /// Lists tests as `(name, function)`.
-
 macro_rules! tests {
     ($($name:ident,)*) => {
         /// All tests of this file.

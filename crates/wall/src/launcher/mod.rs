@@ -12,7 +12,7 @@ mod root;
 mod spawn;
 
 pub use client::{DEPTH, Event, Grants, Launcher, LauncherError, LauncherOptions, Limits, Spawned, depth};
-pub use ids::HostIds;
+pub use ids::{HostIds, IdsError};
 pub use process::main;
 pub(crate) use clone::{Cloned, clone};
 pub(crate) use root::{enter_empty, set_attributes};

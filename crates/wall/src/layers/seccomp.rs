@@ -1,7 +1,7 @@
 //! seccomp: the kernel answers only the listed system calls; any other kills
 //! the whole process (seccomp(2), `SECCOMP_RET_KILL_PROCESS`).
 //!
-//! The list is [`crate::policy`]'s. It is compiled for this architecture
+//! The list is [`mod@crate::policy`]'s. It is compiled for this architecture
 //! alone: a call through another entry (32-bit `int 0x80`) kills, and x32
 //! numbers are on no list.
 

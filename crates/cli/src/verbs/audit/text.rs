@@ -18,7 +18,11 @@ pub(super) fn text(account: &Account) -> String {
 fn write(to: &mut String, account: &Account) -> std::fmt::Result {
     if let Some(module) = &account.module {
         writeln!(to, "{TITLE}{}{TITLE:#}", harmless(&module.path, false))?;
-        writeln!(to, "  wants {} of memory at least, and imports:", human(module.memory_minimum_bytes))?;
+        writeln!(
+            to,
+            "  wants {} of memory at least, and imports:",
+            human(module.memory_minimum_bytes)
+        )?;
         for import in &module.imports {
             writeln!(to, "    {}", harmless(import, false))?;
         }
@@ -31,12 +35,20 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
     for layer in &account.layers {
         writeln!(to, "  {:<18} {}", layer.name, layer.purpose)?;
     }
-    writeln!(to, "\n{TITLE}Namespaces{TITLE:#}\n  A worker's are not the host's: {}", account.namespaces.join(", "))
+    writeln!(
+        to,
+        "\n{TITLE}Namespaces{TITLE:#}\n  A worker's are not the host's: {}",
+        account.namespaces.join(", ")
+    )
 }
 
 fn write_worker(to: &mut String, worker: &Worker) -> std::fmt::Result {
     writeln!(to, "{TITLE}{}{TITLE:#}: {}", worker.name, worker.what)?;
-    writeln!(to, "  system calls ({}; any other kills the worker):", worker.system_calls.len())?;
+    writeln!(
+        to,
+        "  system calls ({}; any other kills the worker):",
+        worker.system_calls.len()
+    )?;
     for call in &worker.system_calls {
         writeln!(to, "    {:<22} {:>4}  {}", call.name, call.number, call.why)?;
         write_arguments(to, call)?;
@@ -49,10 +61,18 @@ fn write_worker(to: &mut String, worker: &Worker) -> std::fmt::Result {
             Some(bound) => format!("at most {bound} {}", crossing.unit),
             None => format!("{} without bound", crossing.unit),
         };
-        writeln!(to, "    {:<30} {:<14} {:<14} {bound}; when wrong: {}", crossing.name, crossing.carrier, crossing.direction, crossing.when_wrong)?;
+        writeln!(
+            to,
+            "    {:<30} {:<14} {:<14} {bound}; when wrong: {}",
+            crossing.name, crossing.carrier, crossing.direction, crossing.when_wrong
+        )?;
     }
     if !worker.crossings.is_empty() {
-        let open = if worker.descriptors.is_empty() { "none".to_owned() } else { worker.descriptors.join("; ") };
+        let open = if worker.descriptors.is_empty() {
+            "none".to_owned()
+        } else {
+            worker.descriptors.join("; ")
+        };
         writeln!(to, "  descriptors that are open in it: {open}")?;
     }
     writeln!(to)
@@ -60,7 +80,13 @@ fn write_worker(to: &mut String, worker: &Worker) -> std::fmt::Result {
 
 fn write_arguments(to: &mut String, call: &SystemCall) -> std::fmt::Result {
     for (index, checks) in call.arguments.iter().enumerate() {
-        writeln!(to, "    {:<28} {} {}", "", if index == 0 { "only if" } else { "or if" }, checks.join(" and "))?;
+        writeln!(
+            to,
+            "    {:<28} {} {}",
+            "",
+            if index == 0 { "only if" } else { "or if" },
+            checks.join(" and ")
+        )?;
     }
     Ok(())
 }

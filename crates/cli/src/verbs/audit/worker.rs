@@ -18,29 +18,61 @@ pub(super) struct Subject {
 
 impl Subject {
     /// Any worker before its lock: no guest code runs in it yet.
-    pub(super) const LAUNCH: Self = Self { kind: Kind::Launch, crossings: "", descriptors: &[] };
+    pub(super) const LAUNCH: Self = Self {
+        kind: Kind::Launch,
+        crossings: "",
+        descriptors: &[],
+    };
     /// A tenant's.
-    pub(super) const TENANT: Self = Self { kind: Kind::Tenant, crossings: "tenant", descriptors: &[] };
-    const COMPILER: Self =
-        Self { kind: Kind::Compiler, crossings: "compiler", descriptors: &["0: the module, read-only", "1: the artefact"] };
+    pub(super) const TENANT: Self = Self {
+        kind: Kind::Tenant,
+        crossings: "tenant",
+        descriptors: &[],
+    };
+    const COMPILER: Self = Self {
+        kind: Kind::Compiler,
+        crossings: "compiler",
+        descriptors: &["0: the module, read-only", "1: the artefact"],
+    };
     /// Every kind.
-    pub(super) const ALL: [Self; 6] =
-        [
+    pub(super) const ALL: [Self; 6] = [
         Self::LAUNCH,
         Self::TENANT,
         Self::COMPILER,
-        Self::program(ProgramGrants { directories: false, writable: false }),
-        Self::program(ProgramGrants { directories: true, writable: false }),
-        Self::program(ProgramGrants { directories: true, writable: true }),
+        Self::program(ProgramGrants {
+            directories: false,
+            writable: false,
+        }),
+        Self::program(ProgramGrants {
+            directories: true,
+            writable: false,
+        }),
+        Self::program(ProgramGrants {
+            directories: true,
+            writable: true,
+        }),
     ];
 
     /// A program's, with grants.
     pub(super) const fn program(grants: ProgramGrants) -> Self {
         let descriptors: &[&str] = match grants.directories {
-            true => &["0: standard input", "1: standard output", "2: standard error", "from 3: one for each granted directory"],
-            false => &["0: standard input", "1: standard output", "2: standard error"],
+            true => &[
+                "0: standard input",
+                "1: standard output",
+                "2: standard error",
+                "from 3: one for each granted directory",
+            ],
+            false => &[
+                "0: standard input",
+                "1: standard output",
+                "2: standard error",
+            ],
         };
-        Self { kind: Kind::Program(grants), crossings: "program", descriptors }
+        Self {
+            kind: Kind::Program(grants),
+            crossings: "program",
+            descriptors,
+        }
     }
 
     /// Its name.
@@ -49,19 +81,29 @@ impl Subject {
             Kind::Launch => "launch",
             Kind::Tenant => "tenant",
             Kind::Compiler => "compiler",
-            Kind::Program(ProgramGrants { directories: false, .. }) => "program",
-            Kind::Program(ProgramGrants { writable: false, .. }) => "program --dir :ro",
+            Kind::Program(ProgramGrants {
+                directories: false, ..
+            }) => "program",
+            Kind::Program(ProgramGrants {
+                writable: false, ..
+            }) => "program --dir :ro",
             Kind::Program(_) => "program --dir",
         }
     }
 
     fn what(&self) -> &'static str {
         match self.kind {
-            Kind::Launch => "any worker, from its start until it is locked; no guest code runs in it yet",
+            Kind::Launch => {
+                "any worker, from its start until it is locked; no guest code runs in it yet"
+            }
             Kind::Tenant => "a tenant's worker, while it runs",
             Kind::Compiler => "a compiler, while it runs",
-            Kind::Program(ProgramGrants { directories: false, .. }) => "a program without directories, while it runs",
-            Kind::Program(ProgramGrants { writable: false, .. }) => "a program with directories to read, while it runs",
+            Kind::Program(ProgramGrants {
+                directories: false, ..
+            }) => "a program without directories, while it runs",
+            Kind::Program(ProgramGrants {
+                writable: false, ..
+            }) => "a program with directories to read, while it runs",
             Kind::Program(_) => "a program with directories to write, while it runs",
         }
     }
@@ -114,11 +156,18 @@ pub(super) struct Crossing {
 
 impl Worker {
     pub(super) fn new(subject: Subject) -> Self {
-        let has = |workers: &str| !subject.crossings.is_empty() && (workers == "all" || workers.split(' ').any(|kind| kind == subject.crossings));
+        let has = |workers: &str| {
+            !subject.crossings.is_empty()
+                && (workers == "all" || workers.split(' ').any(|kind| kind == subject.crossings))
+        };
         Self {
             name: subject.name(),
             what: subject.what(),
-            system_calls: policy(subject.kind).allowed.iter().map(system_call).collect(),
+            system_calls: policy(subject.kind)
+                .allowed
+                .iter()
+                .map(system_call)
+                .collect(),
             crossings: TABLE
                 .iter()
                 .filter(|crossing| has(crossing.workers))
@@ -140,7 +189,11 @@ fn system_call(allowed: &Allowed) -> SystemCall {
     SystemCall {
         name: allowed.name,
         number: allowed.number,
-        arguments: allowed.arguments.iter().map(|checks| checks.iter().map(ToString::to_string).collect()).collect(),
+        arguments: allowed
+            .arguments
+            .iter()
+            .map(|checks| checks.iter().map(ToString::to_string).collect())
+            .collect(),
         why: allowed.why,
     }
 }
@@ -151,10 +204,18 @@ mod tests {
 
     #[test]
     fn every_crossing_belongs_to_a_kind_that_is_told() {
-        let told: Vec<&str> = Subject::ALL.iter().map(|subject| subject.crossings).filter(|name| !name.is_empty()).collect();
+        let told: Vec<&str> = Subject::ALL
+            .iter()
+            .map(|subject| subject.crossings)
+            .filter(|name| !name.is_empty())
+            .collect();
         for crossing in TABLE {
             for kind in crossing.workers.split(' ') {
-                assert!(kind == "all" || told.contains(&kind), "{}: `{kind}` is no kind that audit prints", crossing.name);
+                assert!(
+                    kind == "all" || told.contains(&kind),
+                    "{}: `{kind}` is no kind that audit prints",
+                    crossing.name
+                );
             }
         }
     }
@@ -163,10 +224,24 @@ mod tests {
     fn kinds_have_names_of_their_own_and_a_program_is_asked_for_no_more_than_its_grants() {
         let workers = Subject::ALL.map(Worker::new);
         for (index, worker) in workers.iter().enumerate() {
-            assert!(workers[..index].iter().all(|other| other.name != worker.name), "{}", worker.name);
+            assert!(
+                workers[..index]
+                    .iter()
+                    .all(|other| other.name != worker.name),
+                "{}",
+                worker.name
+            );
             assert!(!worker.system_calls.is_empty());
         }
-        let may = |name: &str, call: &str| workers.iter().any(|worker| worker.name == name && worker.system_calls.iter().any(|known| known.name == call));
-        assert!(may("program --dir", "unlinkat") && !may("program --dir :ro", "unlinkat") && !may("program", "openat"));
+        let may = |name: &str, call: &str| {
+            workers.iter().any(|worker| {
+                worker.name == name && worker.system_calls.iter().any(|known| known.name == call)
+            })
+        };
+        assert!(
+            may("program --dir", "unlinkat")
+                && !may("program --dir :ro", "unlinkat")
+                && !may("program", "openat")
+        );
     }
 }
