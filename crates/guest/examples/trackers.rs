@@ -50,30 +50,56 @@ fn load(engine: &Engine, wasm: &[u8]) -> Result<Subject, Box<dyn Error>> {
     let stores = instance.get_typed_func(&mut store, "stores")?;
     // Resident, so that only tracking is measured, not the first touch.
     stores.call(&mut store, (PAGES as i32, 4096, 1))?;
-    Ok(Subject { store, instance, stores })
+    Ok(Subject {
+        store,
+        instance,
+        stores,
+    })
 }
 
 impl Subject {
     fn memory(&mut self, name: &str) -> Result<Memory, Box<dyn Error>> {
-        self.instance.get_memory(&mut self.store, name).ok_or_else(|| format!("no memory {name}").into())
+        self.instance
+            .get_memory(&mut self.store, name)
+            .ok_or_else(|| format!("no memory {name}").into())
     }
 }
 
 /// `struct pm_scan_arg` (kernel: `include/uapi/linux/fs.h`) as twelve words.
-fn scan(pagemap: &std::fs::File, start: u64, end: u64, regions: &mut [[u64; 3]], report: bool) -> std::io::Result<u64> {
+fn scan(
+    pagemap: &std::fs::File,
+    start: u64,
+    end: u64,
+    regions: &mut [[u64; 3]],
+    report: bool,
+) -> std::io::Result<u64> {
     const PAGEMAP_SCAN: libc::c_ulong = 0xC060_6610;
     const WRITTEN: u64 = 2;
     let (mut at, mut pages) = (start, 0);
     while at < end {
-        let (vec, len, mask, wanted) = if report { (regions.as_mut_ptr() as u64, regions.len() as u64, WRITTEN, WRITTEN) } else { (0, 0, 0, 0) };
+        let (vec, len, mask, wanted) = if report {
+            (
+                regions.as_mut_ptr() as u64,
+                regions.len() as u64,
+                WRITTEN,
+                WRITTEN,
+            )
+        } else {
+            (0, 0, 0, 0)
+        };
         // Flags: WP_MATCHING | CHECK_WPASYNC.
         let mut argument = [96, 3, at, end, 0, vec, len, 0, 0, mask, 0, wanted];
         // SAFETY: an argument of the size it names, with a vector as long as it says.
-        let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, argument.as_mut_ptr()) };
+        let count =
+            unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, argument.as_mut_ptr()) };
         if count < 0 {
             return Err(std::io::Error::last_os_error());
         }
-        pages += regions.iter().take(if report { count as usize } else { 0 }).map(|[from, to, _]| (to - from) / 4096).sum::<u64>();
+        pages += regions
+            .iter()
+            .take(if report { count as usize } else { 0 })
+            .map(|[from, to, _]| (to - from) / 4096)
+            .sum::<u64>();
         at = argument[4].max(at + 4096);
     }
     Ok(pages)
@@ -106,7 +132,10 @@ fn track(base: u64, length: u64) -> std::io::Result<OwnedFd> {
 }
 
 /// The median of `n` times of `run`, in nanoseconds.
-fn median(n: usize, mut run: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
+fn median(
+    n: usize,
+    mut run: impl FnMut() -> Result<(), Box<dyn Error>>,
+) -> Result<f64, Box<dyn Error>> {
     let mut times = Vec::with_capacity(n);
     for _ in 0..n {
         let started = Instant::now();
@@ -123,26 +152,65 @@ fn main() -> Result<(), Box<dyn Error>> {
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     let engine = lazaret_guest::engine::engine(Purpose::Program)?;
     let wasm = wat::parse_str(MODULE)?;
-    let metered = |cards| Options { metering: false, recursion_limit: None, cards, ..Options::default() };
-    let plain = instrument(&wasm, &Options { persistent: false, ..metered(None) })?.wasm;
-    let carded = instrument(&wasm, &Options { persistent: false, ..metered(Some(CardOptions::default())) })?.wasm;
-    let (mut plain, mut kernel, mut cards) = (load(&engine, &plain)?, load(&engine, &plain)?, load(&engine, &carded)?);
+    let metered = |cards| Options {
+        metering: false,
+        recursion_limit: None,
+        cards,
+        ..Options::default()
+    };
+    let plain = instrument(
+        &wasm,
+        &Options {
+            persistent: false,
+            ..metered(None)
+        },
+    )?
+    .wasm;
+    let carded = instrument(
+        &wasm,
+        &Options {
+            persistent: false,
+            ..metered(Some(CardOptions::default()))
+        },
+    )?
+    .wasm;
+    let (mut plain, mut kernel, mut cards) = (
+        load(&engine, &plain)?,
+        load(&engine, &plain)?,
+        load(&engine, &carded)?,
+    );
 
     let memory = kernel.memory("memory")?;
-    let (base, length) = (memory.data_ptr(&kernel.store) as u64, memory.data_size(&kernel.store) as u64);
+    let (base, length) = (
+        memory.data_ptr(&kernel.store) as u64,
+        memory.data_size(&kernel.store) as u64,
+    );
     let _tracking = track(base, length)?;
     let pagemap = std::fs::File::open("/proc/self/pagemap")?;
     let mut regions = vec![[0u64; 3]; 512];
     scan(&pagemap, base, base + length, &mut regions, false)?;
 
-    println!("{:>7} {:>13} {:>14} {:>14}   ns per page over the untracked call", "pages", "stores/page", "kernel", "cards");
+    println!(
+        "{:>7} {:>13} {:>14} {:>14}   ns per page over the untracked call",
+        "pages", "stores/page", "kernel", "cards"
+    );
     for pages in [1usize, 100, 10_000] {
         for stores in [1, 10, 100, 1_000, 4_000] {
             let stride = (PAGES / pages * 4096).min(1 << 20) as i32 & !4095;
-            let arguments = (pages as i32, stride.min((PAGES / pages * 4096) as i32), stores);
-            let repeat = if pages * stores as usize > 1_000_000 { 5 } else { 31 };
+            let arguments = (
+                pages as i32,
+                stride.min((PAGES / pages * 4096) as i32),
+                stores,
+            );
+            let repeat = if pages * stores as usize > 1_000_000 {
+                5
+            } else {
+                31
+            };
             let span = (pages as u64 * arguments.1 as u64).min(length);
-            let nothing = median(repeat, || Ok(plain.stores.call(&mut plain.store, arguments)?))?;
+            let nothing = median(repeat, || {
+                Ok(plain.stores.call(&mut plain.store, arguments)?)
+            })?;
             let with_kernel = median(repeat, || {
                 kernel.stores.call(&mut kernel.store, arguments)?;
                 // Only entered chunks are scanned: those between the first and
@@ -152,10 +220,18 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let step = (arguments.1 as u64).max(chunk);
                 let mut at = 0;
                 while at < span {
-                    found += scan(&pagemap, base + at, base + (at + chunk).min(length), &mut regions, true)?;
+                    found += scan(
+                        &pagemap,
+                        base + at,
+                        base + (at + chunk).min(length),
+                        &mut regions,
+                        true,
+                    )?;
                     at += step;
                 }
-                (found >= pages as u64).then_some(()).ok_or_else(|| format!("{found} of {pages} pages were found").into())
+                (found >= pages as u64)
+                    .then_some(())
+                    .ok_or_else(|| format!("{found} of {pages} pages were found").into())
             })?;
             let card_memory = cards.memory("lazaret:cards")?;
             let with_cards = median(repeat, || {
@@ -168,10 +244,16 @@ fn main() -> Result<(), Box<dyn Error>> {
                         *word = [0; 8];
                     }
                 }
-                (found >= pages).then_some(()).ok_or_else(|| format!("{found} of {pages} cards were set").into())
+                (found >= pages)
+                    .then_some(())
+                    .ok_or_else(|| format!("{found} of {pages} cards were set").into())
             })?;
             let over = |time: f64| (time - nothing) / pages as f64;
-            println!("{pages:>7} {stores:>13} {:>14.0} {:>14.0}", over(with_kernel), over(with_cards));
+            println!(
+                "{pages:>7} {stores:>13} {:>14.0} {:>14.0}",
+                over(with_kernel),
+                over(with_cards)
+            );
         }
     }
     Ok(())

@@ -33,9 +33,15 @@ pub enum Reason {
 impl Reason {
     /// The reason with this number.
     pub fn from_number(number: u32) -> Option<Self> {
-        [Self::Panic, Self::OutOfMemory, Self::StackOverflow, Self::Wire, Self::Signal]
-            .into_iter()
-            .find(|reason| *reason as u32 == number)
+        [
+            Self::Panic,
+            Self::OutOfMemory,
+            Self::StackOverflow,
+            Self::Wire,
+            Self::Signal,
+        ]
+        .into_iter()
+        .find(|reason| *reason as u32 == number)
     }
 }
 
@@ -53,7 +59,10 @@ pub fn arm(shared: &'static Shared) {
             .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
             .unwrap_or("a panic without a message");
         match info.location() {
-            Some(at) => now(Reason::Panic, &format!("{text} ({}:{})", at.file(), at.line())),
+            Some(at) => now(
+                Reason::Panic,
+                &format!("{text} ({}:{})", at.file(), at.line()),
+            ),
             None => now(Reason::Panic, text),
         }
     }));
@@ -79,7 +88,8 @@ pub fn arm_signals() -> std::io::Result<()> {
         // Rust's start-up code.
         let done = unsafe {
             let mut action = std::mem::zeroed::<libc::sigaction>();
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = last_resort;
+            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                last_resort;
             action.sa_sigaction = handler as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&mut action.sa_mask);
@@ -103,13 +113,20 @@ const FAULTS: &[(libc::c_int, &str)] = &[
 /// Bytes around the stack pointer within which a fault counts as an overflow.
 const NEAR_STACK: usize = 64 << 10;
 
-extern "C" fn last_resort(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+extern "C" fn last_resort(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo and ucontext.
     let (address, stack) = unsafe { ((*info).si_addr() as usize, stack_pointer(context)) };
     if signal == libc::SIGSEGV && stack != 0 && address.abs_diff(stack) < NEAR_STACK {
         now(Reason::StackOverflow, "the native stack is used up");
     }
-    let text = FAULTS.iter().find(|(fault, _)| *fault == signal).map_or("a signal", |(_, text)| text);
+    let text = FAULTS
+        .iter()
+        .find(|(fault, _)| *fault == signal)
+        .map_or("a signal", |(_, text)| text);
     now(Reason::Signal, text)
 }
 

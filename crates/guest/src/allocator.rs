@@ -16,7 +16,10 @@ pub struct Guarded<A>(pub A);
 impl<A> Guarded<A> {
     fn check(at: *mut u8) -> *mut u8 {
         if at.is_null() && abort::is_armed() {
-            abort::now(Reason::OutOfMemory, "the worker's own memory (RLIMIT_DATA) is used up");
+            abort::now(
+                Reason::OutOfMemory,
+                "the worker's own memory (RLIMIT_DATA) is used up",
+            );
         }
         at
     }

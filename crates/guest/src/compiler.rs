@@ -2,7 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use lazaret_instrument::{InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument};
+use lazaret_instrument::{
+    InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument,
+};
 use lazaret_wire::message::setup::MAX_TEXT;
 use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose};
 use rustix::io::Errno;
@@ -29,7 +31,9 @@ enum CompileError {
     #[error("the artefact can't be written: {0}; is there room for it?")]
     Write(Errno),
     /// A global that can't be kept.
-    #[error("mutable global {position} is of type {ty}, which can't be kept between calls: only numbers and vectors can")]
+    #[error(
+        "mutable global {position} is of type {ty}, which can't be kept between calls: only numbers and vectors can"
+    )]
     Global {
         /// Which of the mutable globals.
         position: usize,
@@ -49,7 +53,11 @@ pub fn run(settings: &CompileSettings) -> Result<Artefact, String> {
     copy(input, output, settings).map_err(|error| one_line(&error.to_string()))
 }
 
-fn copy(input: BorrowedFd<'_>, output: BorrowedFd<'_>, settings: &CompileSettings) -> Result<Artefact, CompileError> {
+fn copy(
+    input: BorrowedFd<'_>,
+    output: BorrowedFd<'_>,
+    settings: &CompileSettings,
+) -> Result<Artefact, CompileError> {
     let wasm = read(input, options(settings).limits.module_bytes)?;
     let (bytes, artefact) = try_compile(&wasm, settings)?;
     let mut rest = bytes.as_slice();
@@ -91,13 +99,30 @@ pub fn compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Arte
     try_compile(wasm, settings).map_err(|error| one_line(&error.to_string()))
 }
 
-fn try_compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Artefact), CompileError> {
+fn try_compile(
+    wasm: &[u8],
+    settings: &CompileSettings,
+) -> Result<(Vec<u8>, Artefact), CompileError> {
     let Instrumented { wasm, report, .. } = instrument(wasm, &options(settings))?;
-    let globals = report.globals.iter().enumerate().map(zero).collect::<Result<Vec<_>, _>>()?;
+    let globals = report
+        .globals
+        .iter()
+        .enumerate()
+        .map(zero)
+        .collect::<Result<Vec<_>, _>>()?;
     let engine = crate::engine::engine(settings.purpose).map_err(CompileError::Engine)?;
-    let artefact = engine.precompile_module(&wasm).map_err(CompileError::Compiler)?;
+    let artefact = engine
+        .precompile_module(&wasm)
+        .map_err(CompileError::Compiler)?;
     let length = artefact.len() as u64;
-    Ok((artefact, Artefact { length, globals, reusable: report.reusable_instance }))
+    Ok((
+        artefact,
+        Artefact {
+            length,
+            globals,
+            reusable: report.reusable_instance,
+        },
+    ))
 }
 
 fn options(settings: &CompileSettings) -> Options {
@@ -107,7 +132,11 @@ fn options(settings: &CompileSettings) -> Options {
         recursion_limit: Some(RECURSION_LIMIT),
         persistent: tenant,
         cards: None,
-        limits: if tenant { Limits::tenant() } else { Limits::program() },
+        limits: if tenant {
+            Limits::tenant()
+        } else {
+            Limits::program()
+        },
     }
 }
 
@@ -133,8 +162,14 @@ fn one_line(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const TENANT: CompileSettings = CompileSettings { purpose: Purpose::Tenant, metered: true };
-    const PROGRAM: CompileSettings = CompileSettings { purpose: Purpose::Program, metered: false };
+    const TENANT: CompileSettings = CompileSettings {
+        purpose: Purpose::Tenant,
+        metered: true,
+    };
+    const PROGRAM: CompileSettings = CompileSettings {
+        purpose: Purpose::Program,
+        metered: false,
+    };
 
     fn wasm(text: &str) -> Vec<u8> {
         wat::parse_str(text).unwrap()
@@ -168,17 +203,28 @@ mod tests {
     fn a_module_goes_from_descriptor_to_descriptor() {
         use std::io::{Read, Seek, Write};
         use std::os::fd::AsFd;
-        let (mut input, mut output) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        input.write_all(&wasm("(module (memory 1) (global (mut i32) (i32.const 1)))")).unwrap();
+        let (mut input, mut output) =
+            (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        input
+            .write_all(&wasm(
+                "(module (memory 1) (global (mut i32) (i32.const 1)))",
+            ))
+            .unwrap();
         input.rewind().unwrap();
         let artefact = copy(input.as_fd(), output.as_fd(), &TENANT).unwrap();
         output.rewind().unwrap();
         let mut bytes = Vec::new();
         output.read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, artefact.length);
-        assert_eq!(wasmtime::Engine::detect_precompiled(&bytes), Some(wasmtime::Precompiled::Module));
+        assert_eq!(
+            wasmtime::Engine::detect_precompiled(&bytes),
+            Some(wasmtime::Precompiled::Module)
+        );
         input.rewind().unwrap();
-        assert_eq!(read(input.as_fd(), 10).unwrap().len() as u64, input.metadata().unwrap().len());
+        assert_eq!(
+            read(input.as_fd(), 10).unwrap().len() as u64,
+            input.metadata().unwrap().len()
+        );
     }
 
     #[test]

@@ -21,5 +21,9 @@ pub fn identity(purpose: Purpose) -> String {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.finish()
     });
-    format!("{}; {}; engine {engine:016x}", env!("CARGO_PKG_VERSION"), contract())
+    format!(
+        "{}; {}; engine {engine:016x}",
+        env!("CARGO_PKG_VERSION"),
+        contract()
+    )
 }

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::Purpose;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use wasmtime::{Config, CustomCodeMemory, Engine, Module, OptLevel, Strategy, WasmBacktraceDetails};
+use wasmtime::{
+    Config, CustomCodeMemory, Engine, Module, OptLevel, Strategy, WasmBacktraceDetails,
+};
 
 use crate::memory::HeapCreator;
 
@@ -97,7 +99,9 @@ fn config(purpose: Purpose) -> Config {
         // until they are used.
         .async_stack_size(NATIVE_STACK as usize);
     if purpose == Purpose::Tenant {
-        config.memory_may_move(false).with_host_memory(Arc::new(HeapCreator));
+        config
+            .memory_may_move(false)
+            .with_host_memory(Arc::new(HeapCreator));
     }
     config
 }
@@ -119,8 +123,18 @@ pub fn prepare_thread() {
 pub unsafe fn load(engine: &Engine, artefact: BorrowedFd<'_>) -> wasmtime::Result<Module> {
     let length = usize::try_from(rustix::fs::fstat(artefact)?.st_size)?;
     // SAFETY: a fresh mapping at an address of the kernel's choice.
-    let at = unsafe { rustix::mm::mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, artefact, 0)? };
-    let at = NonNull::new(at.cast::<u8>()).ok_or_else(|| wasmtime::Error::msg("mmap gave address 0"))?;
+    let at = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            length,
+            ProtFlags::READ,
+            MapFlags::PRIVATE,
+            artefact,
+            0,
+        )?
+    };
+    let at =
+        NonNull::new(at.cast::<u8>()).ok_or_else(|| wasmtime::Error::msg("mmap gave address 0"))?;
     // SAFETY: as many bytes are mapped, stay so, and don't change (the
     // caller's promise, and the mapping is private and read-only).
     unsafe { Module::deserialize_raw(engine, NonNull::slice_from_raw_parts(at, length)) }

@@ -21,7 +21,13 @@ pub struct Exchange {
 impl Exchange {
     /// The exchange of a worker that has seen no request yet.
     pub fn new(shared: &'static Shared) -> Self {
-        Self { shared, requests: 0, answers: 0, buffer: Vec::new(), spin: Spin::NONE }
+        Self {
+            shared,
+            requests: 0,
+            answers: 0,
+            buffer: Vec::new(),
+            spin: Spin::NONE,
+        }
     }
 
     /// The shared memory.
@@ -36,7 +42,10 @@ impl Exchange {
 
     /// Waits for the next request. What the host sends can't be wrong unless
     /// this process is confused: it then ends itself, with the reason.
-    #[expect(clippy::should_implement_trait, reason = "requests are no sequence to iterate over: each is answered before the next")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "requests are no sequence to iterate over: each is answered before the next"
+    )]
     pub fn next(&mut self) -> ToWorker {
         let bell = self.shared.u32(layout::REQUEST_BELL);
         let sleeps = self.shared.u32(layout::WORKER_SLEEPS);
@@ -62,7 +71,11 @@ impl Exchange {
             abort::now(Reason::Wire, &error.to_string());
         }
         self.answers = self.answers.wrapping_add(1);
-        bell::ring(self.shared.u32(layout::ANSWER_BELL), self.shared.u32(layout::HOST_SLEEPS), self.answers);
+        bell::ring(
+            self.shared.u32(layout::ANSWER_BELL),
+            self.shared.u32(layout::HOST_SLEEPS),
+            self.answers,
+        );
     }
 
     /// Calls a function of the embedder and waits for what it returns.
@@ -70,7 +83,10 @@ impl Exchange {
         self.answer(&FromWorker::HostCall(call));
         match self.next() {
             ToWorker::HostReturn(result) => result,
-            other => abort::now(Reason::Wire, &format!("expected HostReturn, got {}", name(&other))),
+            other => abort::now(
+                Reason::Wire,
+                &format!("expected HostReturn, got {}", name(&other)),
+            ),
         }
     }
 

@@ -12,7 +12,8 @@ use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramGrants}
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Artefact, Assignment, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello, ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
+    Artefact, Assignment, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
+    ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
 };
 use lazaret_wire::socket::{Channel, Datagram};
 use lazaret_wire::{Shared, Spin};
@@ -49,7 +50,12 @@ pub trait Work {
     }
 
     /// Runs a program that was given these arguments to its end.
-    fn program(&mut self, program: Program, arguments: &[String], exchange: &mut Exchange) -> Exited {
+    fn program(
+        &mut self,
+        program: Program,
+        arguments: &[String],
+        exchange: &mut Exchange,
+    ) -> Exited {
         let _ = arguments;
         program.run(exchange)
     }
@@ -59,7 +65,12 @@ pub trait Work {
     ///
     /// # Errors
     /// In words, for the module's author.
-    fn compiler(&mut self, wasm: &[u8], settings: &CompileSettings, exchange: &mut Exchange) -> Result<(Vec<u8>, Artefact), String> {
+    fn compiler(
+        &mut self,
+        wasm: &[u8],
+        settings: &CompileSettings,
+        exchange: &mut Exchange,
+    ) -> Result<(Vec<u8>, Artefact), String> {
         let _ = exchange;
         compiler::compile(wasm, settings)
     }
@@ -86,7 +97,10 @@ pub fn worker_with(mut work: impl Work) -> ! {
     };
     let assignment = match exchange.next() {
         ToWorker::Assign(assign) => assign.assignment,
-        other => abort::now(Reason::Wire, &format!("expected Assign, got {}", exchange::name(&other))),
+        other => abort::now(
+            Reason::Wire,
+            &format!("expected Assign, got {}", exchange::name(&other)),
+        ),
     };
     memory::allocator::settle();
     // The seeds of hash tables, once for the life of the thread: a tenant and
@@ -105,7 +119,10 @@ pub fn worker_with(mut work: impl Work) -> ! {
             let program = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
             match exchange.next() {
                 ToWorker::Start => {}
-                other => abort::now(Reason::Wire, &format!("expected Start, got {}", exchange::name(&other))),
+                other => abort::now(
+                    Reason::Wire,
+                    &format!("expected Start, got {}", exchange::name(&other)),
+                ),
             }
             let exited = work.program(program, &setup.arguments, &mut exchange);
             exchange.answer(&FromWorker::Exited(exited));
@@ -115,7 +132,10 @@ pub fn worker_with(mut work: impl Work) -> ! {
             lock(channel, &mut exchange, prepared, &accepted, &mut missing);
             let settings = match exchange.next() {
                 ToWorker::Compile(compile) => compile.settings,
-                other => abort::now(Reason::Wire, &format!("expected Compile, got {}", exchange::name(&other))),
+                other => abort::now(
+                    Reason::Wire,
+                    &format!("expected Compile, got {}", exchange::name(&other)),
+                ),
             };
             let result = compile(&mut work, &settings, &mut exchange);
             exchange.answer(&FromWorker::Compiled(Compiled { result }));
@@ -123,7 +143,13 @@ pub fn worker_with(mut work: impl Work) -> ! {
     }
     // Its work is done: the host ends it.
     let request = exchange.next();
-    abort::now(Reason::Wire, &format!("nothing more was expected, got {}", exchange::name(&request)))
+    abort::now(
+        Reason::Wire,
+        &format!(
+            "nothing more was expected, got {}",
+            exchange::name(&request)
+        ),
+    )
 }
 
 /// Takes the shared memory, and closes this process in.
@@ -147,7 +173,11 @@ fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
         Ok(hello) => hello,
         Err(error) => fail(error.to_string()),
     };
-    let shared = match datagram.descriptors.first().map(|file| Shared::map(file.as_fd())) {
+    let shared = match datagram
+        .descriptors
+        .first()
+        .map(|file| Shared::map(file.as_fd()))
+    {
         Some(Ok(shared)) => shared,
         Some(Err(error)) => fail(error.to_string()),
         None => fail("no shared memory was handed over".into()),
@@ -160,17 +190,30 @@ fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
         abort::now(Reason::Signal, &format!("sigaction: {error}"));
     }
     let mut exchange = Exchange::new(shared);
-    let accepted: Vec<Layer> = hello.accept_missing.iter().filter_map(|name| name.parse().ok()).collect();
-    let missing = or_fail(&mut exchange, lazaret_wall::worker::close_in(&accepted).map_err(layer_failed));
+    let accepted: Vec<Layer> = hello
+        .accept_missing
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    let missing = or_fail(
+        &mut exchange,
+        lazaret_wall::worker::close_in(&accepted).map_err(layer_failed),
+    );
     (channel, exchange, accepted, missing)
 }
 
 fn layer_failed(error: LayerError) -> Failed {
-    Failed { layer: Some(error.layer.name().to_owned()), message: error.to_string() }
+    Failed {
+        layer: Some(error.layer.name().to_owned()),
+        message: error.to_string(),
+    }
 }
 
 fn failed(message: impl Into<String>) -> Failed {
-    Failed { layer: None, message: message.into() }
+    Failed {
+        layer: None,
+        message: message.into(),
+    }
 }
 
 /// Answers a failure and waits to be ended.
@@ -187,10 +230,22 @@ fn or_fail<T>(exchange: &mut Exchange, result: Result<T, Failed>) -> T {
 }
 
 /// The last steps: no socket, no descriptor that isn't listed, and the lock.
-fn lock<T>(channel: Channel, exchange: &mut Exchange, prepared: Prepared<T>, accepted: &[Layer], missing: &mut Vec<Layer>) -> T {
+fn lock<T>(
+    channel: Channel,
+    exchange: &mut Exchange,
+    prepared: Prepared<T>,
+    accepted: &[Layer],
+    missing: &mut Vec<Layer>,
+) -> T {
     drop(channel);
-    let granted: Vec<Granted<'_>> =
-        prepared.granted.iter().map(|(directory, writable)| Granted { directory: directory.as_fd(), writable: *writable }).collect();
+    let granted: Vec<Granted<'_>> = prepared
+        .granted
+        .iter()
+        .map(|(directory, writable)| Granted {
+            directory: directory.as_fd(),
+            writable: *writable,
+        })
+        .collect();
     let locked = lazaret_wall::worker::lock(prepared.kind, &granted, accepted);
     missing.extend(or_fail(exchange, locked.map_err(layer_failed)));
     // A filter for directories has `close`; without any there is nothing here.
@@ -198,7 +253,10 @@ fn lock<T>(channel: Channel, exchange: &mut Exchange, prepared: Prepared<T>, acc
     exchange.answer(&FromWorker::Ready(Ready {
         heap_at: prepared.heap_at,
         stable_at: prepared.stable_at,
-        missing: missing.iter().map(|layer| layer.name().to_owned()).collect(),
+        missing: missing
+            .iter()
+            .map(|layer| layer.name().to_owned())
+            .collect(),
     }));
     prepared.runs
 }
@@ -211,7 +269,10 @@ fn place(from: OwnedFd, number: i32) -> Result<OwnedFd, Failed> {
     // SAFETY: `from` is open; `number` is one of 0 to 2, which hold the
     // launcher's /dev/null and belong to nobody.
     if unsafe { libc::dup3(from.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
-        return Err(failed(format!("place descriptor {number}: {}", std::io::Error::last_os_error())));
+        return Err(failed(format!(
+            "place descriptor {number}: {}",
+            std::io::Error::last_os_error()
+        )));
     }
     // SAFETY: dup3 has just made it, and there is no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
@@ -222,47 +283,91 @@ fn close(number: i32) {
     unsafe { libc::close(number) };
 }
 
-fn tenant(setup: &TenantSetup, descriptors: Vec<OwnedFd>, channel: &Channel, shared: &'static Shared) -> Result<Prepared<Canister>, Failed> {
+fn tenant(
+    setup: &TenantSetup,
+    descriptors: Vec<OwnedFd>,
+    channel: &Channel,
+    shared: &'static Shared,
+) -> Result<Prepared<Canister>, Failed> {
     let mut descriptors = descriptors.into_iter();
-    let artefact = File::from(descriptors.next().ok_or_else(|| failed("no artefact was handed over"))?);
-    let engine = engine::engine(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
-    let (canister, tracked) = Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
+    let artefact = File::from(
+        descriptors
+            .next()
+            .ok_or_else(|| failed("no artefact was handed over"))?,
+    );
+    let engine =
+        engine::engine(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
+    let (canister, tracked) =
+        Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
     if let Some(tracked) = tracked {
-        channel.send(b"userfaultfd", &[tracked.as_fd()]).map_err(|error| failed(error.to_string()))?;
+        channel
+            .send(b"userfaultfd", &[tracked.as_fd()])
+            .map_err(|error| failed(error.to_string()))?;
     }
     for number in 0..3 {
         close(number);
     }
     let (heap_at, stable_at) = canister.addresses();
-    Ok(Prepared { runs: canister, heap_at, stable_at, kind: Kind::Tenant, granted: Vec::new() })
+    Ok(Prepared {
+        runs: canister,
+        heap_at,
+        stable_at,
+        kind: Kind::Tenant,
+        granted: Vec::new(),
+    })
 }
 
 fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<Program>, Failed> {
     let count = descriptors.len();
     if count != 4 + setup.preopens.len() {
-        return Err(failed(format!("{count} descriptors for a program with {} directories", setup.preopens.len())));
+        return Err(failed(format!(
+            "{count} descriptors for a program with {} directories",
+            setup.preopens.len()
+        )));
     }
     let mut descriptors = descriptors.into_iter();
-    let mut next = || descriptors.next().ok_or_else(|| failed("a descriptor is missing"));
+    let mut next = || {
+        descriptors
+            .next()
+            .ok_or_else(|| failed("a descriptor is missing"))
+    };
     let artefact = File::from(next()?);
     let streams = [place(next()?, 0)?, place(next()?, 1)?, place(next()?, 2)?];
     let preopens: Vec<OwnedFd> = descriptors.collect();
     let granted = preopens
         .iter()
         .zip(&setup.preopens)
-        .map(|(directory, preopen)| Ok((directory.try_clone().map_err(|error| failed(format!("duplicate a directory: {error}")))?, preopen.writable)))
+        .map(|(directory, preopen)| {
+            Ok((
+                directory
+                    .try_clone()
+                    .map_err(|error| failed(format!("duplicate a directory: {error}")))?,
+                preopen.writable,
+            ))
+        })
         .collect::<Result<Vec<_>, Failed>>()?;
     let grants = ProgramGrants {
         directories: !setup.preopens.is_empty(),
         writable: setup.preopens.iter().any(|preopen| preopen.writable),
     };
-    let engine = engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
+    let engine =
+        engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
     let program = Program::load(&engine, &artefact, setup, streams, preopens)?;
-    Ok(Prepared { runs: program, heap_at: 0, stable_at: 0, kind: Kind::Program(grants), granted })
+    Ok(Prepared {
+        runs: program,
+        heap_at: 0,
+        stable_at: 0,
+        kind: Kind::Program(grants),
+        granted,
+    })
 }
 
 /// Compiles the module in descriptor 0 and writes the artefact to descriptor 1.
-fn compile(work: &mut impl Work, settings: &CompileSettings, exchange: &mut Exchange) -> Result<Artefact, String> {
+fn compile(
+    work: &mut impl Work,
+    settings: &CompileSettings,
+    exchange: &mut Exchange,
+) -> Result<Artefact, String> {
     let (mut wasm, mut length) = (Vec::new(), 0);
     loop {
         if wasm.len() < length + (1 << 20) {
@@ -286,7 +391,12 @@ fn compile(work: &mut impl Work, settings: &CompileSettings, exchange: &mut Exch
         match rustix::io::write(output, rest) {
             Ok(written) => rest = &rest[written..],
             Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(format!("the compiled module of {} bytes could not be written: {errno}", code.len())),
+            Err(errno) => {
+                return Err(format!(
+                    "the compiled module of {} bytes could not be written: {errno}",
+                    code.len()
+                ));
+            }
         }
     }
     Ok(artefact)
@@ -301,10 +411,17 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
             close(2);
             // The first engine of a process installs signal handlers, which
             // takes system calls that a locked compiler doesn't have.
-            let engine = engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
+            let engine = engine::engine(Purpose::Program)
+                .map_err(|error| failed(format!("engine: {error:#}")))?;
             engine::prepare_thread();
             drop(engine);
-            Ok(Prepared { runs: (), heap_at: 0, stable_at: 0, kind: Kind::Compiler, granted: Vec::new() })
+            Ok(Prepared {
+                runs: (),
+                heap_at: 0,
+                stable_at: 0,
+                kind: Kind::Compiler,
+                granted: Vec::new(),
+            })
         }
         _ => Err(failed("a compiler needs a module and an output")),
     }

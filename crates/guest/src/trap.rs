@@ -5,8 +5,8 @@
 //! the code itself raises as `unreachable` after it has written down why.
 
 use lazaret_instrument::names;
-use lazaret_wire::message::{Trap, TrapKind};
 use lazaret_wire::message::setup::MAX_TEXT;
+use lazaret_wire::message::{Trap, TrapKind};
 use wasmtime::WasmBacktrace;
 
 /// The first line of [`WasmBacktrace`]'s own text, and so of an error that has
@@ -21,22 +21,36 @@ const BACKTRACE_TITLE: &str = "error while executing at wasm backtrace:";
 pub fn trap(error: &wasmtime::Error, stop: i32) -> Trap {
     let (kind, message) = match (stop, error.downcast_ref::<wasmtime::Trap>()) {
         (names::STOP_FUEL, _) => (TrapKind::Fuel, "the fuel is used up".to_owned()),
-        (names::STOP_RECURSION, _) => (TrapKind::Recursion, "the recursion limit is reached".to_owned()),
+        (names::STOP_RECURSION, _) => (
+            TrapKind::Recursion,
+            "the recursion limit is reached".to_owned(),
+        ),
         (_, Some(trap)) => (kind(*trap), words(*trap)),
         (_, None) => (TrapKind::Other, message(error)),
     };
-    Trap { kind, message: cut(message), backtrace: backtrace(error) }
+    Trap {
+        kind,
+        message: cut(message),
+        backtrace: backtrace(error),
+    }
 }
 
 /// The Wasm frames of `error`, innermost first, a line each, with the names of
 /// functions, where the module has them, and offsets in the module. Empty if
 /// the error has no frames.
 pub fn backtrace(error: &wasmtime::Error) -> String {
-    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else {
+        return String::new();
+    };
     let mut text = String::new();
     // Its own text demangles names, which its accessors don't. The title and
     // the advice at its end are for users of the engine.
-    for line in trace.to_string().lines().skip(1).take_while(|line| !line.starts_with("note: ")) {
+    for line in trace
+        .to_string()
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.starts_with("note: "))
+    {
         let line = line.trim();
         if !text.is_empty() {
             // The source line of the frame above stays on its line.
@@ -50,8 +64,11 @@ pub fn backtrace(error: &wasmtime::Error) -> String {
 
 /// What `error` says, outermost first, without frames.
 pub fn message(error: &wasmtime::Error) -> String {
-    let parts: Vec<String> =
-        error.chain().map(ToString::to_string).filter(|part| !part.starts_with(BACKTRACE_TITLE)).collect();
+    let parts: Vec<String> = error
+        .chain()
+        .map(ToString::to_string)
+        .filter(|part| !part.starts_with(BACKTRACE_TITLE))
+        .collect();
     cut(parts.join(": "))
 }
 
@@ -61,7 +78,9 @@ fn kind(trap: wasmtime::Trap) -> TrapKind {
         T::UnreachableCodeReached => TrapKind::Unreachable,
         T::MemoryOutOfBounds => TrapKind::MemoryOutOfBounds,
         T::TableOutOfBounds | T::IndirectCallToNull | T::BadSignature => TrapKind::BadTable,
-        T::IntegerOverflow | T::IntegerDivisionByZero | T::BadConversionToInteger => TrapKind::Arithmetic,
+        T::IntegerOverflow | T::IntegerDivisionByZero | T::BadConversionToInteger => {
+            TrapKind::Arithmetic
+        }
         T::OutOfFuel => TrapKind::Fuel,
         T::StackOverflow => TrapKind::Recursion,
         _ => TrapKind::Other,
@@ -93,29 +112,69 @@ mod tests {
         let module = Module::new(&engine, wat).expect("module");
         let mut store = Store::new(&engine, ());
         let instance = Instance::new(&mut store, &module, &[]).expect("instance");
-        let f = instance.get_typed_func::<(), ()>(&mut store, "f").expect("f");
+        let f = instance
+            .get_typed_func::<(), ()>(&mut store, "f")
+            .expect("f");
         f.call(&mut store, ()).expect_err("it traps")
     }
 
     #[test]
     fn kinds_and_words() {
         let body = |body: &str| {
-            format!("(module (memory 1) (table 1 funcref) (type $t (func)) (func $inner {body}) (func (export \"f\") call $inner))")
+            format!(
+                "(module (memory 1) (table 1 funcref) (type $t (func)) (func $inner {body}) (func (export \"f\") call $inner))"
+            )
         };
         let cases = [
-            ("unreachable", TrapKind::Unreachable, "wasm `unreachable` instruction executed"),
-            ("(drop (i32.load (i32.const -1)))", TrapKind::MemoryOutOfBounds, "out of bounds memory access"),
-            ("(call_indirect (type $t) (i32.const 0))", TrapKind::BadTable, "uninitialized element"),
-            ("(call_indirect (type $t) (i32.const 7))", TrapKind::BadTable, "undefined element: out of bounds table access"),
-            ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", TrapKind::Arithmetic, "integer divide by zero"),
-            ("(drop (i32.trunc_f32_s (f32.const nan)))", TrapKind::Arithmetic, "invalid conversion to integer"),
+            (
+                "unreachable",
+                TrapKind::Unreachable,
+                "wasm `unreachable` instruction executed",
+            ),
+            (
+                "(drop (i32.load (i32.const -1)))",
+                TrapKind::MemoryOutOfBounds,
+                "out of bounds memory access",
+            ),
+            (
+                "(call_indirect (type $t) (i32.const 0))",
+                TrapKind::BadTable,
+                "uninitialized element",
+            ),
+            (
+                "(call_indirect (type $t) (i32.const 7))",
+                TrapKind::BadTable,
+                "undefined element: out of bounds table access",
+            ),
+            (
+                "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
+                TrapKind::Arithmetic,
+                "integer divide by zero",
+            ),
+            (
+                "(drop (i32.trunc_f32_s (f32.const nan)))",
+                TrapKind::Arithmetic,
+                "invalid conversion to integer",
+            ),
             ("call $inner", TrapKind::Recursion, "call stack exhausted"),
         ];
         for (code, kind, words) in cases {
             let found = trap(&error(&body(code)), names::STOP_NONE);
-            assert_eq!((found.kind, found.message.as_str()), (kind, words), "{code}");
+            assert_eq!(
+                (found.kind, found.message.as_str()),
+                (kind, words),
+                "{code}"
+            );
             assert!(found.backtrace.starts_with("0: "), "{}", found.backtrace);
-            assert!(found.backtrace.lines().next().is_some_and(|line| line.ends_with("inner")), "{}", found.backtrace);
+            assert!(
+                found
+                    .backtrace
+                    .lines()
+                    .next()
+                    .is_some_and(|line| line.ends_with("inner")),
+                "{}",
+                found.backtrace
+            );
         }
     }
 
@@ -123,7 +182,10 @@ mod tests {
     fn the_stop_global_decides() {
         let error = error("(module (func (export \"f\") unreachable))");
         assert_eq!(trap(&error, names::STOP_FUEL).kind, TrapKind::Fuel);
-        assert_eq!(trap(&error, names::STOP_RECURSION).kind, TrapKind::Recursion);
+        assert_eq!(
+            trap(&error, names::STOP_RECURSION).kind,
+            TrapKind::Recursion
+        );
         assert_eq!(trap(&error, names::STOP_NONE).kind, TrapKind::Unreachable);
     }
 
@@ -131,7 +193,10 @@ mod tests {
     fn errors_of_host_functions_keep_their_words() {
         let error = wasmtime::Error::msg("inside").context("outside");
         let found = trap(&error, names::STOP_NONE);
-        assert_eq!((found.kind, found.message.as_str(), found.backtrace.as_str()), (TrapKind::Other, "outside: inside", ""));
+        assert_eq!(
+            (found.kind, found.message.as_str(), found.backtrace.as_str()),
+            (TrapKind::Other, "outside: inside", "")
+        );
     }
 
     #[test]

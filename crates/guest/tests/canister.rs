@@ -125,10 +125,17 @@ fn a_call_ends_in_a_reply_a_reject_neither_or_no_method() {
     both(|text| {
         let mut tenant = tenant(text);
         tenant.install();
-        assert_eq!(tenant.update("reject", b""), Outcome::Reject("no thanks".to_owned()));
+        assert_eq!(
+            tenant.update("reject", b""),
+            Outcome::Reject("no thanks".to_owned())
+        );
         assert_eq!(tenant.update("silent", b""), Outcome::NoReply);
         assert_eq!(tenant.update("nothing", b""), Outcome::NoMethod);
-        assert_eq!(tenant.query("inc", b""), Outcome::NoMethod, "an update is no query");
+        assert_eq!(
+            tenant.query("inc", b""),
+            Outcome::NoMethod,
+            "an update is no query"
+        );
         assert_eq!(tenant.update("get", b""), reply(40), "a query is an update");
     });
 }
@@ -141,10 +148,23 @@ fn traps_have_a_kind_words_and_a_backtrace_with_names() {
         let broken = trap(tenant.update("break", b""));
         assert_eq!(broken.kind, TrapKind::Unreachable);
         let lines: Vec<&str> = broken.backtrace.lines().collect();
-        assert!(lines.first().is_some_and(|line| line.contains("inner_work")), "{}", broken.backtrace);
-        assert!(lines.get(1).is_some_and(|line| line.contains("outer_work")), "{}", broken.backtrace);
+        assert!(
+            lines
+                .first()
+                .is_some_and(|line| line.contains("inner_work")),
+            "{}",
+            broken.backtrace
+        );
+        assert!(
+            lines.get(1).is_some_and(|line| line.contains("outer_work")),
+            "{}",
+            broken.backtrace
+        );
         let explicit = trap(tenant.update("trap", b""));
-        assert_eq!((explicit.kind, explicit.message.as_str()), (TrapKind::Explicit, "no thanks"));
+        assert_eq!(
+            (explicit.kind, explicit.message.as_str()),
+            (TrapKind::Explicit, "no thanks")
+        );
         assert!(!explicit.backtrace.is_empty());
         // The instance is as good as before.
         assert_eq!(tenant.update("inc", b""), reply(41));
@@ -156,9 +176,21 @@ fn pointers_beyond_the_memory_trap() {
     both(|text| {
         let mut tenant = tenant(text);
         tenant.install();
-        assert_trap(tenant.query("beyond", b""), TrapKind::MemoryOutOfBounds, "2 bytes at 65535 are beyond the heap of 65536 bytes");
-        assert_trap(tenant.query("wrapping", b""), TrapKind::MemoryOutOfBounds, "beyond the heap");
-        assert_trap(tenant.update("stable_beyond", b""), TrapKind::MemoryOutOfBounds, "beyond the stable memory of 0 bytes");
+        assert_trap(
+            tenant.query("beyond", b""),
+            TrapKind::MemoryOutOfBounds,
+            "2 bytes at 65535 are beyond the heap of 65536 bytes",
+        );
+        assert_trap(
+            tenant.query("wrapping", b""),
+            TrapKind::MemoryOutOfBounds,
+            "beyond the heap",
+        );
+        assert_trap(
+            tenant.update("stable_beyond", b""),
+            TrapKind::MemoryOutOfBounds,
+            "beyond the stable memory of 0 bytes",
+        );
     });
 }
 
@@ -181,11 +213,19 @@ fn fuel_runs_out_and_is_counted_the_same_each_time() {
         tenant.next.fuel = used - 1;
         assert_trap(tenant.query("get", b""), TrapKind::Fuel, "fuel");
         tenant.next.fuel = u64::MAX;
-        assert_eq!(tenant.run(Entry::Query, "get", b"").fuel_left, u64::MAX - used);
+        assert_eq!(
+            tenant.run(Entry::Query, "get", b"").fuel_left,
+            u64::MAX - used
+        );
         // Two counters with one system call and a few instructions between.
-        let Outcome::Reply(bytes) = tenant.query("counter", b"") else { panic!("no reply") };
+        let Outcome::Reply(bytes) = tenant.query("counter", b"") else {
+            panic!("no reply")
+        };
         let between = u64::from_le_bytes(bytes.try_into().unwrap());
-        assert!((lazaret_guest::canister::costs::SYSTEM_CALL..200).contains(&between), "{between}");
+        assert!(
+            (lazaret_guest::canister::costs::SYSTEM_CALL..200).contains(&between),
+            "{between}"
+        );
     });
 }
 
@@ -206,11 +246,20 @@ fn the_recursion_limit_is_exact_and_comes_before_the_native_stack() {
         tenant.install();
         // One unit for the entry point, one for each call of `$deep`.
         let most = lazaret_instrument::RECURSION_LIMIT - 2;
-        assert_eq!(tenant.update("deep", &most.to_le_bytes()), Outcome::Reply(Vec::new()));
+        assert_eq!(
+            tenant.update("deep", &most.to_le_bytes()),
+            Outcome::Reply(Vec::new())
+        );
         let stopped = trap(tenant.update("deep", &(most + 1).to_le_bytes()));
         assert_eq!(stopped.kind, TrapKind::Recursion);
-        assert_eq!(stopped.backtrace.lines().count(), lazaret_guest::engine::MAX_FRAMES);
-        assert_eq!(tenant.update("deep", &most.to_le_bytes()), Outcome::Reply(Vec::new()));
+        assert_eq!(
+            stopped.backtrace.lines().count(),
+            lazaret_guest::engine::MAX_FRAMES
+        );
+        assert_eq!(
+            tenant.update("deep", &most.to_le_bytes()),
+            Outcome::Reply(Vec::new())
+        );
     });
 }
 
@@ -247,25 +296,97 @@ fn system_calls_are_allowed_where_the_interface_says() {
     };
     let (query, update) = ("canister_query m", "canister_update m");
     let append = r#""msg_reply_data_append" (func $c (param i32 i32))"#;
-    refused(append, "canister_init", "(call $c (i32.const 0) (i32.const 0))", Entry::Install, "ic0.msg_reply_data_append: can't be called in canister_init");
-    refused(append, "canister_pre_upgrade", "(call $c (i32.const 0) (i32.const 0))", Entry::PreUpgrade, "canister_pre_upgrade");
+    refused(
+        append,
+        "canister_init",
+        "(call $c (i32.const 0) (i32.const 0))",
+        Entry::Install,
+        "ic0.msg_reply_data_append: can't be called in canister_init",
+    );
+    refused(
+        append,
+        "canister_pre_upgrade",
+        "(call $c (i32.const 0) (i32.const 0))",
+        Entry::PreUpgrade,
+        "canister_pre_upgrade",
+    );
     let certify = r#""certified_data_set" (func $c (param i32 i32))"#;
-    refused(certify, query, "(call $c (i32.const 0) (i32.const 1))", Entry::Query, "can't be called in a query");
-    refused(certify, query, "(call $c (i32.const 0) (i32.const 1))", Entry::Update, "can't be called in a query called as an update");
-    refused(certify, update, "(call $c (i32.const 0) (i32.const 33))", Entry::Update, "33 bytes are over the limit of 32");
+    refused(
+        certify,
+        query,
+        "(call $c (i32.const 0) (i32.const 1))",
+        Entry::Query,
+        "can't be called in a query",
+    );
+    refused(
+        certify,
+        query,
+        "(call $c (i32.const 0) (i32.const 1))",
+        Entry::Update,
+        "can't be called in a query called as an update",
+    );
+    refused(
+        certify,
+        update,
+        "(call $c (i32.const 0) (i32.const 33))",
+        Entry::Update,
+        "33 bytes are over the limit of 32",
+    );
     let timer = r#""global_timer_set" (func $c (param i64) (result i64))"#;
-    refused(timer, query, "(drop (call $c (i64.const 1)))", Entry::Query, "can't be called in a query");
+    refused(
+        timer,
+        query,
+        "(drop (call $c (i64.const 1)))",
+        Entry::Query,
+        "can't be called in a query",
+    );
     let rejected = r#""msg_reject_code" (func $c (result i32))"#;
-    refused(rejected, update, "(drop (call $c))", Entry::Update, "can't be called in an update");
+    refused(
+        rejected,
+        update,
+        "(drop (call $c))",
+        Entry::Update,
+        "can't be called in an update",
+    );
     let certificate = r#""data_certificate_size" (func $c (result i32))"#;
-    refused(certificate, query, "(drop (call $c))", Entry::Query, "there is no certificate");
-    refused(append, update, "(call $reply) (call $c (i32.const 0) (i32.const 0))", Entry::Update, "replied to already");
-    refused(append, update, "(call $reply) (call $reply)", Entry::Update, "ic0.msg_reply: the call has been replied to already");
+    refused(
+        certificate,
+        query,
+        "(drop (call $c))",
+        Entry::Query,
+        "there is no certificate",
+    );
+    refused(
+        append,
+        update,
+        "(call $reply) (call $c (i32.const 0) (i32.const 0))",
+        Entry::Update,
+        "replied to already",
+    );
+    refused(
+        append,
+        update,
+        "(call $reply) (call $reply)",
+        Entry::Update,
+        "ic0.msg_reply: the call has been replied to already",
+    );
     let call_new = r#""call_new" (func $c (param i32 i32 i32 i32 i32 i32 i32 i32))"#;
     let zeros = "(i32.const 0)".repeat(8);
-    refused(call_new, update, &format!("(call $c {zeros})"), Entry::Update, "ic0.call_new: calls between tenants are not supported yet");
+    refused(
+        call_new,
+        update,
+        &format!("(call $c {zeros})"),
+        Entry::Update,
+        "ic0.call_new: calls between tenants are not supported yet",
+    );
     let perform = r#""call_perform" (func $c (result i32))"#;
-    refused(perform, update, "(drop (call $c))", Entry::Update, "no call has been begun");
+    refused(
+        perform,
+        update,
+        "(drop (call $c))",
+        Entry::Update,
+        "no call has been begun",
+    );
 }
 
 #[test]
@@ -277,14 +398,22 @@ fn the_start_function_runs_at_install_and_has_few_system_calls() {
         )
     };
     let mut timed = tenant(&module("(drop (call $time))"));
-    assert_trap(timed.run(Entry::Install, "", b"").outcome, TrapKind::Contract, "can't be called in the start function");
+    assert_trap(
+        timed.run(Entry::Install, "", b"").outcome,
+        TrapKind::Contract,
+        "can't be called in the start function",
+    );
     let mut grown = tenant(&module("(drop (call $grow (i64.const 2)))"));
     assert_eq!(grown.sizes.stable, 0);
     grown.install();
     assert_eq!(grown.sizes.stable, 2 << 16);
     let mut looping = tenant(&module("(loop (br 0))"));
     looping.next.fuel = 100_000;
-    assert_trap(looping.run(Entry::Install, "", b"").outcome, TrapKind::Fuel, "fuel");
+    assert_trap(
+        looping.run(Entry::Install, "", b"").outcome,
+        TrapKind::Fuel,
+        "fuel",
+    );
 }
 
 #[test]
@@ -309,9 +438,15 @@ fn effects_come_back_from_success_and_not_from_a_trap() {
     let done = tenant.run(Entry::Update, "act", b"");
     assert_eq!(done.outcome, Outcome::NoReply);
     assert_eq!(done.effects.certified_data.as_deref(), Some(&b"abc"[..]));
-    assert_eq!((done.effects.global_timer, done.effects.cycles_burned), (Some(6), 1_000));
+    assert_eq!(
+        (done.effects.global_timer, done.effects.cycles_burned),
+        (Some(6), 1_000)
+    );
     let done = tenant.run(Entry::Update, "act_and_trap", b"");
-    assert_eq!((trap(done.outcome).kind, done.effects), (TrapKind::Unreachable, Default::default()));
+    assert_eq!(
+        (trap(done.outcome).kind, done.effects),
+        (TrapKind::Unreachable, Default::default())
+    );
 }
 
 #[test]
@@ -331,7 +466,10 @@ fn the_certificate_is_there_for_queries_only() {
     let mut tenant = tenant(CERTIFICATE);
     tenant.install();
     tenant.next.certificate = Some(b"certificate".to_vec());
-    assert_eq!(tenant.query("m", b""), Outcome::Reply(b"ertificate".to_vec()));
+    assert_eq!(
+        tenant.query("m", b""),
+        Outcome::Reply(b"ertificate".to_vec())
+    );
     assert_eq!(tenant.update("m", b""), Outcome::Reply(Vec::new()));
     tenant.next.certificate = None;
     assert_eq!(tenant.query("m", b""), Outcome::Reply(Vec::new()));
@@ -346,24 +484,55 @@ fn upgrades_run_their_entry_points() {
       (func (export "canister_post_upgrade") (i32.store8 (i32.const 2) (i32.const 67)))
       (func (export "canister_query m") (call $append (i32.const 0) (i32.const 4)) (call $reply)))"#;
     let mut tenant = tenant(UPGRADED);
-    assert_eq!(tenant.run(Entry::PostUpgradeKeepingHeap, "", b"").outcome, Outcome::Reply(Vec::new()));
-    assert_eq!(tenant.query("m", b""), Outcome::Reply(b"\0\0C\0".to_vec()), "data segments are not written");
-    assert_eq!(tenant.run(Entry::PostUpgrade, "", b"").outcome, Outcome::Reply(Vec::new()));
-    assert_eq!(tenant.run(Entry::PreUpgrade, "", b"").outcome, Outcome::Reply(Vec::new()));
+    assert_eq!(
+        tenant.run(Entry::PostUpgradeKeepingHeap, "", b"").outcome,
+        Outcome::Reply(Vec::new())
+    );
+    assert_eq!(
+        tenant.query("m", b""),
+        Outcome::Reply(b"\0\0C\0".to_vec()),
+        "data segments are not written"
+    );
+    assert_eq!(
+        tenant.run(Entry::PostUpgrade, "", b"").outcome,
+        Outcome::Reply(Vec::new())
+    );
+    assert_eq!(
+        tenant.run(Entry::PreUpgrade, "", b"").outcome,
+        Outcome::Reply(Vec::new())
+    );
     assert_eq!(tenant.query("m", b""), Outcome::Reply(b"ABC\0".to_vec()));
 }
 
 #[test]
 fn what_is_not_provided_is_listed() {
-    let fails = |text: &str| load(text, setup(), Vec::new(), false).err().unwrap().message;
-    let unknown = fails(r#"(module (import "env" "foo" (func)) (import "ic0" "time" (func (result i64))) (import "ic0" "bar" (func)) (import "host" "f" (func)) (memory 1))"#);
-    assert_eq!(unknown, "the module imports what Lazaret does not provide: env.foo, ic0.bar, host.f");
-    let typed = fails(r#"(module (import "ic0" "msg_reply_data_append" (func (param i32 i32))) (memory i64 1))"#);
-    assert!(typed.contains("ic0.msg_reply_data_append as") && typed.contains("i64"), "{typed}");
+    let fails = |text: &str| {
+        load(text, setup(), Vec::new(), false)
+            .err()
+            .unwrap()
+            .message
+    };
+    let unknown = fails(
+        r#"(module (import "env" "foo" (func)) (import "ic0" "time" (func (result i64))) (import "ic0" "bar" (func)) (import "host" "f" (func)) (memory 1))"#,
+    );
+    assert_eq!(
+        unknown,
+        "the module imports what Lazaret does not provide: env.foo, ic0.bar, host.f"
+    );
+    let typed = fails(
+        r#"(module (import "ic0" "msg_reply_data_append" (func (param i32 i32))) (memory i64 1))"#,
+    );
+    assert!(
+        typed.contains("ic0.msg_reply_data_append as") && typed.contains("i64"),
+        "{typed}"
+    );
     let entry = fails(r#"(module (memory 1) (func (export "canister_update m") (param i32)))"#);
     assert!(entry.contains("\"canister_update m\""), "{entry}");
     let large = fails("(module (memory 2000))");
-    assert!(large.contains("131072000 bytes") && large.contains("limit of 67108864"), "{large}");
+    assert!(
+        large.contains("131072000 bytes") && large.contains("limit of 67108864"),
+        "{large}"
+    );
 }
 
 /// Keeps a number in its table, which no two calls may share.
@@ -383,7 +552,10 @@ fn an_instance_that_can_be_told_apart_is_not_kept() {
     let mut tenant = tenant(TABLE);
     tenant.install();
     for call in 1..4u32 {
-        let expected: Vec<u8> = [call, 1, 5 + call].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let expected: Vec<u8> = [call, 1, 5 + call]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
         assert_eq!(tenant.update("m", b""), Outcome::Reply(expected));
     }
 }
@@ -393,11 +565,21 @@ fn a_kept_instance_equals_a_fresh_one_for_each_call() {
     let text = width(COUNTER, true);
     let mut kept = load(&text, setup(), Vec::new(), false).unwrap();
     let mut fresh = load(&text, setup(), Vec::new(), true).unwrap();
-    assert_eq!(kept.run(Entry::Install, "", b""), fresh.run(Entry::Install, "", b""));
+    assert_eq!(
+        kept.run(Entry::Install, "", b""),
+        fresh.run(Entry::Install, "", b"")
+    );
     kept.next.fuel = 200_000;
     fresh.next.fuel = 200_000;
-    for method in ["inc", "break", "inc", "for_ever", "keep", "grow", "kept", "inc", "trap", "silent", "get", "reject", "nothing", "inc"] {
-        assert_eq!(kept.run(Entry::Update, method, b""), fresh.run(Entry::Update, method, b""), "{method}");
+    for method in [
+        "inc", "break", "inc", "for_ever", "keep", "grow", "kept", "inc", "trap", "silent", "get",
+        "reject", "nothing", "inc",
+    ] {
+        assert_eq!(
+            kept.run(Entry::Update, method, b""),
+            fresh.run(Entry::Update, method, b""),
+            "{method}"
+        );
     }
     assert_eq!(kept.query("calls", b""), reply(4));
 }
@@ -412,19 +594,36 @@ const HOST: &str = r#"(module
   (func (export "canister_update beyond") (drop (call $ask (i64.const 0) (i64.const 8) (i64.const 65530) (i64.const 8)))))"#;
 
 /// Answers one host call as the host would.
-fn answer_one(shared: &'static lazaret_wire::Shared, number: u32, result: Result<Vec<u8>, String>) -> std::thread::JoinHandle<()> {
+fn answer_one(
+    shared: &'static lazaret_wire::Shared,
+    number: u32,
+    result: Result<Vec<u8>, String>,
+) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         use lazaret_wire::codec::Message;
         let bell = shared.u32(layout::ANSWER_BELL);
-        let rung = bell::wait_forever(bell, shared.u32(layout::HOST_SLEEPS), number - 1, &mut lazaret_wire::Spin::at_most(0));
+        let rung = bell::wait_forever(
+            bell,
+            shared.u32(layout::HOST_SLEEPS),
+            number - 1,
+            &mut lazaret_wire::Spin::at_most(0),
+        );
         assert_eq!(rung, lazaret_wire::Rung::Next);
         let mut bytes = Vec::new();
         shared.take_answer(&mut bytes).unwrap();
-        let FromWorker::HostCall(call) = FromWorker::from_bytes(&bytes).unwrap() else { panic!("no host call") };
+        let FromWorker::HostCall(call) = FromWorker::from_bytes(&bytes).unwrap() else {
+            panic!("no host call")
+        };
         assert_eq!((call.function, call.argument), (1, b"question".to_vec()));
-        ToWorker::HostReturn(HostReturn { result }).to_bytes(&mut bytes).unwrap();
+        ToWorker::HostReturn(HostReturn { result })
+            .to_bytes(&mut bytes)
+            .unwrap();
         shared.put_request(&bytes).unwrap();
-        bell::ring(shared.u32(layout::REQUEST_BELL), shared.u32(layout::WORKER_SLEEPS), number);
+        bell::ring(
+            shared.u32(layout::REQUEST_BELL),
+            shared.u32(layout::WORKER_SLEEPS),
+            number,
+        );
     })
 }
 
@@ -441,21 +640,43 @@ fn functions_of_the_embedder_answer_or_trap() {
     assert_eq!(tenant.update("m", b""), Outcome::Reply(expected));
     host.join().unwrap();
     let host = answer_one(tenant.shared, 2, Err("not today".to_owned()));
-    assert_trap(tenant.update("m", b""), TrapKind::Other, "host.ask: not today");
+    assert_trap(
+        tenant.update("m", b""),
+        TrapKind::Other,
+        "host.ask: not today",
+    );
     host.join().unwrap();
-    assert_trap(tenant.update("beyond", b""), TrapKind::MemoryOutOfBounds, "8 bytes at 65530");
+    assert_trap(
+        tenant.update("beyond", b""),
+        TrapKind::MemoryOutOfBounds,
+        "8 bytes at 65530",
+    );
 }
 
 #[test]
 fn the_fixture_counter_keeps_its_three_numbers() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/wat/counter32.wat");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fixtures/wat/counter32.wat"
+    );
     let mut tenant = tenant(&std::fs::read_to_string(path).unwrap());
     let installed = tenant.run(Entry::Install, "", &5u64.to_le_bytes());
     assert_eq!(installed.outcome, Outcome::Reply(Vec::new()));
     assert_eq!(tenant.update("inc", b""), reply(6));
     assert_eq!(tenant.update("add", &10u64.to_le_bytes()), reply(16));
-    let numbers: Vec<u8> = [16u64, 1, 1].iter().flat_map(|number| number.to_le_bytes()).collect();
+    let numbers: Vec<u8> = [16u64, 1, 1]
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
     assert_eq!(tenant.query("get", b""), Outcome::Reply(numbers));
-    assert_trap(tenant.update("trap_after_inc", b""), TrapKind::Explicit, "trapped on purpose");
-    assert_trap(tenant.update("reply_twice", b""), TrapKind::Contract, "replied to already");
+    assert_trap(
+        tenant.update("trap_after_inc", b""),
+        TrapKind::Explicit,
+        "trapped on purpose",
+    );
+    assert_trap(
+        tenant.update("reply_twice", b""),
+        TrapKind::Contract,
+        "replied to already",
+    );
 }

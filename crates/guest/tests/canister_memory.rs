@@ -43,7 +43,11 @@ const MEMORY: &str = r#"(module
 )"#;
 
 fn text(memory64: bool) -> String {
-    let address = if memory64 { "i64.load (i64.const 0)" } else { "i32.load (i32.const 0)" };
+    let address = if memory64 {
+        "i64.load (i64.const 0)"
+    } else {
+        "i32.load (i32.const 0)"
+    };
     width(&MEMORY.replace("ADDR", address), memory64)
 }
 
@@ -67,7 +71,10 @@ fn zeros(memory64: bool, heap: u64, stable: u64) -> Tenant {
 }
 
 fn count(tenant: &Tenant) -> u32 {
-    tenant.shared.u32(ENTERED).load(std::sync::atomic::Ordering::Relaxed)
+    tenant
+        .shared
+        .u32(ENTERED)
+        .load(std::sync::atomic::Ordering::Relaxed)
 }
 
 #[test]
@@ -75,13 +82,29 @@ fn the_first_write_enters_its_chunk_and_closing_takes_it_back() {
     for memory64 in [false, true] {
         let mut tenant = zeros(memory64, 16 * MIB, 16 * MIB);
         assert_eq!(tenant.query("silent_read", b""), done());
-        assert_eq!((entered(tenant.shared, HEAP_CHUNKS), count(&tenant)), (vec![], 0), "reading enters nothing");
+        assert_eq!(
+            (entered(tenant.shared, HEAP_CHUNKS), count(&tenant)),
+            (vec![], 0),
+            "reading enters nothing"
+        );
         assert_eq!(tenant.update("write", &pair(5 * MIB, 7)), done());
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 2], "the argument's chunk and the word's");
+        assert_eq!(
+            entered(tenant.shared, HEAP_CHUNKS),
+            [0, 2],
+            "the argument's chunk and the word's"
+        );
         assert_eq!(tenant.update("write", &pair(8 * MIB - 4, u64::MAX)), done());
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 2, 3, 4], "one store across two chunks");
+        assert_eq!(
+            entered(tenant.shared, HEAP_CHUNKS),
+            [0, 2, 3, 4],
+            "one store across two chunks"
+        );
         assert_eq!(tenant.update("copy_in", &[1; 16]), done());
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 2, 3, 4, 5], "a store of a host function");
+        assert_eq!(
+            entered(tenant.shared, HEAP_CHUNKS),
+            [0, 2, 3, 4, 5],
+            "a store of a host function"
+        );
         assert_eq!(tenant.update("stable_write", &pair(2 * MIB - 4, 9)), done());
         assert_eq!(entered(tenant.shared, STABLE_CHUNKS), [0, 1]);
         assert_eq!(count(&tenant), 7);
@@ -89,7 +112,10 @@ fn the_first_write_enters_its_chunk_and_closing_takes_it_back() {
         tenant.next.close_stable = vec![1];
         assert_eq!(tenant.query("silent_read", b""), done());
         assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [4]);
-        assert_eq!((entered(tenant.shared, STABLE_CHUNKS), count(&tenant)), (vec![0], 2));
+        assert_eq!(
+            (entered(tenant.shared, STABLE_CHUNKS), count(&tenant)),
+            (vec![0], 2)
+        );
         tenant.next.close_heap = vec![];
         tenant.next.close_stable = vec![];
         assert_eq!(tenant.query("read", &word(5 * MIB)), reply(7));
@@ -105,9 +131,21 @@ fn beyond_the_size_is_a_trap_also_within_an_entered_chunk() {
     for memory64 in [false, true] {
         let mut tenant = zeros(memory64, 5 * MIB, 0);
         assert_eq!(tenant.update("write", &pair(5 * MIB - 8, 1)), done());
-        assert_trap(tenant.update("write", &pair(5 * MIB - 4, 1)), TrapKind::MemoryOutOfBounds, "out of bounds");
-        assert_trap(tenant.update("write", &pair(5 * MIB, 1)), TrapKind::MemoryOutOfBounds, "out of bounds");
-        assert_trap(tenant.update("write", &pair(0xffff_fff0, 1)), TrapKind::MemoryOutOfBounds, "out of bounds");
+        assert_trap(
+            tenant.update("write", &pair(5 * MIB - 4, 1)),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
+        assert_trap(
+            tenant.update("write", &pair(5 * MIB, 1)),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
+        assert_trap(
+            tenant.update("write", &pair(0xffff_fff0, 1)),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
         assert_eq!(tenant.query("read", &word(5 * MIB - 8)), reply(1));
     }
 }
@@ -123,11 +161,22 @@ fn growth_is_entered_and_a_rolled_back_one_comes_back_as_zeros() {
         assert_eq!(tenant.update("write", &pair(2 * MIB, 3)), done());
         assert_eq!(tenant.update("write", &pair(6 * MIB, 5)), done());
         assert_eq!(tenant.query("read", &word(6 * MIB)), reply(5));
-        assert_eq!(tenant.run(Entry::Update, "stable_grow", b"").sizes.stable, 5 * MIB);
+        assert_eq!(
+            tenant.run(Entry::Update, "stable_grow", b"").sizes.stable,
+            5 * MIB
+        );
         assert_eq!(tenant.update("stable_write", &pair(4 * MIB, 6)), done());
         tenant.sizes = before;
-        assert_trap(tenant.query("read", &word(6 * MIB)), TrapKind::MemoryOutOfBounds, "out of bounds");
-        assert_trap(tenant.query("stable_read", &word(4 * MIB)), TrapKind::MemoryOutOfBounds, "stable memory of 1048576");
+        assert_trap(
+            tenant.query("read", &word(6 * MIB)),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
+        assert_trap(
+            tenant.query("stable_read", &word(4 * MIB)),
+            TrapKind::MemoryOutOfBounds,
+            "stable memory of 1048576",
+        );
         assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 1]);
         assert_eq!(tenant.update("grow", b""), done());
         assert_eq!(tenant.update("stable_grow", b""), done());
@@ -137,7 +186,11 @@ fn growth_is_entered_and_a_rolled_back_one_comes_back_as_zeros() {
         // A version that is larger than what the worker has now.
         let larger = tenant.sizes;
         tenant.sizes = before;
-        assert_trap(tenant.query("silent_read", b""), TrapKind::MemoryOutOfBounds, "out of bounds");
+        assert_trap(
+            tenant.query("silent_read", b""),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
         tenant.sizes = larger;
         assert_eq!(tenant.query("read", &word(6 * MIB)), reply(0));
     }
@@ -157,30 +210,68 @@ fn files() -> Vec<std::fs::File> {
 }
 
 fn descriptors(files: &[std::fs::File]) -> Vec<OwnedFd> {
-    files.iter().map(|file| file.try_clone().unwrap().into()).collect()
+    files
+        .iter()
+        .map(|file| file.try_clone().unwrap().into())
+        .collect()
 }
 
 fn image(track: bool) -> lazaret_wire::message::TenantSetup {
     let mut image = setup();
-    image.sizes = Sizes { heap: 4 * MIB, stable: 4 * MIB };
+    image.sizes = Sizes {
+        heap: 4 * MIB,
+        stable: 4 * MIB,
+    };
     image.track = track;
     image.runs = vec![
         run(16, 32, 0, 8 * 4096),
         run(600, 3, 1, 5 * 4096),
         run(48, 16, 1, 0),
-        Run { region: Region::Stable, ..run(1, 1, 0, 63 * 4096) },
-        Run { region: Region::Stable, ..run(500, 20, 1, 40 * 4096) },
+        Run {
+            region: Region::Stable,
+            ..run(1, 1, 0, 63 * 4096)
+        },
+        Run {
+            region: Region::Stable,
+            ..run(500, 20, 1, 40 * 4096)
+        },
     ];
     image
 }
 
 fn check_image(tenant: &mut Tenant) {
     let page = |page: u64| word(page * 4096 + 4088);
-    for (at, value) in [(15, 0), (16, 8), (47, 39), (48, 1 << 32), (63, 1 << 32 | 15), (64, 0), (599, 0), (600, 1 << 32 | 5), (602, 1 << 32 | 7), (603, 0)] {
-        assert_eq!(tenant.query("read", &page(at)), reply(value), "heap page {at}");
+    for (at, value) in [
+        (15, 0),
+        (16, 8),
+        (47, 39),
+        (48, 1 << 32),
+        (63, 1 << 32 | 15),
+        (64, 0),
+        (599, 0),
+        (600, 1 << 32 | 5),
+        (602, 1 << 32 | 7),
+        (603, 0),
+    ] {
+        assert_eq!(
+            tenant.query("read", &page(at)),
+            reply(value),
+            "heap page {at}"
+        );
     }
-    for (at, value) in [(0, 0), (1, 63), (2, 0), (500, 1 << 32 | 40), (519, 1 << 32 | 59), (520, 0)] {
-        assert_eq!(tenant.query("stable_read", &page(at)), reply(value), "stable page {at}");
+    for (at, value) in [
+        (0, 0),
+        (1, 63),
+        (2, 0),
+        (500, 1 << 32 | 40),
+        (519, 1 << 32 | 59),
+        (520, 0),
+    ] {
+        assert_eq!(
+            tenant.query("stable_read", &page(at)),
+            reply(value),
+            "stable page {at}"
+        );
     }
 }
 
@@ -194,7 +285,10 @@ fn an_image_is_mapped_or_copied_and_its_files_stay_as_they_are() {
         assert_eq!(tenant.update("write", &pair(page * 4096, 0xdead)), done());
         assert_eq!(tenant.query("read", &word(page * 4096)), reply(0xdead));
     }
-    assert_eq!(tenant.update("stable_write", &pair(500 * 4096, 0xbeef)), done());
+    assert_eq!(
+        tenant.update("stable_write", &pair(500 * 4096, 0xbeef)),
+        done()
+    );
     for (number, file) in files.iter().enumerate() {
         for page in 0..64 {
             let mut bytes = [0; 8];
@@ -219,12 +313,28 @@ fn written(tenant: &Tenant, arm: bool) -> Vec<u64> {
     let (vec, vec_len) = (regions.as_mut_ptr() as u64, regions.len() as u64);
     // Armed are also the pages that nobody has touched.
     let any_of = if arm { 0 } else { PRESENT_OR_SWAPPED };
-    let mut scan: [u64; 12] = [96, flags, start, start + 8 * MIB, 0, vec, vec_len, 0, 0, WRITTEN, any_of, WRITTEN];
+    let mut scan: [u64; 12] = [
+        96,
+        flags,
+        start,
+        start + 8 * MIB,
+        0,
+        vec,
+        vec_len,
+        0,
+        0,
+        WRITTEN,
+        any_of,
+        WRITTEN,
+    ];
     let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
     // SAFETY: the argument is a `struct pm_scan_arg` with room for 64 regions.
     let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, scan.as_mut_ptr()) };
     assert!(found >= 0, "{}", std::io::Error::last_os_error());
-    regions[..found as usize].iter().flat_map(|region| (region[0] - start) / 4096..(region[1] - start) / 4096).collect()
+    regions[..found as usize]
+        .iter()
+        .flat_map(|region| (region[0] - start) / 4096..(region[1] - start) / 4096)
+        .collect()
 }
 
 #[test]
@@ -261,16 +371,33 @@ fn a_wrong_image_is_refused_before_anything_is_mapped() {
     let refused = |change: fn(&mut lazaret_wire::message::TenantSetup), part: &str| {
         let mut wrong = image(false);
         change(&mut wrong);
-        let failed = load(&text(false), wrong, descriptors(&files()), false).err().unwrap();
+        let failed = load(&text(false), wrong, descriptors(&files()), false)
+            .err()
+            .unwrap();
         assert!(failed.message.contains(part), "{}", failed.message);
     };
-    refused(|image| image.runs = vec![run(1020, 5, 0, 0)], "beyond the memory");
-    refused(|image| image.runs = vec![run(u64::MAX, 5, 0, 0)], "beyond the memory");
+    refused(
+        |image| image.runs = vec![run(1020, 5, 0, 0)],
+        "beyond the memory",
+    );
+    refused(
+        |image| image.runs = vec![run(u64::MAX, 5, 0, 0)],
+        "beyond the memory",
+    );
     refused(|image| image.runs = vec![run(0, 0, 0, 0)], "empty");
     refused(|image| image.runs = vec![run(0, 16, 2, 0)], "no such file");
-    refused(|image| image.runs = vec![run(0, 16, 0, 100)], "multiple of 4096");
-    refused(|image| image.runs = vec![run(0, 16, 0, 49 * 4096)], "beyond the end of its file");
-    refused(|image| image.runs = vec![run(0, 1, 0, u64::MAX - 4095)], "beyond the end of its file");
+    refused(
+        |image| image.runs = vec![run(0, 16, 0, 100)],
+        "multiple of 4096",
+    );
+    refused(
+        |image| image.runs = vec![run(0, 16, 0, 49 * 4096)],
+        "beyond the end of its file",
+    );
+    refused(
+        |image| image.runs = vec![run(0, 1, 0, u64::MAX - 4095)],
+        "beyond the end of its file",
+    );
     refused(|image| image.runs = vec![run(0, 16, 0, 0); 4001], "compact");
     refused(|image| image.sizes.heap = 65 * MIB, "at most its limit");
     refused(|image| image.sizes.stable = 4097, "multiple of 65536");

@@ -19,21 +19,44 @@ const ALLOWED: [libc::c_long; 8] = [
 
 /// Every other system call of this thread kills the process.
 fn lock() {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let statement = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
     // The number of the call is the first word of `struct seccomp_data`.
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for (position, call) in ALLOWED.iter().enumerate() {
-        let jump = statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, u32::try_from(*call).unwrap());
-        program.push(libc::sock_filter { jt: (ALLOWED.len() - position) as u8, ..jump });
+        let jump = statement(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            u32::try_from(*call).unwrap(),
+        );
+        program.push(libc::sock_filter {
+            jt: (ALLOWED.len() - position) as u8,
+            ..jump
+        });
     }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_KILL_PROCESS));
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    program.push(statement(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_KILL_PROCESS,
+    ));
+    program.push(statement(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_ALLOW,
+    ));
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
     // SAFETY: the program is valid for the length it says, and the kernel
     // copies it.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter), 0);
+        assert_eq!(
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter),
+            0
+        );
     }
 }
 
@@ -82,11 +105,18 @@ fn work(fresh: bool) {
         assert_trap(tenant.update("trap", b""), TrapKind::Explicit, "");
         assert_trap(tenant.update("deep", b""), TrapKind::Recursion, "recursion");
         assert_trap(tenant.update("loop", b""), TrapKind::Fuel, "fuel");
-        assert_trap(tenant.update("beyond", b""), TrapKind::MemoryOutOfBounds, "out of bounds");
+        assert_trap(
+            tenant.update("beyond", b""),
+            TrapKind::MemoryOutOfBounds,
+            "out of bounds",
+        );
         assert!(tenant.log().iter().all(|line| line.len() == 100));
     }
     tenant.sizes = start;
-    assert_eq!(tenant.run(Entry::Install, "", b"").outcome, Outcome::Reply(Vec::new()));
+    assert_eq!(
+        tenant.run(Entry::Install, "", b"").outcome,
+        Outcome::Reply(Vec::new())
+    );
 }
 
 /// The variable that tells this executable, started again, to be the worker.
@@ -105,9 +135,16 @@ fn main() {
         unsafe { libc::_exit(0) }
     }
     for kind in ["kept", "fresh"] {
-        let worker = std::process::Command::new(std::env::current_exe().unwrap()).env(WORKER, kind).output().unwrap();
+        let worker = std::process::Command::new(std::env::current_exe().unwrap())
+            .env(WORKER, kind)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&worker.stderr);
-        assert!(worker.status.success(), "{NAME}: {kind}: {:?}: {said}", worker.status);
+        assert!(
+            worker.status.success(),
+            "{NAME}: {kind}: {:?}: {said}",
+            worker.status
+        );
     }
     println!("test {NAME} ... ok");
 }

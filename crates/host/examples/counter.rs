@@ -26,21 +26,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     lazaret::init();
     let directory = tempfile::tempdir()?;
     {
-        let host = lazaret::Host::builder().data_dir(directory.path()).build()?;
+        let host = lazaret::Host::builder()
+            .data_dir(directory.path())
+            .build()?;
         let tenant = host.install("counter", COUNTER, &[])?;
         for _ in 0..3 {
             let reply = tenant.update("add", &[])?;
             let commit = reply.committed.ok_or("nothing was committed")?;
-            println!("count {}: version {}, {} pages, on disk", number(&reply.bytes)?, commit.version, commit.pages);
+            println!(
+                "count {}: version {}, {} pages, on disk",
+                number(&reply.bytes)?,
+                commit.version,
+                commit.pages
+            );
         }
         // What a trapped update wrote is gone.
-        println!("then: {}", tenant.update("add_and_trap", &[]).expect_err("it traps"));
+        println!(
+            "then: {}",
+            tenant.update("add_and_trap", &[]).expect_err("it traps")
+        );
         assert_eq!(number(&tenant.query("get", &[])?.bytes)?, 3);
         // The worker may go at any time.
         tenant.sleep();
         assert_eq!(number(&tenant.query("get", &[])?.bytes)?, 3);
     }
-    let host = lazaret::Host::builder().data_dir(directory.path()).build()?;
+    let host = lazaret::Host::builder()
+        .data_dir(directory.path())
+        .build()?;
     let count = number(&host.tenant("counter")?.query("get", &[])?.bytes)?;
     println!("after the host was opened again: {count}");
     assert_eq!(count, 3);

@@ -42,23 +42,34 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .data_dir(directory.path())
         // At most 2 bytes go out of the plug-in and 8 come back.
         .host_function("price", 2, 8, move |article| {
-            let number = <[u8; 2]>::try_from(article).map_err(|_| "an article number has two bytes".to_owned())?;
+            let number = <[u8; 2]>::try_from(article)
+                .map_err(|_| "an article number has two bytes".to_owned())?;
             let number = u16::from_le_bytes(number);
-            let price = prices.get(&number).ok_or_else(|| format!("there is no article {number}"))?;
+            let price = prices
+                .get(&number)
+                .ok_or_else(|| format!("there is no article {number}"))?;
             Ok(price.to_le_bytes().to_vec())
         })
         .build()?;
     let plugin = host.install("pricing", PLUGIN, &[])?;
 
-    let basket: Vec<u8> = [1u16, 2, 7, 7].iter().flat_map(|article| article.to_le_bytes()).collect();
+    let basket: Vec<u8> = [1u16, 2, 7, 7]
+        .iter()
+        .flat_map(|article| article.to_le_bytes())
+        .collect();
     let reply = plugin.query("total", &basket)?;
     let total = u64::from_le_bytes(reply.bytes.as_slice().try_into()?);
     println!("total: {total}, for {} fuel", reply.fuel_used);
     assert_eq!(total, 250 + 1_999 + 5 + 5);
 
     // What the plug-in can't have ends in a trap of its own, and it goes on.
-    let error = plugin.query("total", &9u16.to_le_bytes()).expect_err("article 9 does not exist");
+    let error = plugin
+        .query("total", &9u16.to_le_bytes())
+        .expect_err("article 9 does not exist");
     println!("article 9: {error}");
-    println!("its wall: {} layers verified from outside", plugin.receipt()?.layers.len());
+    println!(
+        "its wall: {} layers verified from outside",
+        plugin.receipt()?.layers.len()
+    );
     Ok(())
 }

@@ -15,11 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazaret_guest::{contract, engine};
-use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wall::launcher::{Launcher, Limits};
 use lazaret_wall::Layer;
+use lazaret_wall::launcher::{Launcher, Limits};
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, Purpose, ToWorker};
+use lazaret_wire::message::{
+    Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, Purpose, ToWorker,
+};
 use rustix::fs::{MemfdFlags, SealFlags};
 use thiserror::Error;
 
@@ -110,7 +112,10 @@ pub struct CompileLimits {
 
 impl Default for CompileLimits {
     fn default() -> Self {
-        Self { time: Duration::from_secs(600), memory: 8 << 30 }
+        Self {
+            time: Duration::from_secs(600),
+            memory: 8 << 30,
+        }
     }
 }
 
@@ -133,7 +138,11 @@ pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
 impl Cache {
     /// A cache in `directory`, or in memory only.
     pub(crate) fn new(directory: Option<PathBuf>, observer: Option<Observer>) -> Self {
-        Self { directory, observer, open: Mutex::default() }
+        Self {
+            directory,
+            observer,
+            open: Mutex::default(),
+        }
     }
 
     /// The artefact of a module, and how long it took to compile if it was not
@@ -150,14 +159,18 @@ impl Cache {
         if let Some(found) = self.lock().get(&key) {
             return Ok((found.clone(), None));
         }
-        let path = self.directory.as_ref().map(|directory| directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex())));
+        let path = self.directory.as_ref().map(|directory| {
+            directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex()))
+        });
         if let Some(found) = path.as_deref().and_then(|path| load(path).ok()) {
             let found = Arc::new(found);
             self.lock().insert(key, found.clone());
             return Ok((found, None));
         }
         let started = Instant::now();
-        self.tell(Compiling::Begun { module_bytes: wasm.len() });
+        self.tell(Compiling::Begun {
+            module_bytes: wasm.len(),
+        });
         let made = compile(launcher, accepted, wasm, settings, limits);
         self.tell(Compiling::Ended);
         let made = Arc::new(made?);
@@ -192,41 +205,80 @@ pub(crate) fn memfd() -> io::Result<OwnedFd> {
 
 /// Seals a memfd against every change and opens it read-only.
 pub(crate) fn seal(file: &OwnedFd) -> io::Result<OwnedFd> {
-    rustix::fs::fcntl_add_seals(file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        file,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    Ok(rustix::fs::open(path, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?)
+    Ok(rustix::fs::open(
+        path,
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?)
 }
 
-fn compile(launcher: &Launcher, accepted: &[Layer], wasm: &[u8], settings: CompileSettings, limits: CompileLimits) -> Result<Artefact, CompileError> {
+fn compile(
+    launcher: &Launcher,
+    accepted: &[Layer],
+    wasm: &[u8],
+    settings: CompileSettings,
+    limits: CompileLimits,
+) -> Result<Artefact, CompileError> {
     let input = memfd().map_err(CompileError::Memfd)?;
-    fs::File::from(input.try_clone().map_err(CompileError::Memfd)?).write_all(wasm).map_err(CompileError::Memfd)?;
+    fs::File::from(input.try_clone().map_err(CompileError::Memfd)?)
+        .write_all(wasm)
+        .map_err(CompileError::Memfd)?;
     let input = seal(&input).map_err(CompileError::Memfd)?;
     let output = memfd().map_err(CompileError::Memfd)?;
     let (mut worker, _, _) = Worker::start(Start {
         launcher,
-        limits: Limits { data: limits.memory, descriptors: 16, file: MAX_ARTEFACT, cpu_seconds: None, stack: engine::NATIVE_STACK },
+        limits: Limits {
+            address_space: limits.memory.saturating_add(16 << 30),
+            data: limits.memory,
+            descriptors: 16,
+            file: MAX_ARTEFACT,
+            cpu_seconds: None,
+            stack: engine::NATIVE_STACK,
+        },
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],
-        open: Open { fixed: &[0, 1], directories: 0 },
+        open: Open {
+            fixed: &[0, 1],
+            directories: 0,
+        },
         accepted,
         tracked: false,
     })?;
     worker.send(&ToWorker::Compile(Compile { settings }))?;
     let made = match worker.wait(limits.time) {
         Ok(FromWorker::Compiled(Compiled { result: Ok(made) })) => made,
-        Ok(FromWorker::Compiled(Compiled { result: Err(reason) })) => return Err(CompileError::Invalid(reason)),
-        Ok(_) => return Err(CompileError::Ended(worker.malformed("neither an artefact nor a reason"))),
+        Ok(FromWorker::Compiled(Compiled {
+            result: Err(reason),
+        })) => return Err(CompileError::Invalid(reason)),
+        Ok(_) => {
+            return Err(CompileError::Ended(
+                worker.malformed("neither an artefact nor a reason"),
+            ));
+        }
         Err(Ending::Deadline(limit)) => return Err(CompileError::Time(limit)),
         Err(Ending::OutOfMemory { .. }) => return Err(CompileError::Memory(limits.memory)),
         Err(ending) => return Err(CompileError::Ended(ending)),
     };
     // It must be gone before the file is sealed: it could still write.
     worker.end();
-    let length = rustix::fs::fstat(&output).map_err(|errno| CompileError::Memfd(errno.into()))?.st_size as u64;
+    let length = rustix::fs::fstat(&output)
+        .map_err(|errno| CompileError::Memfd(errno.into()))?
+        .st_size as u64;
     if length != made.length || length == 0 {
-        return Err(CompileError::Ended(Ending::Malformed(format!("the artefact has {length} bytes, the compiler says {}", made.length))));
+        return Err(CompileError::Ended(Ending::Malformed(format!(
+            "the artefact has {length} bytes, the compiler says {}",
+            made.length
+        ))));
     }
-    Ok(Artefact { file: seal(&output).map_err(CompileError::Memfd)?, made })
+    Ok(Artefact {
+        file: seal(&output).map_err(CompileError::Memfd)?,
+        made,
+    })
 }
 
 /// Writes a cache file: magic, hash of the rest, length of the description,
@@ -236,12 +288,21 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let mut described = Vec::new();
-    Compiled { result: Ok(artefact.made.clone()) }.to_bytes(&mut described).map_err(io::Error::other)?;
+    Compiled {
+        result: Ok(artefact.made.clone()),
+    }
+    .to_bytes(&mut described)
+    .map_err(io::Error::other)?;
     let mut code = fs::File::from(artefact.file.try_clone()?);
     io::Seek::rewind(&mut code)?;
     let aside = path.with_extension(format!("tmp{}", std::process::id()));
     let mut write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&aside)?;
         file.write_all(MAGIC)?;
         file.write_all(&[0; 32])?;
         let mut hasher = blake3::Hasher::new();
@@ -270,7 +331,10 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
 /// Reads a cache file into a sealed memfd, checking its hash on the way.
 fn load(path: &Path) -> io::Result<Artefact> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
     let metadata = file.metadata()?;
     // Whoever may write this file decides what workers execute.
     if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
@@ -316,7 +380,10 @@ fn load(path: &Path) -> io::Result<Artefact> {
     if made.length != rustix::fs::fstat(memory.as_fd())?.st_size as u64 {
         return Err(bad("the length is wrong"));
     }
-    Ok(Artefact { file: seal(&memory)?, made })
+    Ok(Artefact {
+        file: seal(&memory)?,
+        made,
+    })
 }
 
 /// The settings for a program or a tenant.
@@ -330,8 +397,17 @@ mod tests {
 
     fn artefact() -> Artefact {
         let file = memfd().unwrap();
-        fs::File::from(file.try_clone().unwrap()).write_all(&[7; 5000]).unwrap();
-        Artefact { file: seal(&file).unwrap(), made: Made { length: 5000, globals: Vec::new(), reusable: true } }
+        fs::File::from(file.try_clone().unwrap())
+            .write_all(&[7; 5000])
+            .unwrap();
+        Artefact {
+            file: seal(&file).unwrap(),
+            made: Made {
+                length: 5000,
+                globals: Vec::new(),
+                reusable: true,
+            },
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ const VERSION: u32 = 1;
 #[non_exhaustive]
 pub enum DataDirError {
     /// Somebody else uses it.
-    #[error("{path} is in use by another Lazaret process{holder}; wait for it, or use another directory (--data)")]
+    #[error(
+        "{path} is in use by another Lazaret process{holder}; wait for it, or use another directory (--data)"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -32,7 +34,9 @@ pub enum DataDirError {
         holder: String,
     },
     /// It is newer than this program.
-    #[error("{path} has format version {found}; this program knows versions up to {VERSION}: use a newer Lazaret")]
+    #[error(
+        "{path} has format version {found}; this program knows versions up to {VERSION}: use a newer Lazaret"
+    )]
     Newer {
         /// The directory.
         path: PathBuf,
@@ -40,7 +44,9 @@ pub enum DataDirError {
         found: u32,
     },
     /// Its description makes no sense.
-    #[error("{path}: {reason}; is this a Lazaret data directory? Restore the file, or name an empty directory")]
+    #[error(
+        "{path}: {reason}; is this a Lazaret data directory? Restore the file, or name an empty directory"
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -89,31 +95,60 @@ impl DataDir {
         let description = path.join("lazaret.json");
         if !description.exists() {
             let others = match fs::read_dir(path) {
-                Ok(entries) => entries.flatten().any(|entry| !matches!(entry.file_name().to_str(), Some("lock" | "modules" | "tenants" | "cache"))),
+                Ok(entries) => entries.flatten().any(|entry| {
+                    !matches!(
+                        entry.file_name().to_str(),
+                        Some("lock" | "modules" | "tenants" | "cache")
+                    )
+                }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => return Err(system(path)(error)),
             };
             if others {
-                return Err(DataDirError::NotOurs { path: path.to_owned() });
+                return Err(DataDirError::NotOurs {
+                    path: path.to_owned(),
+                });
             }
         }
         fs::create_dir_all(path).map_err(system(path))?;
         let lock_path = path.join("lock");
-        let mut lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(system(&lock_path))?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(system(&lock_path))?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = fs::read_to_string(&lock_path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-            return Err(DataDirError::InUse { path: path.to_owned(), holder: holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default() });
+            let holder = fs::read_to_string(&lock_path)
+                .ok()
+                .and_then(|text| text.trim().parse::<u32>().ok());
+            return Err(DataDirError::InUse {
+                path: path.to_owned(),
+                holder: holder
+                    .map(|pid| format!(" (pid {pid})"))
+                    .unwrap_or_default(),
+            });
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(system(&lock_path))?;
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .map_err(system(&lock_path))?;
         match fs::read(&description) {
             Ok(bytes) => check(&description, path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = serde_json::to_vec_pretty(&Description { format: FORMAT.into(), version: VERSION }).unwrap_or_default();
+                let text = serde_json::to_vec_pretty(&Description {
+                    format: FORMAT.into(),
+                    version: VERSION,
+                })
+                .unwrap_or_default();
                 write_whole(&description, &text).map_err(system(&description))?;
             }
             Err(error) => return Err(system(&description)(error)),
         }
-        let this = Self { path: path.to_owned(), _lock: lock };
+        let this = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
         for directory in [this.tenants(), this.path.join("modules")] {
             fs::create_dir_all(&directory).map_err(system(&directory))?;
         }
@@ -157,15 +192,25 @@ impl DataDir {
 }
 
 fn check(file: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    let corrupt = |reason: String| DataDirError::Corrupt { path: file.to_owned(), reason };
-    let description: Description = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let corrupt = |reason: String| DataDirError::Corrupt {
+        path: file.to_owned(),
+        reason,
+    };
+    let description: Description =
+        serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
     if description.format != FORMAT {
-        return Err(corrupt(format!("format is `{}`, not `{FORMAT}`", description.format)));
+        return Err(corrupt(format!(
+            "format is `{}`, not `{FORMAT}`",
+            description.format
+        )));
     }
     match description.version {
         VERSION => Ok(()),
         0 => Err(corrupt("version 0 never was".into())),
-        found => Err(DataDirError::Newer { path: path.to_owned(), found }),
+        found => Err(DataDirError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
     }
 }
 
@@ -202,7 +247,10 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err("it does not begin with a letter or digit");
     }
-    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+    if !name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    {
         return Err("it has other characters");
     }
     Ok(())
@@ -214,7 +262,19 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_the_directory_are_refused() {
-        for name in ["", "..", ".", "a/b", "../a", "a\0b", "-a", ".hidden", "ä", "a b", &"x".repeat(300)] {
+        for name in [
+            "",
+            "..",
+            ".",
+            "a/b",
+            "../a",
+            "a\0b",
+            "-a",
+            ".hidden",
+            "ä",
+            "a b",
+            &"x".repeat(300),
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         for name in ["a", "counter-2", "A.b_c", &"x".repeat(64)] {
@@ -227,7 +287,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = DataDir::open(directory.path()).unwrap();
         let refused = DataDir::open(directory.path()).unwrap_err().to_string();
-        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        assert!(
+            refused.contains(&format!("pid {}", std::process::id())),
+            "{refused}"
+        );
         drop(first);
         DataDir::open(directory.path()).unwrap();
     }
@@ -238,12 +301,21 @@ mod tests {
         drop(DataDir::open(directory.path()).unwrap());
         let description = directory.path().join("lazaret.json");
         fs::write(&description, r#"{"format":"lazaret-data","version":2}"#).unwrap();
-        assert!(matches!(DataDir::open(directory.path()), Err(DataDirError::Newer { found: 2, .. })));
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::Newer { found: 2, .. })
+        ));
         fs::write(&description, "{").unwrap();
-        assert!(matches!(DataDir::open(directory.path()), Err(DataDirError::Corrupt { .. })));
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::Corrupt { .. })
+        ));
         let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("thesis.tex"), "x").unwrap();
-        assert!(matches!(DataDir::open(other.path()), Err(DataDirError::NotOurs { .. })));
+        assert!(matches!(
+            DataDir::open(other.path()),
+            Err(DataDirError::NotOurs { .. })
+        ));
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
     }
 }

@@ -65,11 +65,26 @@ impl Ending {
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
             ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
                 Some(Reason::OutOfMemory) => Self::OutOfMemory { text },
-                Some(Reason::Panic) => Self::Aborted { reason: "panic", text },
-                Some(Reason::StackOverflow) => Self::Aborted { reason: "native stack overflow", text },
-                Some(Reason::Wire) => Self::Aborted { reason: "unexpected request", text },
-                Some(Reason::Signal) => Self::Aborted { reason: "unexpected signal", text },
-                _ => Self::Aborted { reason: "unknown", text },
+                Some(Reason::Panic) => Self::Aborted {
+                    reason: "panic",
+                    text,
+                },
+                Some(Reason::StackOverflow) => Self::Aborted {
+                    reason: "native stack overflow",
+                    text,
+                },
+                Some(Reason::Wire) => Self::Aborted {
+                    reason: "unexpected request",
+                    text,
+                },
+                Some(Reason::Signal) => Self::Aborted {
+                    reason: "unexpected signal",
+                    text,
+                },
+                _ => Self::Aborted {
+                    reason: "unknown",
+                    text,
+                },
             },
             ExitStatus::Signaled(signal) => Self::Signal(signal),
             ExitStatus::Exited(code) => Self::Exited(code),
@@ -130,11 +145,29 @@ mod tests {
 
     #[test]
     fn an_abort_is_never_taken_for_a_break_out() {
-        let ending = Ending::read(ExitStatus::Signaled(libc::SIGTRAP), (Reason::Panic as u32, "oh".into()));
-        assert!(matches!(ending, Ending::Aborted { reason: "panic", .. }), "{ending:?}");
-        assert_eq!(Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())), Ending::Violation);
+        let ending = Ending::read(
+            ExitStatus::Signaled(libc::SIGTRAP),
+            (Reason::Panic as u32, "oh".into()),
+        );
+        assert!(
+            matches!(
+                ending,
+                Ending::Aborted {
+                    reason: "panic",
+                    ..
+                }
+            ),
+            "{ending:?}"
+        );
+        assert_eq!(
+            Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())),
+            Ending::Violation
+        );
         // Words without the breakpoint prove nothing.
-        let ending = Ending::read(ExitStatus::Signaled(libc::SIGSEGV), (Reason::Panic as u32, "oh".into()));
+        let ending = Ending::read(
+            ExitStatus::Signaled(libc::SIGSEGV),
+            (Reason::Panic as u32, "oh".into()),
+        );
         assert_eq!(ending, Ending::Signal(libc::SIGSEGV));
     }
 }

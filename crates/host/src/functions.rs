@@ -29,8 +29,18 @@ impl fmt::Debug for Offered {
 }
 
 impl Offered {
-    pub(crate) fn new(name: String, max_argument: usize, max_result: usize, function: Box<HostFunction>) -> Self {
-        Self { name, max_argument, max_result, function }
+    pub(crate) fn new(
+        name: String,
+        max_argument: usize,
+        max_result: usize,
+        function: Box<HostFunction>,
+    ) -> Self {
+        Self {
+            name,
+            max_argument,
+            max_result,
+            function,
+        }
     }
 }
 
@@ -50,14 +60,24 @@ impl Functions {
             return Err(format!("there is no host function number {number}"));
         };
         if argument.len() > offered.max_argument {
-            return Err(format!("host.{}: the argument has {} bytes; the limit is {}", offered.name, argument.len(), offered.max_argument));
+            return Err(format!(
+                "host.{}: the argument has {} bytes; the limit is {}",
+                offered.name,
+                argument.len(),
+                offered.max_argument
+            ));
         }
         // A panic in the embedder's function is the guest's trap, not the
         // host's end.
         let result = catch_unwind(AssertUnwindSafe(|| (offered.function)(argument)))
             .unwrap_or_else(|_| Err(format!("host.{}: the function panicked", offered.name)))?;
         if result.len() > offered.max_result {
-            return Err(format!("host.{}: the result has {} bytes; the limit is {}", offered.name, result.len(), offered.max_result));
+            return Err(format!(
+                "host.{}: the result has {} bytes; the limit is {}",
+                offered.name,
+                result.len(),
+                offered.max_result
+            ));
         }
         Ok(result)
     }
@@ -79,8 +99,18 @@ mod tests {
             }),
         )]);
         assert_eq!(functions.call(0, b"abc"), Ok(b"abc".to_vec()));
-        assert!(functions.call(0, b"abcde").unwrap_err().contains("argument has 5"));
-        assert!(functions.call(0, b"abcd").unwrap_err().contains("result has 4"));
+        assert!(
+            functions
+                .call(0, b"abcde")
+                .unwrap_err()
+                .contains("argument has 5")
+        );
+        assert!(
+            functions
+                .call(0, b"abcd")
+                .unwrap_err()
+                .contains("result has 4")
+        );
         assert!(functions.call(0, b"boom").unwrap_err().contains("panicked"));
         assert!(functions.call(9, b"").unwrap_err().contains("number 9"));
     }

@@ -24,10 +24,14 @@ use crate::tenant::{self, Tenant, TenantError, TenantLimits, WeakTenant};
 #[non_exhaustive]
 pub enum BuildError {
     /// `lazaret::init()` was not called.
-    #[error("lazaret::init() was not called: make it the first line of main. Launcher and workers are this same executable, and it is where they begin")]
+    #[error(
+        "lazaret::init() was not called: make it the first line of main. Launcher and workers are this same executable, and it is where they begin"
+    )]
     NotInitialised,
     /// This process was started by Lazaret but isn't a worker.
-    #[error("this process was started by a Lazaret host as its launcher or worker, but runs as a host itself (LAZARET_DEPTH={0}): its executable does not call lazaret::init() first in main")]
+    #[error(
+        "this process was started by a Lazaret host as its launcher or worker, but runs as a host itself (LAZARET_DEPTH={0}): its executable does not call lazaret::init() first in main"
+    )]
     Nested(u32),
     /// The data directory.
     #[error(transparent)]
@@ -153,7 +157,12 @@ impl Builder {
         max_result: usize,
         function: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
     ) -> Self {
-        self.functions.push(Offered::new(name.to_owned(), max_argument, max_result, Box::<HostFunction>::from(Box::new(function))));
+        self.functions.push(Offered::new(
+            name.to_owned(),
+            max_argument,
+            max_result,
+            Box::<HostFunction>::from(Box::new(function)),
+        ));
         self
     }
 
@@ -167,19 +176,29 @@ impl Builder {
             depth => return Err(BuildError::Nested(depth)),
         }
         for (index, offered) in self.functions.iter().enumerate() {
-            let fail = |reason: String| BuildError::Function { name: offered.name.clone(), reason };
-            if self.functions[..index].iter().any(|other| other.name == offered.name) {
+            let fail = |reason: String| BuildError::Function {
+                name: offered.name.clone(),
+                reason,
+            };
+            if self.functions[..index]
+                .iter()
+                .any(|other| other.name == offered.name)
+            {
                 return Err(fail("is offered twice".into()));
             }
             if offered.name.is_empty() || offered.name.len() > 200 {
                 return Err(fail("a name has 1 to 200 bytes".into()));
             }
             if offered.max_argument > MAX_HOST_BYTES || offered.max_result > MAX_HOST_BYTES {
-                return Err(fail(format!("bounds may be at most {MAX_HOST_BYTES} bytes")));
+                return Err(fail(format!(
+                    "bounds may be at most {MAX_HOST_BYTES} bytes"
+                )));
             }
         }
         let data = self.data.as_deref().map(DataDir::open).transpose()?;
-        let cache = self.cache.or_else(|| self.data.as_ref().map(|path| path.join("cache")));
+        let cache = self
+            .cache
+            .or_else(|| self.data.as_ref().map(|path| path.join("cache")));
         Ok(Host {
             inner: Arc::new(Inner {
                 options: self.options,
@@ -226,9 +245,19 @@ impl Inner {
     }
 
     /// The artefact of a module, and how long it took if it was compiled now.
-    pub(crate) fn compile(&self, wasm: &[u8], settings: CompileSettings) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
+    pub(crate) fn compile(
+        &self,
+        wasm: &[u8],
+        settings: CompileSettings,
+    ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
         let launcher = self.launcher().map_err(crate::worker::WorkerError::from)?;
-        self.cache.get(&launcher, &self.options.accept_missing, wasm, settings, self.options.compile)
+        self.cache.get(
+            &launcher,
+            &self.options.accept_missing,
+            wasm,
+            settings,
+            self.options.compile,
+        )
     }
 
     fn tenants(&self) -> MutexGuard<'_, HashMap<String, WeakTenant>> {
@@ -257,13 +286,21 @@ impl Host {
     fn data(&self) -> Result<&DataDir, TenantError> {
         self.inner.data.as_ref().ok_or_else(|| TenantError::File {
             path: PathBuf::new(),
-            source: io::Error::new(io::ErrorKind::NotFound, "this host was built without a data directory (Builder::data_dir)"),
+            source: io::Error::new(
+                io::ErrorKind::NotFound,
+                "this host was built without a data directory (Builder::data_dir)",
+            ),
         })
     }
 
     /// Installs a tenant: fills its memory, runs its initialiser with
     /// `argument`, and commits the result.
-    pub fn install(&self, name: &str, module: impl Into<Vec<u8>>, argument: &[u8]) -> Result<Tenant, TenantError> {
+    pub fn install(
+        &self,
+        name: &str,
+        module: impl Into<Vec<u8>>,
+        argument: &[u8],
+    ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let mut tenants = self.inner.tenants();
         let state = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
@@ -278,23 +315,40 @@ impl Host {
         if let Some(state) = tenants.get(name).and_then(WeakTenant::upgrade) {
             return Ok(Tenant::from_shared(self.inner.clone(), state));
         }
-        let tenant = Tenant::new(self.inner.clone(), tenant::open(&self.inner, self.data()?, name)?);
+        let tenant = Tenant::new(
+            self.inner.clone(),
+            tenant::open(&self.inner, self.data()?, name)?,
+        );
         tenants.insert(name.to_owned(), tenant.weak());
         Ok(tenant)
     }
 
     /// Replaces a tenant's module and keeps its state.
-    pub fn upgrade(&self, name: &str, module: impl Into<Vec<u8>>, argument: &[u8]) -> Result<Tenant, TenantError> {
+    pub fn upgrade(
+        &self,
+        name: &str,
+        module: impl Into<Vec<u8>>,
+        argument: &[u8],
+    ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let tenant = self.tenant(name)?;
-        tenant::upgrade(&self.inner, self.data()?, &mut tenant.lock_state(), &wasm, argument)?;
+        tenant::upgrade(
+            &self.inner,
+            self.data()?,
+            &mut tenant.lock_state(),
+            &wasm,
+            argument,
+        )?;
         Ok(tenant)
     }
 
     /// Removes a tenant and all its state.
     pub fn remove(&self, name: &str) -> Result<(), TenantError> {
         let mut tenants = self.inner.tenants();
-        let open = tenants.remove(name).and_then(|weak| weak.upgrade()).map(|state| Tenant::from_shared(self.inner.clone(), state));
+        let open = tenants
+            .remove(name)
+            .and_then(|weak| weak.upgrade())
+            .map(|state| Tenant::from_shared(self.inner.clone(), state));
         let mut guard = open.as_ref().map(Tenant::lock_state);
         tenant::remove(self.data()?, name, guard.as_deref_mut())
     }
@@ -317,7 +371,12 @@ impl Host {
 
     /// The number of the launcher's process, if it runs.
     pub fn launcher_pid(&self) -> Option<i32> {
-        self.inner.launcher.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|launcher| launcher.pid())
+        self.inner
+            .launcher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .and_then(|launcher| launcher.pid())
     }
 }
 

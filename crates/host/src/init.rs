@@ -21,7 +21,9 @@ static CALLED: AtomicBool = AtomicBool::new(false);
 /// ```
 pub fn init() {
     CALLED.store(true, Ordering::SeqCst);
-    let Some(name) = std::env::args_os().next() else { return };
+    let Some(name) = std::env::args_os().next() else {
+        return;
+    };
     if name.as_encoded_bytes() == lazaret_wall::launcher::ARGV0.to_bytes() {
         alone("launcher");
         lazaret_wall::launcher::main()
@@ -40,9 +42,13 @@ pub(crate) fn was_called() -> bool {
 /// Launcher and workers are single-threaded: something that ran before `init`
 /// (a constructor, a runtime) and started a thread would take its locks along.
 fn alone(role: &str) {
-    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count).unwrap_or(1);
+    let threads = std::fs::read_dir("/proc/self/task")
+        .map(Iterator::count)
+        .unwrap_or(1);
     if threads > 1 {
-        eprintln!("lazaret {role}: lazaret::init() must be the first line of main, but {threads} threads are running already");
+        eprintln!(
+            "lazaret {role}: lazaret::init() must be the first line of main, but {threads} threads are running already"
+        );
         std::process::exit(2);
     }
 }

@@ -47,6 +47,9 @@ pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
-pub use tenant::{ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo, TenantLimits, check_name};
+pub use tenant::{
+    ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo,
+    TenantLimits, check_name,
+};
 pub use tracker::{KernelTracker, Tracker, Written};
 pub use worker::WorkerError;

@@ -24,7 +24,11 @@ impl WorkerMemory {
     /// must only not overflow.
     pub(crate) fn new(pid: i32, ready: &Ready) -> Option<Self> {
         let plausible = |at: u64| at.is_multiple_of(PAGE as u64) && at < 1 << 47;
-        (plausible(ready.heap_at) && plausible(ready.stable_at)).then_some(Self { pid, heap_at: ready.heap_at, stable_at: ready.stable_at })
+        (plausible(ready.heap_at) && plausible(ready.stable_at)).then_some(Self {
+            pid,
+            heap_at: ready.heap_at,
+            stable_at: ready.stable_at,
+        })
     }
 
     fn address(&self, region: Region, page: u64) -> u64 {
@@ -43,7 +47,10 @@ impl WorkerMemory {
             let at = self.address(region, page);
             match parts.last_mut() {
                 Some(part) if end == at => part.iov_len += PAGE,
-                _ => parts.push(libc::iovec { iov_base: at as *mut _, iov_len: PAGE }),
+                _ => parts.push(libc::iovec {
+                    iov_base: at as *mut _,
+                    iov_len: PAGE,
+                }),
             }
             end = at.wrapping_add(PAGE as u64);
         }
@@ -52,19 +59,33 @@ impl WorkerMemory {
 
     /// Copies pages out of the worker, one after another.
     pub(crate) fn read(&self, pages: &[(Region, u64)], into: &mut [u8]) -> io::Result<()> {
-        self.transfer(pages, into.as_mut_ptr(), into.len(), |pid, local, remote| {
-            // SAFETY: one local part, which `transfer` keeps inside `into`;
-            // remote parts are the other process's and can only fail.
-            unsafe { libc::process_vm_readv(pid, local, 1, remote.as_ptr(), remote.len() as _, 0) }
-        })
+        self.transfer(
+            pages,
+            into.as_mut_ptr(),
+            into.len(),
+            |pid, local, remote| {
+                // SAFETY: one local part, which `transfer` keeps inside `into`;
+                // remote parts are the other process's and can only fail.
+                unsafe {
+                    libc::process_vm_readv(pid, local, 1, remote.as_ptr(), remote.len() as _, 0)
+                }
+            },
+        )
     }
 
     /// Copies pages into the worker.
     pub(crate) fn write(&self, pages: &[(Region, u64)], from: &[u8]) -> io::Result<()> {
-        self.transfer(pages, from.as_ptr().cast_mut(), from.len(), |pid, local, remote| {
-            // SAFETY: as in `read`; the local part is only read from.
-            unsafe { libc::process_vm_writev(pid, local, 1, remote.as_ptr(), remote.len() as _, 0) }
-        })
+        self.transfer(
+            pages,
+            from.as_ptr().cast_mut(),
+            from.len(),
+            |pid, local, remote| {
+                // SAFETY: as in `read`; the local part is only read from.
+                unsafe {
+                    libc::process_vm_writev(pid, local, 1, remote.as_ptr(), remote.len() as _, 0)
+                }
+            },
+        )
     }
 
     fn transfer(
@@ -81,13 +102,19 @@ impl WorkerMemory {
         let mut done = 0;
         for remote in parts.chunks(MAX_PARTS) {
             let wanted: usize = remote.iter().map(|part| part.iov_len).sum();
-            let part = libc::iovec { iov_base: local.wrapping_add(done).cast(), iov_len: wanted };
+            let part = libc::iovec {
+                iov_base: local.wrapping_add(done).cast(),
+                iov_len: wanted,
+            };
             let moved = call(self.pid, &raw const part, remote);
             if moved < 0 {
                 return Err(io::Error::last_os_error());
             }
             if moved as usize != wanted {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{moved} of {wanted} bytes")));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("{moved} of {wanted} bytes"),
+                ));
             }
             done += wanted;
         }
@@ -104,7 +131,11 @@ pub(crate) struct Source<'a> {
 impl PageSource for Source<'_> {
     fn read(&mut self, pages: &[PageId], into: &mut [u8]) -> io::Result<()> {
         self.scratch.clear();
-        self.scratch.extend(pages.iter().map(|page| (from_image(page.region()), page.page())));
+        self.scratch.extend(
+            pages
+                .iter()
+                .map(|page| (from_image(page.region()), page.page())),
+        );
         self.memory.read(&self.scratch, into)
     }
 }
@@ -139,9 +170,18 @@ mod tests {
         // This process stands in for a worker.
         let mut memory = vec![0u8; PAGE * 8];
         let aligned = (memory.as_mut_ptr() as u64).next_multiple_of(PAGE as u64);
-        let ready = Ready { heap_at: aligned, stable_at: aligned + PAGE as u64 * 4, missing: Vec::new() };
+        let ready = Ready {
+            heap_at: aligned,
+            stable_at: aligned + PAGE as u64 * 4,
+            missing: Vec::new(),
+        };
         let worker = WorkerMemory::new(std::process::id() as i32, &ready).unwrap();
-        let pages = [(Region::Heap, 0), (Region::Heap, 1), (Region::Heap, 3), (Region::Stable, 2)];
+        let pages = [
+            (Region::Heap, 0),
+            (Region::Heap, 1),
+            (Region::Heap, 3),
+            (Region::Stable, 2),
+        ];
         let bytes: Vec<u8> = (0..4 * PAGE).map(|i| (i / PAGE + 1) as u8).collect();
         worker.write(&pages, &bytes).unwrap();
         let mut back = vec![0; 4 * PAGE];
@@ -150,8 +190,19 @@ mod tests {
         let mut one = vec![0; PAGE];
         worker.read(&[(Region::Stable, 2)], &mut one).unwrap();
         assert_eq!(one, vec![4; PAGE]);
-        assert!(worker.read(&pages, &mut one).is_err(), "a buffer of the wrong length");
-        let nowhere = WorkerMemory::new(std::process::id() as i32, &Ready { heap_at: 0, stable_at: 0, missing: Vec::new() }).unwrap();
+        assert!(
+            worker.read(&pages, &mut one).is_err(),
+            "a buffer of the wrong length"
+        );
+        let nowhere = WorkerMemory::new(
+            std::process::id() as i32,
+            &Ready {
+                heap_at: 0,
+                stable_at: 0,
+                missing: Vec::new(),
+            },
+        )
+        .unwrap();
         assert!(nowhere.read(&[(Region::Heap, 0)], &mut one).is_err());
     }
 }

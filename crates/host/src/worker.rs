@@ -28,7 +28,7 @@ pub enum WorkerError {
     #[error(transparent)]
     Launcher(#[from] LauncherError),
     /// A layer of its wall could not be put on.
-    #[error("{message}; to run without it: --accept-missing {layer}")]
+    #[error("{message}{}", layer.without())]
     Layer {
         /// The layer.
         layer: Layer,
@@ -57,7 +57,10 @@ pub enum WorkerError {
 
 impl From<LayerError> for WorkerError {
     fn from(error: LayerError) -> Self {
-        Self::Layer { layer: error.layer, message: error.to_string() }
+        Self::Layer {
+            layer: error.layer,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -110,10 +113,21 @@ impl Worker {
             requests: 0,
             answers: 0,
             buffer: Vec::new(),
-            receipt: Receipt { pid: spawned.pid, host_uid: spawned.host_uid, threads: 0, layers: Vec::new() },
+            receipt: Receipt {
+                pid: spawned.pid,
+                host_uid: spawned.host_uid,
+                threads: 0,
+                layers: Vec::new(),
+            },
             spin: Spin::NONE,
         };
-        let hello = Hello { accept_missing: start.accepted.iter().map(|layer| layer.name().to_owned()).collect() };
+        let hello = Hello {
+            accept_missing: start
+                .accepted
+                .iter()
+                .map(|layer| layer.name().to_owned())
+                .collect(),
+        };
         let mut bytes = Vec::new();
         hello.to_bytes(&mut bytes)?;
         let sent = spawned
@@ -126,17 +140,26 @@ impl Worker {
             Err(ChannelError::Closed) => return Err(worker.early_end(&spawned.setup)),
             other => other?,
         }
-        worker.send(&ToWorker::Assign(Assign { assignment: start.assignment }))?;
+        worker.send(&ToWorker::Assign(Assign {
+            assignment: start.assignment,
+        }))?;
         let ready = match worker.wait(SETUP_TIME) {
             Ok(FromWorker::Ready(ready)) => ready,
             Ok(FromWorker::Failed(failed)) => {
                 worker.kill();
                 return Err(match failed.layer.and_then(|name| name.parse().ok()) {
-                    Some(layer) => WorkerError::Layer { layer, message: failed.message },
+                    Some(layer) => WorkerError::Layer {
+                        layer,
+                        message: failed.message,
+                    },
                     None => WorkerError::Setup(failed.message),
                 });
             }
-            Ok(_) => return Err(WorkerError::Ended(worker.malformed("not ready, and no failure either"))),
+            Ok(_) => {
+                return Err(WorkerError::Ended(
+                    worker.malformed("not ready, and no failure either"),
+                ));
+            }
             Err(Ending::Exited(127)) => return Err(worker.early_end(&spawned.setup)),
             Err(ending) => return Err(WorkerError::Ended(ending)),
         };
@@ -169,9 +192,16 @@ impl Worker {
         if let Ok(true) = setup.poll(Duration::ZERO)
             && let Ok(said) = setup.receive()
         {
-            return WorkerError::Setup(format!("starting the worker: {}", String::from_utf8_lossy(&said.bytes)));
+            return WorkerError::Setup(format!(
+                "starting the worker: {}",
+                String::from_utf8_lossy(&said.bytes)
+            ));
         }
-        WorkerError::Ended(self.death.ending(&self.shared).unwrap_or(Ending::LauncherEnded))
+        WorkerError::Ended(
+            self.death
+                .ending(&self.shared)
+                .unwrap_or(Ending::LauncherEnded),
+        )
     }
 
     /// What was verified about it.
@@ -204,7 +234,11 @@ impl Worker {
         request.to_bytes(&mut self.buffer)?;
         self.shared.put_request(&self.buffer)?;
         self.requests = self.requests.wrapping_add(1);
-        bell::ring(self.shared.u32(layout::REQUEST_BELL), self.shared.u32(layout::WORKER_SLEEPS), self.requests);
+        bell::ring(
+            self.shared.u32(layout::REQUEST_BELL),
+            self.shared.u32(layout::WORKER_SLEEPS),
+            self.requests,
+        );
         Ok(())
     }
 
@@ -225,8 +259,18 @@ impl Worker {
                 self.kill();
                 return Err(Ending::Deadline(limit));
             }
-            Rung::Stopped => return Err(self.death.ending(&self.shared).unwrap_or(Ending::LauncherEnded)),
-            Rung::Wild(value) => return Err(self.malformed(&format!("answer bell {value}, expected {}", self.answers.wrapping_add(1)))),
+            Rung::Stopped => {
+                return Err(self
+                    .death
+                    .ending(&self.shared)
+                    .unwrap_or(Ending::LauncherEnded));
+            }
+            Rung::Wild(value) => {
+                return Err(self.malformed(&format!(
+                    "answer bell {value}, expected {}",
+                    self.answers.wrapping_add(1)
+                )));
+            }
         }
         if let Err(error) = self.shared.take_answer(&mut self.buffer) {
             return Err(self.malformed(&error.to_string()));

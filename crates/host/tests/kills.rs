@@ -22,9 +22,19 @@ fn kill(pid: i32) {
 /// The three numbers of `counter32`: always equal, whatever is killed when.
 fn count(tenant: &Tenant) -> u64 {
     // A kill may still be on its way.
-    let bytes = (0..3).find_map(|_| tenant.query("get", b"").ok()).unwrap().bytes;
-    let numbers: Vec<u64> = bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect();
-    assert_eq!((numbers[0], numbers[1]), (numbers[1], numbers[2]), "heap, global and stable memory differ");
+    let bytes = (0..3)
+        .find_map(|_| tenant.query("get", b"").ok())
+        .unwrap()
+        .bytes;
+    let numbers: Vec<u64> = bytes
+        .chunks_exact(8)
+        .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()))
+        .collect();
+    assert_eq!(
+        (numbers[0], numbers[1]),
+        (numbers[1], numbers[2]),
+        "heap, global and stable memory differ"
+    );
     numbers[0]
 }
 
@@ -44,7 +54,10 @@ fn a_worker_killed_in_an_update_costs_that_update() {
             kill(worker);
             call.join().unwrap()
         });
-        assert!(matches!(failed, Err(CallError::WorkerEnded(_))), "{failed:?}");
+        assert!(
+            matches!(failed, Err(CallError::WorkerEnded(_))),
+            "{failed:?}"
+        );
         assert_eq!(count(&tenant), 1);
     }
     tenant.update("inc", b"").unwrap();
@@ -77,13 +90,21 @@ fn workers_killed_at_random_lose_nothing_acknowledged() {
         while Instant::now() < end {
             match tenant.update("inc", b"") {
                 Ok(_) => acknowledged += 1,
-                Err(CallError::WorkerEnded(_) | CallError::Memory(_) | CallError::Commit(_) | CallError::Worker(_)) => {}
+                Err(
+                    CallError::WorkerEnded(_)
+                    | CallError::Memory(_)
+                    | CallError::Commit(_)
+                    | CallError::Worker(_),
+                ) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
         stop.store(true, Ordering::SeqCst);
     });
-    assert!(acknowledged > 10, "only {acknowledged} updates went through");
+    assert!(
+        acknowledged > 10,
+        "only {acknowledged} updates went through"
+    );
     // With the worker gone, a failed update is never half there, and never
     // there at all: the host commits, and it wasn't killed.
     assert_eq!(count(&tenant), acknowledged);
@@ -91,7 +112,10 @@ fn workers_killed_at_random_lose_nothing_acknowledged() {
 
 /// Workers below this process.
 fn workers() -> Vec<i32> {
-    descendants(std::process::id() as i32).into_iter().filter(|pid| argv0(*pid) == "lazaret:worker").collect()
+    descendants(std::process::id() as i32)
+        .into_iter()
+        .filter(|pid| argv0(*pid) == "lazaret:worker")
+        .collect()
 }
 
 fn argv0(pid: i32) -> String {
@@ -101,9 +125,16 @@ fn argv0(pid: i32) -> String {
 
 fn descendants(pid: i32) -> Vec<i32> {
     let mut found = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+        for child in children
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+        {
             found.push(child);
             found.extend(descendants(child));
         }
@@ -127,7 +158,13 @@ fn a_launcher_killed_takes_its_workers_and_is_replaced() {
             kill(host.launcher_pid().unwrap());
             call.join().unwrap()
         });
-        assert!(matches!(failed, Err(CallError::WorkerEnded(_) | CallError::Worker(WorkerError::Launcher(_)))), "{failed:?}");
+        assert!(
+            matches!(
+                failed,
+                Err(CallError::WorkerEnded(_) | CallError::Worker(WorkerError::Launcher(_)))
+            ),
+            "{failed:?}"
+        );
         gone(worker);
         assert_eq!(count(&tenant), 1);
     }
@@ -137,7 +174,11 @@ fn a_launcher_killed_takes_its_workers_and_is_replaced() {
 fn gone(pid: i32) {
     let end = Instant::now() + Duration::from_secs(5);
     while Path::new(&format!("/proc/{pid}")).exists() && !argv0(pid).is_empty() {
-        assert!(Instant::now() < end, "process {pid} ({}) is still there", argv0(pid));
+        assert!(
+            Instant::now() < end,
+            "process {pid} ({}) is still there",
+            argv0(pid)
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -151,7 +192,11 @@ const VICTIM: &str = "LAZARET_TEST_VICTIM";
 /// A host in a process of its own: counts for ever, and prints each
 /// acknowledged count.
 fn victim(directory: &str) {
-    let host = Host::builder().data_dir(directory).cache_dir(cache()).build().unwrap();
+    let host = Host::builder()
+        .data_dir(directory)
+        .cache_dir(cache())
+        .build()
+        .unwrap();
     let tenant = match host.tenant("c") {
         Ok(tenant) => tenant,
         Err(_) => host.install("c", wat("counter32"), b"").unwrap(),
@@ -178,10 +223,16 @@ fn a_host_killed_at_random_loses_nothing_acknowledged() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first: u64 = lines.next().unwrap().unwrap().parse().unwrap();
-        assert!(first == least || first == least + 1, "round {round}: {first} after {least} were acknowledged");
+        assert!(
+            first == least || first == least + 1,
+            "round {round}: {first} after {least} were acknowledged"
+        );
         least = first;
         let below = descendants(child.id() as i32);
-        assert!(below.iter().any(|pid| argv0(*pid) == "lazaret:launcher"), "{below:?}");
+        assert!(
+            below.iter().any(|pid| argv0(*pid) == "lazaret:launcher"),
+            "{below:?}"
+        );
         let end = Instant::now() + Duration::from_millis(3 + round * 9);
         while Instant::now() < end {
             least = lines.next().unwrap().unwrap().parse().unwrap();
@@ -195,7 +246,11 @@ fn a_host_killed_at_random_loses_nothing_acknowledged() {
         below.into_iter().for_each(gone);
     }
     assert!(least > 12, "only {least} updates in all rounds");
-    let host = Host::builder().data_dir(&data).cache_dir(cache()).build().unwrap();
+    let host = Host::builder()
+        .data_dir(&data)
+        .cache_dir(cache())
+        .build()
+        .unwrap();
     let last = count(&host.tenant("c").unwrap());
     assert!(last == least || last == least + 1, "{last} after {least}");
 }
@@ -206,9 +261,21 @@ fn main() {
         victim(&directory);
     }
     harness::main(&[
-        ("a_worker_killed_in_an_update_costs_that_update", a_worker_killed_in_an_update_costs_that_update),
-        ("heavy_workers_killed_at_random_lose_nothing_acknowledged", workers_killed_at_random_lose_nothing_acknowledged),
-        ("a_launcher_killed_takes_its_workers_and_is_replaced", a_launcher_killed_takes_its_workers_and_is_replaced),
-        ("heavy_a_host_killed_at_random_loses_nothing_acknowledged", a_host_killed_at_random_loses_nothing_acknowledged),
+        (
+            "a_worker_killed_in_an_update_costs_that_update",
+            a_worker_killed_in_an_update_costs_that_update,
+        ),
+        (
+            "heavy_workers_killed_at_random_lose_nothing_acknowledged",
+            workers_killed_at_random_lose_nothing_acknowledged,
+        ),
+        (
+            "a_launcher_killed_takes_its_workers_and_is_replaced",
+            a_launcher_killed_takes_its_workers_and_is_replaced,
+        ),
+        (
+            "heavy_a_host_killed_at_random_loses_nothing_acknowledged",
+            a_host_killed_at_random_loses_nothing_acknowledged,
+        ),
     ]);
 }

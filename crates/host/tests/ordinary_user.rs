@@ -2,6 +2,11 @@
 //! and runs the tests of other files again. (As an ordinary user those files
 //! have done so themselves.)
 
+#![expect(
+    clippy::duplicate_mod,
+    reason = "each of the files runs alone too, with the harness"
+)]
+
 #[path = "programs.rs"]
 mod programs;
 #[path = "tenants.rs"]
@@ -16,8 +21,13 @@ const NOBODY: u32 = 65_534;
 
 fn main() {
     // A worker is past this already: it is not root on the host.
-    if rustix::process::geteuid().is_root() && std::env::args_os().next().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"lazaret:")) {
-        let cache = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("code-{NOBODY}"));
+    if rustix::process::geteuid().is_root()
+        && std::env::args_os()
+            .next()
+            .is_some_and(|name| !name.as_encoded_bytes().starts_with(b"lazaret:"))
+    {
+        let cache =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("code-{NOBODY}"));
         std::fs::create_dir_all(&cache).unwrap();
         std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o700)).unwrap();
         std::os::unix::fs::chown(&cache, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -28,7 +38,8 @@ fn main() {
                 && libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0
         };
         assert!(dropped, "{}", std::io::Error::last_os_error());
-        let tests: Vec<programs::Test> = [programs::TESTS, tenants::TESTS, upgrades::TESTS].concat();
+        let tests: Vec<programs::Test> =
+            [programs::TESTS, tenants::TESTS, upgrades::TESTS].concat();
         return programs::main_of(&tests);
     }
     programs::main_of(&[]);

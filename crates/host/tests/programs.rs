@@ -50,10 +50,17 @@ sys.exit(7)
         .env("GREETING", "hello")
         .directory(granted.path(), "/data", false);
     let (report, out, err) = run(program);
-    assert_eq!((report.verdict, report.exit_code), (Verdict::Exited, 7), "{out}\n{err}\n{report:?}");
+    assert_eq!(
+        (report.verdict, report.exit_code),
+        (Verdict::Exited, 7),
+        "{out}\n{err}\n{report:?}"
+    );
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[0], "42");
-    assert!(lines[1..6].iter().all(|line| line.starts_with("refused")), "{out}");
+    assert!(
+        lines[1..6].iter().all(|line| line.starts_with("refused")),
+        "{out}"
+    );
     assert!(lines[6].starts_with("not written"), "{out}");
     assert_eq!(lines[7], "['an argument'] hello False");
     assert!(!granted.path().join("new.txt").exists());
@@ -63,8 +70,15 @@ sys.exit(7)
 /// Another large program: PHP.
 fn heavy_php_runs_a_script() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("x.php"), "<?php echo array_sum(range(1, 1000)), \"\\n\"; exit(7);").unwrap();
-    let program = plain().program(fixture("php.wasm")).arguments(["php", "-q", "/d/x.php"]).directory(directory.path(), "/d", false);
+    std::fs::write(
+        directory.path().join("x.php"),
+        "<?php echo array_sum(range(1, 1000)), \"\\n\"; exit(7);",
+    )
+    .unwrap();
+    let program = plain()
+        .program(fixture("php.wasm"))
+        .arguments(["php", "-q", "/d/x.php"])
+        .directory(directory.path(), "/d", false);
     let (report, out, err) = run(program);
     assert_eq!((out.trim(), report.exit_code), ("500500", 7), "{err}");
 }
@@ -83,7 +97,10 @@ fn a_writable_directory_is_written() {
     let path = directory.path().join("new.txt");
     assert_eq!(std::fs::read(&path).unwrap(), b"contents");
     use std::os::unix::fs::MetadataExt;
-    assert_eq!(std::fs::metadata(&path).unwrap().uid(), std::fs::metadata(directory.path()).unwrap().uid());
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().uid(),
+        std::fs::metadata(directory.path()).unwrap().uid()
+    );
 }
 
 /// A directory granted for reading can't be written, nor left.
@@ -96,7 +113,11 @@ fn a_read_only_directory_is_neither_written_nor_left() {
     std::os::unix::fs::symlink("../outside", inner.join("link")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", inner.join("absolute")).unwrap();
     let operate = |arguments: [&str; 3]| {
-        run(plain().program(wat("files")).arguments(arguments).stdin(Input::Bytes(b"x".to_vec())).directory(&inner, "/d", false))
+        run(plain()
+            .program(wat("files"))
+            .arguments(arguments)
+            .stdin(Input::Bytes(b"x".to_vec()))
+            .directory(&inner, "/d", false))
     };
     assert_eq!(operate(["files", "read", "inside"]).1, "inside");
     for arguments in [
@@ -120,7 +141,9 @@ fn a_read_only_directory_is_neither_written_nor_left() {
 
 /// Without a grant there is no directory at all.
 fn without_a_grant_there_is_no_file() {
-    let (report, ..) = run(plain().program(wat("files")).arguments(["files", "read", "x"]));
+    let (report, ..) = run(plain()
+        .program(wat("files"))
+        .arguments(["files", "read", "x"]));
     assert_eq!((report.verdict, report.exit_code), (Verdict::Exited, 8));
 }
 
@@ -128,7 +151,12 @@ fn without_a_grant_there_is_no_file() {
 fn standard_input_is_copied_to_standard_output() {
     let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
     let ((out, stdout), _) = (buffer(), ());
-    let report = plain().program(wat("cat")).stdin(Input::Bytes(bytes.clone())).stdout(stdout).run().unwrap();
+    let report = plain()
+        .program(wat("cat"))
+        .stdin(Input::Bytes(bytes.clone()))
+        .stdout(stdout)
+        .run()
+        .unwrap();
     assert_eq!(report.exit_code, 0);
     assert!(*out.lock().unwrap() == bytes);
 }
@@ -149,18 +177,34 @@ fn every_verdict_has_its_code() {
             program = program.arguments(arguments.iter().copied());
         }
         let (report, ..) = run(program);
-        assert_eq!((report.verdict, report.exit_code), (verdict, code), "{name}: {report:?}");
+        assert_eq!(
+            (report.verdict, report.exit_code),
+            (verdict, code),
+            "{name}: {report:?}"
+        );
     }
     let (report, ..) = run(host.program(wat("loop")).time(Duration::from_millis(200)));
-    assert_eq!((report.verdict, report.exit_code), (Verdict::TimeLimit, 124));
+    assert_eq!(
+        (report.verdict, report.exit_code),
+        (Verdict::TimeLimit, 124)
+    );
     let (report, ..) = run(host.program(wat("loop")).cpu_time(Duration::from_secs(1)));
-    assert_eq!((report.verdict, report.exit_code), (Verdict::TimeLimit, 124));
+    assert_eq!(
+        (report.verdict, report.exit_code),
+        (Verdict::TimeLimit, 124)
+    );
     let (report, ..) = run(host.program(wat("loop")).fuel(1_000_000));
-    assert_eq!((report.verdict, report.exit_code, report.fuel_used), (Verdict::FuelLimit, 125, Some(1_000_000)));
+    assert_eq!(
+        (report.verdict, report.exit_code, report.fuel_used),
+        (Verdict::FuelLimit, 125, Some(1_000_000))
+    );
     let (report, ..) = run(host.program(wat("start_loop")).fuel(1_000_000));
     assert_eq!(report.verdict, Verdict::FuelLimit);
     let (report, ..) = run(host.program(wat("flood")).output_limit(10_000));
-    assert_eq!((report.verdict, report.exit_code), (Verdict::OutputLimit, 153));
+    assert_eq!(
+        (report.verdict, report.exit_code),
+        (Verdict::OutputLimit, 153)
+    );
 }
 
 /// The same program uses the same fuel every time.
@@ -177,7 +221,10 @@ fn a_trap_has_a_backtrace_with_names() {
         (func $deepest unreachable) (func $middle (call $deepest)) (func (export "_start") (call $middle)))"#;
     let (report, ..) = run(plain().program(text));
     let detail = report.detail.unwrap();
-    assert!(detail.contains("unreachable") && detail.contains("deepest") && detail.contains("middle"), "{detail}");
+    assert!(
+        detail.contains("unreachable") && detail.contains("deepest") && detail.contains("middle"),
+        "{detail}"
+    );
 }
 
 /// Memory over the limit is refused, and the report says so.
@@ -205,14 +252,21 @@ fn what_is_no_program_is_refused() {
     assert!(refusal(truncated).contains("offset"));
     // Valid outside, invalid inside: the locked compiler says so, and where.
     let message = refusal(br#"(module (func (export "_start") i32.const 1))"#.to_vec());
-    assert!(message.contains("at byte") && !message.contains('\n'), "{message}");
+    assert!(
+        message.contains("at byte") && !message.contains('\n'),
+        "{message}"
+    );
 }
 
 /// A directory that isn't one is refused with its path.
 fn a_bad_directory_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     for path in [std::path::Path::new("/no/such/directory"), file.path()] {
-        match plain().program(wat("hello")).directory(path, "/d", false).run() {
+        match plain()
+            .program(wat("hello"))
+            .directory(path, "/d", false)
+            .run()
+        {
             Err(RunError::Directory { path: named, .. }) => assert_eq!(named, path),
             other => panic!("{other:?}"),
         }
@@ -228,7 +282,10 @@ fn the_receipt_lists_every_layer() {
     assert_ne!(receipt.host_uid, 0);
     assert_eq!(receipt.threads, 1);
     for entry in receipt.layers {
-        assert!(!matches!(entry.state, lazaret::wall::receipt::State::Missing(_)), "{entry:?}");
+        assert!(
+            !matches!(entry.state, lazaret::wall::receipt::State::Missing(_)),
+            "{entry:?}"
+        );
     }
 }
 

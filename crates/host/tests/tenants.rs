@@ -13,22 +13,37 @@ fn canister(name: &str) -> Vec<u8> {
 
 fn nat(tenant: &Tenant, method: &str, query: bool) -> Nat {
     let argument = Encode!().unwrap();
-    let reply = if query { tenant.query(method, &argument) } else { tenant.update(method, &argument) };
+    let reply = if query {
+        tenant.query(method, &argument)
+    } else {
+        tenant.update(method, &argument)
+    };
     Decode!(&reply.unwrap().bytes, Nat).unwrap()
 }
 
 fn u64s(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
+    bytes
+        .chunks_exact(8)
+        .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()))
+        .collect()
 }
 
 /// A Motoko counter (64-bit memory) counts, also after its worker has gone and
 /// after the host was opened again.
 fn a_motoko_counter_keeps_its_count() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || Host::builder().data_dir(directory.path().join("data")).cache_dir(cache()).build().unwrap();
+    let open = || {
+        Host::builder()
+            .data_dir(directory.path().join("data"))
+            .cache_dir(cache())
+            .build()
+            .unwrap()
+    };
     {
         let host = open();
-        let tenant = host.install("counter", canister("counter"), &Encode!().unwrap()).unwrap();
+        let tenant = host
+            .install("counter", canister("counter"), &Encode!().unwrap())
+            .unwrap();
         assert_eq!(nat(&tenant, "inc", false), 1u64);
         assert_eq!(nat(&tenant, "inc", false), 2u64);
         // A query's increment is put back.
@@ -43,7 +58,9 @@ fn a_motoko_counter_keeps_its_count() {
     assert_eq!(host.tenants().unwrap(), ["counter"]);
     let tenant = host.tenant("counter").unwrap();
     assert_eq!(nat(&tenant, "get", true), 3u64);
-    let reply = tenant.update("set", &Encode!(&Nat::from(1_000_000_000_000u64)).unwrap()).unwrap();
+    let reply = tenant
+        .update("set", &Encode!(&Nat::from(1_000_000_000_000u64)).unwrap())
+        .unwrap();
     assert!(reply.committed.is_some());
     assert_eq!(nat(&tenant, "get", true), Nat::from(1_000_000_000_000u64));
 }
@@ -51,26 +68,57 @@ fn a_motoko_counter_keeps_its_count() {
 /// A large array and a hash map, through growth, restart and fold.
 fn heavy_a_large_state_survives() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || Host::builder().data_dir(directory.path().join("data")).cache_dir(cache()).relaxed_durability().build().unwrap();
+    let open = || {
+        Host::builder()
+            .data_dir(directory.path().join("data"))
+            .cache_dir(cache())
+            .relaxed_durability()
+            .build()
+            .unwrap()
+    };
     let size = 2_000_000u64;
     let (sum, entries) = {
         let host = open();
-        let tenant = host.install("memory", canister("memory"), &Encode!().unwrap()).unwrap();
-        tenant.update("fill", &Encode!(&Nat::from(size)).unwrap()).unwrap();
-        tenant.update("insert", &Encode!(&Nat::from(0u64), &Nat::from(2000u64)).unwrap()).unwrap();
+        let tenant = host
+            .install("memory", canister("memory"), &Encode!().unwrap())
+            .unwrap();
+        tenant
+            .update("fill", &Encode!(&Nat::from(size)).unwrap())
+            .unwrap();
+        tenant
+            .update(
+                "insert",
+                &Encode!(&Nat::from(0u64), &Nat::from(2000u64)).unwrap(),
+            )
+            .unwrap();
         for stride in [1_000u64, 777, 50_000] {
-            tenant.update("touch", &Encode!(&Nat::from(stride)).unwrap()).unwrap();
+            tenant
+                .update("touch", &Encode!(&Nat::from(stride)).unwrap())
+                .unwrap();
         }
         assert!(tenant.info().heap_bytes > 8 * size, "{:?}", tenant.info());
-        let sum = Decode!(&tenant.query("sum", &Encode!().unwrap()).unwrap().bytes, u64).unwrap();
+        let sum = Decode!(
+            &tenant.query("sum", &Encode!().unwrap()).unwrap().bytes,
+            u64
+        )
+        .unwrap();
         (sum, nat(&tenant, "entries", true))
     };
     let host = open();
     let tenant = host.tenant("memory").unwrap();
     for _ in 0..2 {
-        assert_eq!(Decode!(&tenant.query("sum", &Encode!().unwrap()).unwrap().bytes, u64).unwrap(), sum);
+        assert_eq!(
+            Decode!(
+                &tenant.query("sum", &Encode!().unwrap()).unwrap().bytes,
+                u64
+            )
+            .unwrap(),
+            sum
+        );
         assert_eq!(nat(&tenant, "entries", true), entries);
-        let found = tenant.query("lookup", &Encode!(&Nat::from(1234u64)).unwrap()).unwrap();
+        let found = tenant
+            .query("lookup", &Encode!(&Nat::from(1234u64)).unwrap())
+            .unwrap();
         assert!(Decode!(&found.bytes, Option<String>).unwrap().is_some());
         tenant.sleep();
     }
@@ -80,7 +128,9 @@ fn heavy_a_large_state_survives() {
 /// worker, and says where it happened.
 fn a_trap_half_way_changes_nothing() {
     let (_directory, host) = host();
-    let tenant = host.install("trap", canister("trap"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .install("trap", canister("trap"), &Encode!().unwrap())
+        .unwrap();
     tenant.update("succeed", &Encode!().unwrap()).unwrap();
     let state = || tenant.query("state", &Encode!().unwrap()).unwrap().bytes;
     let before = state();
@@ -102,7 +152,11 @@ fn a_trap_half_way_changes_nothing() {
         other => panic!("{other:?}"),
     }
     assert_eq!(state(), before);
-    assert_eq!(tenant.info().worker, worker, "a trap is no reason for a new worker");
+    assert_eq!(
+        tenant.info().worker,
+        worker,
+        "a trap is no reason for a new worker"
+    );
     tenant.update("succeed", &Encode!().unwrap()).unwrap();
     assert_ne!(state(), before);
 }
@@ -120,7 +174,9 @@ fn the_tenant_s_own_limits_end_in_traps() {
         })
         .build()
         .unwrap();
-    let tenant = host.install("trap", canister("trap"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .install("trap", canister("trap"), &Encode!().unwrap())
+        .unwrap();
     let kind = |method: &str| match tenant.update(method, &Encode!().unwrap()) {
         Err(CallError::Trap(trap)) => trap.kind,
         other => panic!("{method}: {other:?}"),
@@ -128,20 +184,42 @@ fn the_tenant_s_own_limits_end_in_traps() {
     assert_eq!(kind("loopForever"), TrapKind::Fuel);
     assert_eq!(kind("recurseForever"), TrapKind::Recursion);
     // Motoko's run time traps by itself when its memory can't grow.
-    assert!(matches!(kind("allocateForever"), TrapKind::Explicit | TrapKind::Fuel | TrapKind::Unreachable));
+    assert!(matches!(
+        kind("allocateForever"),
+        TrapKind::Explicit | TrapKind::Fuel | TrapKind::Unreachable
+    ));
     tenant.update("succeed", &Encode!().unwrap()).unwrap();
 }
 
 /// Stable memory: what is written is kept, what a trap wrote is not.
 fn stable_memory_is_part_of_the_state() {
     let (_directory, host) = host();
-    let tenant = host.install("stable", canister("stable"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .install("stable", canister("stable"), &Encode!().unwrap())
+        .unwrap();
     tenant.update("grow", &Encode!(&10u64).unwrap()).unwrap();
-    tenant.update("write", &Encode!(&600_000u64, &77u64).unwrap()).unwrap();
-    let read = |offset: u64| Decode!(&tenant.query("read", &Encode!(&offset).unwrap()).unwrap().bytes, u64).unwrap();
+    tenant
+        .update("write", &Encode!(&600_000u64, &77u64).unwrap())
+        .unwrap();
+    let read = |offset: u64| {
+        Decode!(
+            &tenant
+                .query("read", &Encode!(&offset).unwrap())
+                .unwrap()
+                .bytes,
+            u64
+        )
+        .unwrap()
+    };
     assert_eq!(read(600_000), 77);
-    assert!(matches!(tenant.update("writeThenTrap", &Encode!(&600_000u64, &78u64).unwrap()), Err(CallError::Trap(_))));
-    assert!(matches!(tenant.update("growThenTrap", &Encode!(&100u64).unwrap()), Err(CallError::Trap(_))));
+    assert!(matches!(
+        tenant.update("writeThenTrap", &Encode!(&600_000u64, &78u64).unwrap()),
+        Err(CallError::Trap(_))
+    ));
+    assert!(matches!(
+        tenant.update("growThenTrap", &Encode!(&100u64).unwrap()),
+        Err(CallError::Trap(_))
+    ));
     assert_eq!(read(600_000), 77);
     tenant.sleep();
     assert_eq!(read(600_000), 77);
@@ -152,7 +230,9 @@ fn stable_memory_is_part_of_the_state() {
 /// memory move together.
 fn heap_global_and_stable_memory_move_together() {
     let (_directory, host) = host();
-    let tenant = host.install("counter32", wat("counter32"), &7u64.to_le_bytes()).unwrap();
+    let tenant = host
+        .install("counter32", wat("counter32"), &7u64.to_le_bytes())
+        .unwrap();
     let get = || u64s(&tenant.query("get", b"").unwrap().bytes);
     assert_eq!(get(), [7, 0, 0]);
     tenant.update("inc", b"").unwrap();
@@ -172,9 +252,15 @@ fn heap_global_and_stable_memory_move_together() {
         assert_eq!(get(), [8, 1, 1], "{method}");
     }
     // A reject is an answer: what was written is kept.
-    assert!(matches!(tenant.update("reject_after_inc", b""), Err(CallError::Reject(_))));
+    assert!(matches!(
+        tenant.update("reject_after_inc", b""),
+        Err(CallError::Reject(_))
+    ));
     assert_eq!(get(), [9, 2, 2]);
-    assert!(matches!(tenant.update("no_reply", b""), Err(CallError::NoReply)));
+    assert!(matches!(
+        tenant.update("no_reply", b""),
+        Err(CallError::NoReply)
+    ));
     tenant.sleep();
     assert_eq!(get(), [10, 3, 3]);
 }
@@ -184,9 +270,18 @@ fn a_call_knows_its_caller_and_its_log_is_kept() {
     let (_directory, host) = host();
     let tenant = host.install("counter32", wat("counter32"), b"").unwrap();
     assert_eq!(tenant.query("echo", b"hello").unwrap().bytes, b"hello");
-    let options = CallOptions { caller: vec![1, 2, 3], ..CallOptions::default() };
-    assert_eq!(tenant.query_with("caller", b"", &options).unwrap().bytes, [1, 2, 3]);
-    assert_eq!(tenant.query("caller", b"").unwrap().bytes, lazaret::ANONYMOUS);
+    let options = CallOptions {
+        caller: vec![1, 2, 3],
+        ..CallOptions::default()
+    };
+    assert_eq!(
+        tenant.query_with("caller", b"", &options).unwrap().bytes,
+        [1, 2, 3]
+    );
+    assert_eq!(
+        tenant.query("caller", b"").unwrap().bytes,
+        lazaret::ANONYMOUS
+    );
     let time = u64s(&tenant.query("time", b"").unwrap().bytes)[0];
     assert!(time > 1_700_000_000_000_000_000);
     tenant.update("print", b"a line").unwrap();
@@ -198,7 +293,9 @@ fn a_call_knows_its_caller_and_its_log_is_kept() {
 fn a_rust_cdk_canister_answers() {
     let (_directory, host) = host();
     let tenant = host.install("azle", canister("azle"), b"").unwrap();
-    let reply = tenant.query("_azle_heap_allocation", &Encode!().unwrap()).unwrap();
+    let reply = tenant
+        .query("_azle_heap_allocation", &Encode!().unwrap())
+        .unwrap();
     assert_eq!(Decode!(&reply.bytes, u32).unwrap(), 0);
 }
 
@@ -207,11 +304,19 @@ fn calls_that_can_not_be_are_refused() {
     let (_directory, host) = host();
     let tenant = host.install("counter32", wat("counter32"), b"").unwrap();
     match tenant.update("no such", b"") {
-        Err(CallError::NoMethod { method, known, .. }) => assert!(method == "no such" && known.contains(&"inc".to_owned())),
+        Err(CallError::NoMethod { method, known, .. }) => {
+            assert!(method == "no such" && known.contains(&"inc".to_owned()))
+        }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(tenant.query("inc", b""), Err(CallError::NoMethod { kind: "query", .. })));
-    assert!(matches!(tenant.update("inc", &vec![0; (2 << 20) + 1]), Err(CallError::ArgumentTooLarge { .. })));
+    assert!(matches!(
+        tenant.query("inc", b""),
+        Err(CallError::NoMethod { kind: "query", .. })
+    ));
+    assert!(matches!(
+        tenant.update("inc", &vec![0; (2 << 20) + 1]),
+        Err(CallError::ArgumentTooLarge { .. })
+    ));
     tenant.update("inc", &vec![0; 2 << 20]).unwrap();
 }
 
@@ -219,23 +324,45 @@ fn calls_that_can_not_be_are_refused() {
 fn installs_that_can_not_be_leave_nothing() {
     let (directory, host) = host();
     for name in ["", "..", "a/b", "a\0b", &"x".repeat(300)] {
-        assert!(matches!(host.install(name, wat("counter32"), b""), Err(TenantError::Name { .. })), "{name:?}");
+        assert!(
+            matches!(
+                host.install(name, wat("counter32"), b""),
+                Err(TenantError::Name { .. })
+            ),
+            "{name:?}"
+        );
     }
-    let message = |module: Vec<u8>| host.install("bad", module, b"").expect_err("it was installed").to_string();
+    let message = |module: Vec<u8>| {
+        host.install("bad", module, b"")
+            .expect_err("it was installed")
+            .to_string()
+    };
     assert!(message(wat("hello")).contains("canister_"));
     assert!(message(wat("canister_unknown_import")).contains("does not provide"));
     assert!(message(wat("canister_init_trap")).starts_with("install: trapped"));
     assert!(message(wat("component")).contains("component"));
     assert!(message(b"nonsense".to_vec()).contains("not a WebAssembly module"));
     host.install("good", wat("counter32"), b"").unwrap();
-    assert!(matches!(host.install("good", wat("counter32"), b""), Err(TenantError::Exists(_))));
-    assert!(matches!(host.tenant("bad"), Err(TenantError::NotFound { .. })));
+    assert!(matches!(
+        host.install("good", wat("counter32"), b""),
+        Err(TenantError::Exists(_))
+    ));
+    assert!(matches!(
+        host.tenant("bad"),
+        Err(TenantError::NotFound { .. })
+    ));
     assert_eq!(host.tenants().unwrap(), ["good"]);
-    let entries: Vec<_> = std::fs::read_dir(directory.path().join("data/tenants")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let entries: Vec<_> = std::fs::read_dir(directory.path().join("data/tenants"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(entries, ["good"]);
     host.remove("good").unwrap();
     assert!(host.tenants().unwrap().is_empty());
-    assert!(matches!(host.remove("good"), Err(TenantError::NotFound { .. })));
+    assert!(matches!(
+        host.remove("good"),
+        Err(TenantError::NotFound { .. })
+    ));
 }
 
 /// A start function that never ends is stopped by its fuel.
@@ -262,7 +389,11 @@ fn a_host_function_is_called_by_a_tenant() {
     let host = Host::builder()
         .data_dir(directory.path())
         .host_function("double", 8, 8, |bytes| {
-            let number = u64::from_le_bytes(bytes.try_into().map_err(|_| "eight bytes are wanted".to_owned())?);
+            let number = u64::from_le_bytes(
+                bytes
+                    .try_into()
+                    .map_err(|_| "eight bytes are wanted".to_owned())?,
+            );
             Ok((number * 2).to_le_bytes().to_vec())
         })
         .build()
@@ -279,12 +410,18 @@ fn a_host_function_is_called_by_a_tenant() {
             (call $append (i32.const 100) (call $double (i32.const 0) (call $size) (i32.const 100) (i32.const 8)))
             (call $reply)))"#;
     let tenant = host.install("double", module, b"").unwrap();
-    assert_eq!(u64s(&tenant.query("double", &21u64.to_le_bytes()).unwrap().bytes), [42]);
+    assert_eq!(
+        u64s(&tenant.query("double", &21u64.to_le_bytes()).unwrap().bytes),
+        [42]
+    );
     match tenant.query("double", b"xyz") {
         Err(CallError::Trap(trap)) => assert!(trap.message.contains("eight bytes"), "{trap:?}"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(u64s(&tenant.query("double", &1u64.to_le_bytes()).unwrap().bytes), [2]);
+    assert_eq!(
+        u64s(&tenant.query("double", &1u64.to_le_bytes()).unwrap().bytes),
+        [2]
+    );
 }
 
 /// Many pages, at random, against a model.
@@ -295,12 +432,18 @@ fn updates_and_queries_agree_with_a_model() {
     let mut model = vec![0u8; 256 << 20];
     let mut random = 12345u64;
     for round in 0..60 {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        random = random
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         let count = (random >> 33) % 300 + 1;
         let stride = (random >> 13) % 60_000 + 1;
         let query = round % 3 == 2;
         let method = if query { "write_query" } else { "write" };
-        let result = if query { tenant.query(method, &argument(count, stride)) } else { tenant.update(method, &argument(count, stride)) };
+        let result = if query {
+            tenant.query(method, &argument(count, stride))
+        } else {
+            tenant.update(method, &argument(count, stride))
+        };
         result.unwrap();
         if !query {
             for i in 0..count {
@@ -308,8 +451,14 @@ fn updates_and_queries_agree_with_a_model() {
                 model[at] = model[at].wrapping_add(1);
             }
         }
-        let expected: u64 = (0..count).map(|i| u64::from(model[(65_536 + i * stride) as usize])).sum();
-        assert_eq!(u64s(&tenant.query("sum", &argument(count, stride)).unwrap().bytes), [expected], "round {round}");
+        let expected: u64 = (0..count)
+            .map(|i| u64::from(model[(65_536 + i * stride) as usize]))
+            .sum();
+        assert_eq!(
+            u64s(&tenant.query("sum", &argument(count, stride)).unwrap().bytes),
+            [expected],
+            "round {round}"
+        );
         if round % 17 == 16 {
             tenant.sleep();
         }

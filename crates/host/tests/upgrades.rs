@@ -11,23 +11,35 @@ fn canister(name: &str) -> Vec<u8> {
 }
 
 fn version(tenant: &Tenant) -> Nat {
-    Decode!(&tenant.query("version", &Encode!().unwrap()).unwrap().bytes, Nat).unwrap()
+    Decode!(
+        &tenant.query("version", &Encode!().unwrap()).unwrap().bytes,
+        Nat
+    )
+    .unwrap()
 }
 
 fn get(tenant: &Tenant, name: &str) -> Option<Nat> {
-    Decode!(&tenant.query("get", &Encode!(&name).unwrap()).unwrap().bytes, Option<Nat>).unwrap()
+    Decode!(
+        &tenant.query("get", &Encode!(&name).unwrap()).unwrap().bytes,
+        Option<Nat>
+    )
+    .unwrap()
 }
 
 /// Motoko with orthogonal persistence: the heap is kept.
 fn a_motoko_canister_keeps_its_variables() {
     let (_directory, host) = host();
-    let tenant = host.install("u", canister("upgrade_v1"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .install("u", canister("upgrade_v1"), &Encode!().unwrap())
+        .unwrap();
     for _ in 0..3 {
         tenant.update("add", &Encode!(&"apple").unwrap()).unwrap();
     }
     tenant.update("add", &Encode!(&"pear").unwrap()).unwrap();
     assert_eq!(version(&tenant), 1u64);
-    let tenant = host.upgrade("u", canister("upgrade_v2"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .upgrade("u", canister("upgrade_v2"), &Encode!().unwrap())
+        .unwrap();
     assert_eq!(version(&tenant), 2u64);
     assert_eq!(get(&tenant, "apple"), Some(Nat::from(3u64)));
     assert_eq!(get(&tenant, "pear"), Some(Nat::from(4u64)));
@@ -41,11 +53,16 @@ fn a_motoko_canister_keeps_its_variables() {
 /// of the old one shows through.
 fn a_canister_that_saves_itself_is_restored() {
     let (_directory, host) = host();
-    let tenant = host.install("c", wat("counter32"), &5u64.to_le_bytes()).unwrap();
+    let tenant = host
+        .install("c", wat("counter32"), &5u64.to_le_bytes())
+        .unwrap();
     tenant.update("inc", b"").unwrap();
     let numbers = |tenant: &Tenant| -> Vec<u64> {
         let bytes = tenant.query("get", b"").unwrap().bytes;
-        bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap())).collect()
+        bytes
+            .chunks_exact(8)
+            .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()))
+            .collect()
     };
     assert_eq!(numbers(&tenant), [6, 1, 1]);
     let tenant = host.upgrade("c", wat("counter32"), b"").unwrap();
@@ -71,7 +88,9 @@ fn nothing_of_an_old_heap_shows_through() {
 /// A failed upgrade leaves the tenant as it was, with the old module.
 fn a_failed_upgrade_changes_nothing() {
     let (_directory, host) = host();
-    let tenant = host.install("u", canister("upgrade_v1"), &Encode!().unwrap()).unwrap();
+    let tenant = host
+        .install("u", canister("upgrade_v1"), &Encode!().unwrap())
+        .unwrap();
     tenant.update("add", &Encode!(&"apple").unwrap()).unwrap();
     let before = tenant.info();
     for bad in ["upgrade_trap", "upgrade_incompatible"] {
@@ -81,11 +100,19 @@ fn a_failed_upgrade_changes_nothing() {
         }
         assert_eq!(version(&tenant), 1u64, "{bad}");
         assert_eq!(get(&tenant, "apple"), Some(Nat::from(1u64)), "{bad}");
-        assert_eq!((tenant.info().module, tenant.info().version), (before.module.clone(), before.version), "{bad}");
+        assert_eq!(
+            (tenant.info().module, tenant.info().version),
+            (before.module.clone(), before.version),
+            "{bad}"
+        );
     }
     assert!(host.upgrade("u", wat("hello"), b"").is_err());
-    assert!(matches!(host.upgrade("nobody", wat("counter32"), b""), Err(TenantError::NotFound { .. })));
-    host.upgrade("u", canister("upgrade_v2"), &Encode!().unwrap()).unwrap();
+    assert!(matches!(
+        host.upgrade("nobody", wat("counter32"), b""),
+        Err(TenantError::NotFound { .. })
+    ));
+    host.upgrade("u", canister("upgrade_v2"), &Encode!().unwrap())
+        .unwrap();
     assert_eq!(version(&tenant), 2u64);
     assert_eq!(get(&tenant, "apple"), Some(Nat::from(1u64)));
 }

@@ -18,7 +18,10 @@ pub fn open(path: Option<&Path>) -> io::Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     let others = stat.st_mode & 0o005 == 0o005;
-    if others || rustix::process::geteuid().as_raw() == stat.st_uid && !rustix::process::geteuid().is_root() {
+    if others
+        || rustix::process::geteuid().as_raw() == stat.st_uid
+            && !rustix::process::geteuid().is_root()
+    {
         return Ok(file);
     }
     sealed_copy(file)
@@ -28,13 +31,23 @@ fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
     let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = rustix::fs::memfd_create("lazaret-worker", base | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create("lazaret-worker", base))?;
-    io::copy(&mut std::fs::File::from(file), &mut std::fs::File::from(copy.try_clone()?))?;
+    io::copy(
+        &mut std::fs::File::from(file),
+        &mut std::fs::File::from(copy.try_clone()?),
+    )?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o555))?;
-    rustix::fs::fcntl_add_seals(copy.as_fd(), SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        copy.as_fd(),
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
     // A descriptor that was opened for writing can't be executed (ETXTBSY), so
     // the copy is opened again.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ use crate::launcher::{Cloned, Grants, clone, set_attributes};
 
 /// Why a directory can't be granted.
 #[derive(Debug, Error)]
-#[error("{step}: {errno}; the worker runs as uid {uid} on the host. Grant a directory on a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux 6.3), or run as a user that may use it: --as-user UID")]
+#[error(
+    "{step}: {errno}; the worker runs as uid {uid} on the host. Grant a directory on a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs since Linux 6.3), or run as a user that may use it: --as-user UID"
+)]
 pub struct GrantError {
     /// The directory.
     pub path: PathBuf,
@@ -39,24 +41,43 @@ const NODEV: u64 = 0x4;
 /// Opens directories for the worker with host id `uid`. With `plain`, the
 /// worker has what that user has, and nothing is mapped.
 pub fn open_as_root(grants: &[Grants], uid: u32, plain: bool) -> Result<Vec<OwnedFd>, GrantError> {
-    grants.iter().map(|grant| open_one(grant, uid, plain)).collect()
+    grants
+        .iter()
+        .map(|grant| open_one(grant, uid, plain))
+        .collect()
 }
 
 fn open_one(grant: &Grants, uid: u32, plain: bool) -> Result<OwnedFd, GrantError> {
     let fail = |step: &'static str| {
         let path = grant.path.clone();
-        move |errno| GrantError { path, step, errno, uid }
+        move |errno| GrantError {
+            path,
+            step,
+            errno,
+            uid,
+        }
     };
-    let tree = rustix::mount::open_tree(CWD, &grant.path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .map_err(fail("open_tree"))?;
+    let tree = rustix::mount::open_tree(
+        CWD,
+        &grant.path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .map_err(fail("open_tree"))?;
     let flags = NOSUID | NODEV | if grant.writable { 0 } else { RDONLY };
     set_attributes(&tree, flags, None).map_err(fail("mount_setattr"))?;
     if !plain {
         let owner = rustix::fs::fstat(&tree).map_err(fail("stat"))?;
-        let namespace = mapping(owner.st_uid, owner.st_gid, uid).map_err(fail("id-mapping namespace"))?;
+        let namespace =
+            mapping(owner.st_uid, owner.st_gid, uid).map_err(fail("id-mapping namespace"))?;
         set_attributes(&tree, 0, Some(&namespace)).map_err(fail("id-mapped mount"))?;
     }
-    rustix::fs::openat(&tree, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail("open"))
+    rustix::fs::openat(
+        &tree,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(fail("open"))
 }
 
 /// A user namespace that maps the owner's ids to the worker's. It needs a
@@ -71,11 +92,16 @@ fn mapping(owner: u32, group: u32, worker: u32) -> Result<OwnedFd, Errno> {
         Cloned::Parent(pid, pidfd) => {
             let open = || {
                 let write = |file: &str, line: String| {
-                    std::fs::write(format!("/proc/{pid}/{file}"), line).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
+                    std::fs::write(format!("/proc/{pid}/{file}"), line)
+                        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::INVAL))
                 };
                 write("uid_map", format!("{owner} {worker} 1\n"))?;
                 write("gid_map", format!("{group} {worker} 1\n"))?;
-                rustix::fs::open(format!("/proc/{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                rustix::fs::open(
+                    format!("/proc/{pid}/ns/user"),
+                    OFlags::RDONLY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
             };
             let namespace = open();
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);

@@ -88,7 +88,9 @@ impl Layer {
     /// What the layer stops, in a sentence.
     pub fn purpose(self) -> &'static str {
         match self {
-            Self::UserNamespace => "a worker has no rights over anything outside its own namespaces",
+            Self::UserNamespace => {
+                "a worker has no rights over anything outside its own namespaces"
+            }
             Self::PidNamespace => "a worker can't see or signal any other process",
             Self::MountNamespace => "a worker can't see the host's mounts",
             Self::NetworkNamespace => "a worker has no network interface to use",
@@ -100,26 +102,58 @@ impl Layer {
             Self::Environment => "nothing of the host's environment reaches a worker",
             Self::Descriptors => "a worker holds only the descriptors that `lazaret audit` lists",
             Self::Rlimits => "a worker can't exhaust memory, files or processes, nor dump core",
-            Self::Landlock => "a worker opens nothing but what it was granted, whatever path or descriptor it uses",
+            Self::Landlock => {
+                "a worker opens nothing but what it was granted, whatever path or descriptor it uses"
+            }
             Self::Mdwe => "memory that was written can't be made executable",
-            Self::Seccomp => "the kernel answers only the listed system calls; any other kills the worker",
+            Self::Seccomp => {
+                "the kernel answers only the listed system calls; any other kills the worker"
+            }
+        }
+    }
+
+    /// How an error about its absence ends: how to run without it, where that
+    /// is possible.
+    pub fn without(self) -> String {
+        match self {
+            Self::UserNamespace
+            | Self::PidNamespace
+            | Self::MountNamespace
+            | Self::NetworkNamespace
+            | Self::IpcNamespace
+            | Self::UtsNamespace => "; nothing runs without it yet".to_owned(),
+            _ => format!("; to run without it: --accept-missing {self}"),
         }
     }
 
     /// What to do on a host that lacks it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::UserNamespace | Self::PidNamespace | Self::MountNamespace | Self::NetworkNamespace | Self::IpcNamespace
+            Self::UserNamespace
+            | Self::PidNamespace
+            | Self::MountNamespace
+            | Self::NetworkNamespace
+            | Self::IpcNamespace
             | Self::UtsNamespace => {
                 "allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces>0; on Ubuntu an AppArmor profile for this binary or kernel.apparmor_restrict_unprivileged_userns=0; in a container a seccomp profile that allows clone3, unshare and mount)"
             }
-            Self::EmptyRoot => "allow mount and pivot_root inside user namespaces (a container's seccomp or AppArmor profile may refuse them)",
-            Self::NoNewPrivs | Self::Capabilities | Self::Environment | Self::Descriptors | Self::Rlimits => {
+            Self::EmptyRoot => {
+                "allow mount and pivot_root inside user namespaces (a container's seccomp or AppArmor profile may refuse them)"
+            }
+            Self::NoNewPrivs
+            | Self::Capabilities
+            | Self::Environment
+            | Self::Descriptors
+            | Self::Rlimits => {
                 "every supported kernel has it: look for an outer filter that refuses prctl, capset or prlimit64"
             }
-            Self::Landlock => "boot a kernel with CONFIG_SECURITY_LANDLOCK (Linux 5.13 or later) and landlock in the lsm= list",
+            Self::Landlock => {
+                "boot a kernel with CONFIG_SECURITY_LANDLOCK (Linux 5.13 or later) and landlock in the lsm= list"
+            }
             Self::Mdwe => "run Linux 6.3 or later",
-            Self::Seccomp => "boot a kernel with CONFIG_SECCOMP_FILTER; look for an outer filter that refuses seccomp",
+            Self::Seccomp => {
+                "boot a kernel with CONFIG_SECCOMP_FILTER; look for an outer filter that refuses seccomp"
+            }
         }
     }
 }
@@ -146,7 +180,9 @@ impl FromStr for Layer {
             .iter()
             .copied()
             .find(|layer| layer.name() == name)
-            .ok_or_else(|| UnknownLayer { name: name.to_owned() })
+            .ok_or_else(|| UnknownLayer {
+                name: name.to_owned(),
+            })
     }
 }
 
@@ -166,12 +202,20 @@ pub struct LayerError {
 impl LayerError {
     /// An error of `layer` at `step`, from the kernel's number.
     pub fn new(layer: Layer, step: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
-        move |errno| Self { layer, step, source: errno.into() }
+        move |errno| Self {
+            layer,
+            step,
+            source: errno.into(),
+        }
     }
 
     /// The same from the last error of a C library call.
     pub fn last(layer: Layer, step: &'static str) -> Self {
-        Self { layer, step, source: io::Error::last_os_error() }
+        Self {
+            layer,
+            step,
+            source: io::Error::last_os_error(),
+        }
     }
 }
 
@@ -202,6 +246,12 @@ mod tests {
             assert_eq!(layer.name().parse(), Ok(*layer));
             assert_eq!(serde_json::to_value(layer).unwrap(), layer.name());
         }
-        assert!("selinux".parse::<Layer>().unwrap_err().to_string().contains("landlock"));
+        assert!(
+            "selinux"
+                .parse::<Layer>()
+                .unwrap_err()
+                .to_string()
+                .contains("landlock")
+        );
     }
 }

@@ -24,7 +24,9 @@ impl std::fmt::Display for Check {
         match self {
             Self::Is(argument, value) => write!(f, "arg{argument} = {value:#x}"),
             Self::Masked(argument, mask, 0) => write!(f, "arg{argument} has none of {mask:#x}"),
-            Self::Masked(argument, mask, value) => write!(f, "arg{argument} & {mask:#x} = {value:#x}"),
+            Self::Masked(argument, mask, value) => {
+                write!(f, "arg{argument} & {mask:#x} = {value:#x}")
+            }
         }
     }
 }
@@ -98,8 +100,16 @@ pub struct Unfiltered {
 /// A kernel that doesn't know them kills the worker, as for any other.
 #[cfg(target_arch = "x86_64")]
 pub const UNFILTERED: &[Unfiltered] = &[
-    Unfiltered { name: "uretprobe", number: 335, effect: "SIGILL: it was not called from a return probe's trampoline (arch/x86/kernel/uprobes.c)" },
-    Unfiltered { name: "uprobe", number: 336, effect: "ENXIO: it was not called from a probe's trampoline (arch/x86/kernel/uprobes.c)" },
+    Unfiltered {
+        name: "uretprobe",
+        number: 335,
+        effect: "SIGILL: it was not called from a return probe's trampoline (arch/x86/kernel/uprobes.c)",
+    },
+    Unfiltered {
+        name: "uprobe",
+        number: 336,
+        effect: "ENXIO: it was not called from a probe's trampoline (arch/x86/kernel/uprobes.c)",
+    },
 ];
 /// What no filter can refuse: nothing on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
@@ -125,8 +135,19 @@ impl List {
         self.when(name, number, Vec::new(), why);
     }
 
-    fn when(&mut self, name: &'static str, number: i64, arguments: Vec<Vec<Check>>, why: &'static str) {
-        self.0.push(Allowed { name, number, arguments, why });
+    fn when(
+        &mut self,
+        name: &'static str,
+        number: i64,
+        arguments: Vec<Vec<Check>>,
+        why: &'static str,
+    ) {
+        self.0.push(Allowed {
+            name,
+            number,
+            arguments,
+            why,
+        });
     }
 }
 
@@ -134,7 +155,9 @@ macro_rules! any {
     ($list:expr, $why:literal: $($name:ident)*) => { $( $list.any(stringify!($name), number::$name, $why); )* };
 }
 macro_rules! when {
-    ($list:expr, $name:ident, $arguments:expr, $why:literal) => { $list.when(stringify!($name), number::$name, $arguments, $why) };
+    ($list:expr, $name:ident, $arguments:expr, $why:literal) => {
+        $list.when(stringify!($name), number::$name, $arguments, $why)
+    };
 }
 
 /// System call numbers under their plain names.
@@ -147,31 +170,31 @@ mod number {
         brk = SYS_brk, chdir = SYS_chdir, capget = SYS_capget, clock_getres = SYS_clock_getres,
         clock_gettime = SYS_clock_gettime, close = SYS_close,
         close_range = SYS_close_range, dup = SYS_dup, dup3 = SYS_dup3,
-        
+
         exit = SYS_exit, exit_group = SYS_exit_group,
-        faccessat = SYS_faccessat, faccessat2 = SYS_faccessat2, fadvise64 = SYS_fadvise64, 
+        faccessat = SYS_faccessat, faccessat2 = SYS_faccessat2, fadvise64 = SYS_fadvise64,
         fchdir = SYS_fchdir, fcntl = SYS_fcntl, fdatasync = SYS_fdatasync, fstat = SYS_fstat,
         fsync = SYS_fsync, ftruncate = SYS_ftruncate, futex = SYS_futex,
         getcwd = SYS_getcwd, getdents64 = SYS_getdents64, geteuid = SYS_geteuid, getpid = SYS_getpid, getrandom = SYS_getrandom,
         gettid = SYS_gettid, getuid = SYS_getuid, ioctl = SYS_ioctl, landlock_add_rule = SYS_landlock_add_rule,
         landlock_create_ruleset = SYS_landlock_create_ruleset, landlock_restrict_self = SYS_landlock_restrict_self,
         linkat = SYS_linkat, lseek = SYS_lseek, madvise = SYS_madvise, mkdirat = SYS_mkdirat, mmap = SYS_mmap,
-        mprotect = SYS_mprotect, mremap = SYS_mremap, munmap = SYS_munmap, 
-        openat = SYS_openat, openat2 = SYS_openat2, ppoll = SYS_ppoll, prctl = SYS_prctl, pread64 = SYS_pread64, 
+        mprotect = SYS_mprotect, mremap = SYS_mremap, munmap = SYS_munmap,
+        openat = SYS_openat, openat2 = SYS_openat2, ppoll = SYS_ppoll, prctl = SYS_prctl, pread64 = SYS_pread64,
         prlimit64 = SYS_prlimit64, pwrite64 = SYS_pwrite64, pwritev2 = SYS_pwritev2, read = SYS_read, readlinkat = SYS_readlinkat,
         recvmsg = SYS_recvmsg, renameat = SYS_renameat, restart_syscall = SYS_restart_syscall,
         rseq = SYS_rseq, rt_sigaction = SYS_rt_sigaction, rt_sigprocmask = SYS_rt_sigprocmask,
         rt_sigreturn = SYS_rt_sigreturn, sched_getaffinity = SYS_sched_getaffinity, sched_yield = SYS_sched_yield,
         seccomp = SYS_seccomp, sendmsg = SYS_sendmsg, set_robust_list = SYS_set_robust_list, set_tid_address = SYS_set_tid_address,
-        sigaltstack = SYS_sigaltstack, statx = SYS_statx, symlinkat = SYS_symlinkat, 
+        sigaltstack = SYS_sigaltstack, statx = SYS_statx, symlinkat = SYS_symlinkat,
         unlinkat = SYS_unlinkat,
-        userfaultfd = SYS_userfaultfd, utimensat = SYS_utimensat, write = SYS_write, 
+        userfaultfd = SYS_userfaultfd, utimensat = SYS_utimensat, write = SYS_write,
         getsockopt = SYS_getsockopt, membarrier = SYS_membarrier, newfstatat = SYS_newfstatat,
     }
     #[cfg(target_arch = "x86_64")]
     numbers! {
-        poll = SYS_poll, 
-        
+        poll = SYS_poll,
+
     }
 }
 
@@ -180,13 +203,33 @@ mod number {
 fn base(list: &mut List) {
     use Check::{Is, Masked};
     let operation = |operation: u32, flags: u32| vec![Masked(1, !flags, operation)];
-    when!(list, futex, vec![operation(0, PRIVATE_FUTEX), operation(1, PRIVATE_FUTEX)],
-        "FUTEX_WAIT and FUTEX_WAKE: the bells. Never FUTEX_REQUEUE, which could move the host's waiter");
-    when!(list, madvise, vec![vec![Is(2, libc::MADV_DONTNEED as u32)]],
-        "MADV_DONTNEED: drop pages of a rolled-back call. Never MADV_REMOVE, which zeroes even a size-sealed file");
-    when!(list, mmap, vec![vec![Masked(2, PROT_EXEC, 0), Masked(3, !HARMLESS, ANONYMOUS)]],
-        "private anonymous memory for the allocator: not executable, at no fixed place, of no file");
-    when!(list, mprotect, vec![vec![Masked(2, PROT_EXEC, 0)]], "open and close chunks of tenant memory: never executable");
+    when!(
+        list,
+        futex,
+        vec![operation(0, PRIVATE_FUTEX), operation(1, PRIVATE_FUTEX)],
+        "FUTEX_WAIT and FUTEX_WAKE: the bells. Never FUTEX_REQUEUE, which could move the host's waiter"
+    );
+    when!(
+        list,
+        madvise,
+        vec![vec![Is(2, libc::MADV_DONTNEED as u32)]],
+        "MADV_DONTNEED: drop pages of a rolled-back call. Never MADV_REMOVE, which zeroes even a size-sealed file"
+    );
+    when!(
+        list,
+        mmap,
+        vec![vec![
+            Masked(2, PROT_EXEC, 0),
+            Masked(3, !HARMLESS, ANONYMOUS)
+        ]],
+        "private anonymous memory for the allocator: not executable, at no fixed place, of no file"
+    );
+    when!(
+        list,
+        mprotect,
+        vec![vec![Masked(2, PROT_EXEC, 0)]],
+        "open and close chunks of tenant memory: never executable"
+    );
     any!(list, "give memory back": munmap);
     any!(list, "the allocator's heap, bounded by RLIMIT_DATA": brk);
     any!(list, "return from the fault handler": rt_sigreturn);
@@ -220,7 +263,12 @@ fn program(list: &mut List, grants: ProgramGrants) {
     any!(list, "wait for standard input and clocks at once": ppoll);
     if !grants.directories {
         when!(list, read, vec![stream(0)], "read standard input");
-        when!(list, write, vec![stream(1), stream(2)], "write standard output and error");
+        when!(
+            list,
+            write,
+            vec![stream(1), stream(2)],
+            "write standard output and error"
+        );
         any!(list, "close a stream, or the code when it ends": close);
         return;
     }
@@ -228,11 +276,21 @@ fn program(list: &mut List, grants: ProgramGrants) {
     any!(list, "write standard output, error and granted files": write);
     any!(list, "open below granted directories, which Landlock and their detached mounts confine": openat openat2 close);
     any!(list, "look at granted files": fstat newfstatat statx getdents64 readlinkat fadvise64 fsync fdatasync);
-    when!(list, fcntl, vec![vec![Is(1, libc::F_GETFL as u32)]], "how is a file open. Never F_SETFL, F_DUPFD or locks");
+    when!(
+        list,
+        fcntl,
+        vec![vec![Is(1, libc::F_GETFL as u32)]],
+        "how is a file open. Never F_SETFL, F_DUPFD or locks"
+    );
     if grants.writable {
         any!(list, "write granted files": pwrite64 pwritev2 ftruncate utimensat);
         any!(list, "change granted directories": mkdirat unlinkat renameat symlinkat faccessat faccessat2);
-        when!(list, linkat, vec![vec![Is(4, 0)]], "link a granted file; never by descriptor (AT_EMPTY_PATH)");
+        when!(
+            list,
+            linkat,
+            vec![vec![Is(4, 0)]],
+            "link a granted file; never by descriptor (AT_EMPTY_PATH)"
+        );
     }
 }
 
@@ -244,18 +302,38 @@ pub fn policy(kind: Kind) -> Policy {
             launch(&mut list);
             // Filters stack, and every one of them must agree: what some kind
             // of worker may do later has to pass here too.
-            let widest = Kind::Program(ProgramGrants { directories: true, writable: true });
-            for later in [widest, Kind::Compiler, Kind::Tenant].into_iter().flat_map(|kind| policy(kind).allowed) {
+            let widest = Kind::Program(ProgramGrants {
+                directories: true,
+                writable: true,
+            });
+            for later in [widest, Kind::Compiler, Kind::Tenant]
+                .into_iter()
+                .flat_map(|kind| policy(kind).allowed)
+            {
                 if list.0.iter().all(|entry| entry.number != later.number) {
-                    list.any(later.name, later.number, "used only later, where the running filter decides");
+                    list.any(
+                        later.name,
+                        later.number,
+                        "used only later, where the running filter decides",
+                    );
                 }
             }
         }
         Kind::Tenant => base(&mut list),
         Kind::Compiler => {
             base(&mut list);
-            when!(list, read, vec![vec![Check::Is(0, COMPILER_INPUT as u32)]], "read the module");
-            when!(list, write, vec![vec![Check::Is(0, COMPILER_OUTPUT as u32)]], "write the artefact");
+            when!(
+                list,
+                read,
+                vec![vec![Check::Is(0, COMPILER_INPUT as u32)]],
+                "read the module"
+            );
+            when!(
+                list,
+                write,
+                vec![vec![Check::Is(0, COMPILER_OUTPUT as u32)]],
+                "write the artefact"
+            );
         }
         Kind::Program(grants) => {
             base(&mut list);
@@ -274,7 +352,10 @@ mod tests {
     fn kinds() -> Vec<Kind> {
         let mut kinds = vec![Kind::Tenant, Kind::Compiler];
         for (directories, writable) in [(false, false), (true, false), (true, true)] {
-            kinds.push(Kind::Program(ProgramGrants { directories, writable }));
+            kinds.push(Kind::Program(ProgramGrants {
+                directories,
+                writable,
+            }));
         }
         kinds
     }
@@ -292,16 +373,47 @@ mod tests {
 
     #[test]
     fn a_tenant_has_the_fewest_calls() {
-        let names: Vec<&str> = policy(Kind::Tenant).allowed.iter().map(|allowed| allowed.name).collect();
-        assert_eq!(names, ["brk", "exit_group", "futex", "madvise", "mmap", "mprotect", "munmap", "restart_syscall", "rt_sigreturn"]);
+        let names: Vec<&str> = policy(Kind::Tenant)
+            .allowed
+            .iter()
+            .map(|allowed| allowed.name)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "brk",
+                "exit_group",
+                "futex",
+                "madvise",
+                "mmap",
+                "mprotect",
+                "munmap",
+                "restart_syscall",
+                "rt_sigreturn"
+            ]
+        );
     }
 
     #[test]
     fn nobody_may_start_or_reach_another_process() {
         let forbidden = [
-            libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_kill,
-            libc::SYS_tgkill, libc::SYS_socket, libc::SYS_connect, libc::SYS_mount, libc::SYS_unshare, libc::SYS_setns,
-            libc::SYS_bpf, libc::SYS_io_uring_setup, libc::SYS_process_vm_writev, libc::SYS_pidfd_open, libc::SYS_memfd_create,
+            libc::SYS_clone,
+            libc::SYS_clone3,
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_kill,
+            libc::SYS_tgkill,
+            libc::SYS_socket,
+            libc::SYS_connect,
+            libc::SYS_mount,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_bpf,
+            libc::SYS_io_uring_setup,
+            libc::SYS_process_vm_writev,
+            libc::SYS_pidfd_open,
+            libc::SYS_memfd_create,
         ];
         for kind in kinds().into_iter().chain([Kind::Launch]) {
             let policy = policy(kind);
@@ -313,8 +425,18 @@ mod tests {
 
     #[test]
     fn without_directories_nothing_can_be_opened() {
-        for kind in [Kind::Tenant, Kind::Compiler, Kind::Program(ProgramGrants::default())] {
-            for number in [libc::SYS_openat, libc::SYS_openat2, libc::SYS_open, libc::SYS_creat, libc::SYS_open_by_handle_at] {
+        for kind in [
+            Kind::Tenant,
+            Kind::Compiler,
+            Kind::Program(ProgramGrants::default()),
+        ] {
+            for number in [
+                libc::SYS_openat,
+                libc::SYS_openat2,
+                libc::SYS_open,
+                libc::SYS_creat,
+                libc::SYS_open_by_handle_at,
+            ] {
                 assert!(policy(kind).find(number).is_none(), "{kind:?}");
             }
         }
@@ -325,9 +447,18 @@ mod tests {
         for kind in kinds() {
             let policy = policy(kind);
             for name in ["mmap", "mprotect"] {
-                let entry = policy.allowed.iter().find(|allowed| allowed.name == name).unwrap();
+                let entry = policy
+                    .allowed
+                    .iter()
+                    .find(|allowed| allowed.name == name)
+                    .unwrap();
                 assert!(!entry.arguments.is_empty());
-                assert!(entry.arguments.iter().all(|checks| checks.contains(&Check::Masked(2, PROT_EXEC, 0))));
+                assert!(
+                    entry
+                        .arguments
+                        .iter()
+                        .all(|checks| checks.contains(&Check::Masked(2, PROT_EXEC, 0)))
+                );
             }
         }
     }

@@ -46,9 +46,14 @@ fn in_child(flags: i32, attempt: impl Fn() -> i32) -> io::Result<Tried> {
             unsafe { libc::_exit(code) }
         }
         Cloned::Parent(_, pidfd) => {
-            let status = rustix::process::waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)), WaitIdOptions::EXITED)?;
+            let status = rustix::process::waitid(
+                WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
+                WaitIdOptions::EXITED,
+            )?;
             match status {
-                Some(status) if status.exited() => Ok(Tried::Exited(status.exit_status().unwrap_or(-1))),
+                Some(status) if status.exited() => {
+                    Ok(Tried::Exited(status.exit_status().unwrap_or(-1)))
+                }
                 Some(status) => Ok(Tried::Signaled(status.terminating_signal().unwrap_or(0))),
                 None => Err(io::ErrorKind::NotFound.into()),
             }
@@ -60,18 +65,29 @@ fn succeeds(result: io::Result<Tried>, detail: &str) -> Probe {
     match result {
         Ok(Tried::Exited(0)) => Probe::Works(detail.to_owned()),
         Ok(Tried::Exited(code)) => Probe::Missing(io::Error::from_raw_os_error(code).to_string()),
-        Ok(Tried::Signaled(signal)) => Probe::Missing(format!("the attempt ended by signal {signal}: an outer filter?")),
+        Ok(Tried::Signaled(signal)) => Probe::Missing(format!(
+            "the attempt ended by signal {signal}: an outer filter?"
+        )),
         Err(error) => Probe::Missing(error.to_string()),
     }
 }
 
 fn errno(result: i64) -> i32 {
-    if result >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap_or(1) }
+    if result >= 0 {
+        0
+    } else {
+        io::Error::last_os_error().raw_os_error().unwrap_or(1)
+    }
 }
 
 /// Tries one layer.
 pub fn layer(layer: Layer) -> Probe {
-    let namespace = |flag: i32| succeeds(in_child(libc::CLONE_NEWUSER | flag, || 0), "clone3 into a new one works");
+    let namespace = |flag: i32| {
+        succeeds(
+            in_child(libc::CLONE_NEWUSER | flag, || 0),
+            "clone3 into a new one works",
+        )
+    };
     match layer {
         Layer::UserNamespace => namespace(0),
         Layer::PidNamespace => namespace(libc::CLONE_NEWPID),
@@ -81,8 +97,10 @@ pub fn layer(layer: Layer) -> Probe {
         Layer::UtsNamespace => namespace(libc::CLONE_NEWUTS),
         Layer::EmptyRoot => empty_root(),
         Layer::NoNewPrivs => succeeds(
-            // SAFETY: plain numbers.
-            in_child(0, || errno(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())),
+            in_child(0, || {
+                // SAFETY: plain numbers.
+                errno(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
+            }),
             "prctl works",
         ),
         Layer::Mdwe => succeeds(
@@ -98,7 +116,9 @@ pub fn layer(layer: Layer) -> Probe {
             None => Probe::Missing(io::Error::last_os_error().to_string()),
         },
         Layer::Seccomp => seccomp_kills(),
-        Layer::Capabilities | Layer::Environment | Layer::Descriptors | Layer::Rlimits => Probe::Works("every supported kernel has it".into()),
+        Layer::Capabilities | Layer::Environment | Layer::Descriptors | Layer::Rlimits => {
+            Probe::Works("every supported kernel has it".into())
+        }
     }
 }
 
@@ -106,14 +126,36 @@ pub fn layer(layer: Layer) -> Probe {
 fn empty_root() -> Probe {
     let attempt = || {
         // SAFETY: constant strings.
-        let private = unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) };
+        let private = unsafe {
+            libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            )
+        };
         if private != 0 {
             return errno(-1);
         }
         // SAFETY: constant strings.
-        errno(unsafe { libc::mount(c"tmpfs".as_ptr(), c"/tmp".as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) }.into())
+        errno(
+            unsafe {
+                libc::mount(
+                    c"tmpfs".as_ptr(),
+                    c"/tmp".as_ptr(),
+                    c"tmpfs".as_ptr(),
+                    0,
+                    std::ptr::null(),
+                )
+            }
+            .into(),
+        )
     };
-    succeeds(in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, attempt), "mounting in a namespace of one's own works")
+    succeeds(
+        in_child(libc::CLONE_NEWUSER | libc::CLONE_NEWNS, attempt),
+        "mounting in a namespace of one's own works",
+    )
 }
 
 /// A filter is loaded, and a forbidden call really kills.
@@ -132,7 +174,9 @@ fn seccomp_kills() -> Probe {
     };
     match in_child(0, attempt) {
         Ok(Tried::Signaled(libc::SIGSYS)) => Probe::Works("a forbidden call kills".into()),
-        Ok(Tried::Exited(0)) => Probe::Missing("a filter was loaded, but a forbidden call went through".into()),
+        Ok(Tried::Exited(0)) => {
+            Probe::Missing("a filter was loaded, but a forbidden call went through".into())
+        }
         other => succeeds(other, ""),
     }
 }
@@ -153,20 +197,34 @@ fn kernel_tracker() -> Probe {
     let mut api = [0xAA_u64, 1 << 15 | 1 << 13, 0];
     const UFFDIO_API: libc::c_ulong = 0xC018_AA3F;
     // SAFETY: a struct of the size that the number encodes.
-    if unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&fd), UFFDIO_API, api.as_mut_ptr()) } != 0 {
-        return Probe::Missing(format!("UFFD_FEATURE_WP_ASYNC: {}", io::Error::last_os_error()));
+    if unsafe {
+        libc::ioctl(
+            std::os::fd::AsRawFd::as_raw_fd(&fd),
+            UFFDIO_API,
+            api.as_mut_ptr(),
+        )
+    } != 0
+    {
+        return Probe::Missing(format!(
+            "UFFD_FEATURE_WP_ASYNC: {}",
+            io::Error::last_os_error()
+        ));
     }
     Probe::Works("userfaultfd with asynchronous write-protection".into())
 }
 
 fn readable(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
 }
 
 fn yama() -> Probe {
     match readable("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
         None => Probe::Works("no Yama".into()),
-        Some("3") => Probe::Missing("ptrace_scope is 3: nobody may read another process's memory".into()),
+        Some("3") => {
+            Probe::Missing("ptrace_scope is 3: nobody may read another process's memory".into())
+        }
         Some(scope) => Probe::Works(format!("ptrace_scope {scope}")),
     }
 }
@@ -174,7 +232,9 @@ fn yama() -> Probe {
 fn cgroup() -> Probe {
     let controllers = readable("/sys/fs/cgroup/cgroup.controllers");
     match controllers {
-        Some(controllers) if controllers.contains("memory") => Probe::Works(format!("v2: {controllers}")),
+        Some(controllers) if controllers.contains("memory") => {
+            Probe::Works(format!("v2: {controllers}"))
+        }
         _ if std::path::Path::new("/sys/fs/cgroup/memory").is_dir() => Probe::Works("v1".into()),
         _ => Probe::Missing("no memory controller".into()),
     }
@@ -234,11 +294,18 @@ mod tests {
         let findings = all();
         assert!(findings.len() > Layer::ALL.len());
         for finding in &findings {
-            assert!(!finding.remedy.is_empty() && !finding.cost.is_empty(), "{}", finding.name);
+            assert!(
+                !finding.remedy.is_empty() && !finding.cost.is_empty(),
+                "{}",
+                finding.name
+            );
         }
         // These need nothing of the host's configuration.
         for name in ["no-new-privs", "seccomp"] {
-            let found = findings.iter().find(|finding| finding.name == name).unwrap();
+            let found = findings
+                .iter()
+                .find(|finding| finding.name == name)
+                .unwrap();
             assert!(found.probe.works(), "{found:?}");
         }
     }

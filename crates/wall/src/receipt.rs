@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use crate::layer::Layer;
-use crate::layers::{capabilities, descriptors, environment, mdwe, namespaces, no_new_privs, proc, rlimits, root, seccomp, status_field};
+use crate::layers::{
+    capabilities, descriptors, environment, mdwe, namespaces, no_new_privs, proc, rlimits, root,
+    seccomp, status_field,
+};
 
 /// How a layer stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,7 +61,7 @@ pub struct Expected<'a> {
 
 /// A layer that isn't as it should be: the worker must not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("layer {layer} failed verification: {found}; to run without it: --accept-missing {layer}")]
+#[error("layer {layer} failed verification: {found}{}", layer.without())]
 pub struct Unverified {
     /// The layer.
     pub layer: Layer,
@@ -71,19 +74,29 @@ impl Receipt {
     /// missing without the operator's consent.
     pub fn verify(expected: &Expected<'_>) -> Result<Self, Unverified> {
         let pid = expected.pid;
-        let gone = |found: String| Unverified { layer: Layer::PidNamespace, found };
+        let gone = |found: String| Unverified {
+            layer: Layer::PidNamespace,
+            found,
+        };
         let status = std::fs::read(proc(pid, "status"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .map_err(|error| gone(format!("/proc/{pid}/status: {error}")))?;
-        let threads = status_field(&status, "Threads").map_err(gone)?.parse().unwrap_or(0);
+        let threads = status_field(&status, "Threads")
+            .map_err(gone)?
+            .parse()
+            .unwrap_or(0);
         if threads != 1 {
             return Err(gone(format!("the worker has {threads} threads, not 1")));
         }
         let mut layers = Vec::with_capacity(Layer::ALL.len());
         for &layer in Layer::ALL {
             let found = match layer {
-                Layer::UserNamespace => namespaces::verify(pid, "user")
-                    .and_then(|namespace| Ok(format!("{namespace}, {}", namespaces::verify_user(&status, expected.host_uid)?))),
+                Layer::UserNamespace => namespaces::verify(pid, "user").and_then(|namespace| {
+                    Ok(format!(
+                        "{namespace}, {}",
+                        namespaces::verify_user(&status, expected.host_uid)?
+                    ))
+                }),
                 Layer::PidNamespace => namespaces::verify(pid, "pid"),
                 Layer::MountNamespace => namespaces::verify(pid, "mnt"),
                 Layer::NetworkNamespace => namespaces::verify(pid, "net"),
@@ -102,13 +115,25 @@ impl Receipt {
             let state = match (found, expected.missing.contains(&layer)) {
                 (Ok(evidence), false) if layer == Layer::Landlock => State::Applied(evidence),
                 (Ok(evidence), false) => State::Verified(evidence),
-                (Ok(_), true) if expected.accepted.contains(&layer) => State::Missing("the worker could not put it on".into()),
+                (Ok(_), true) if expected.accepted.contains(&layer) => {
+                    State::Missing("the worker could not put it on".into())
+                }
                 (Err(found), _) if expected.accepted.contains(&layer) => State::Missing(found),
-                (Ok(_), true) => return Err(Unverified { layer, found: "the worker could not put it on".into() }),
+                (Ok(_), true) => {
+                    return Err(Unverified {
+                        layer,
+                        found: "the worker could not put it on".into(),
+                    });
+                }
                 (Err(found), _) => return Err(Unverified { layer, found }),
             };
             layers.push(Entry { layer, state });
         }
-        Ok(Self { pid, host_uid: expected.host_uid, threads, layers })
+        Ok(Self {
+            pid,
+            host_uid: expected.host_uid,
+            threads,
+            layers,
+        })
     }
 }

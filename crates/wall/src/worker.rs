@@ -37,12 +37,18 @@ impl Putting<'_> {
 /// Step one, right after exec: nothing is reachable by name any more, no
 /// privilege is left, and the launch filter is on.
 pub fn close_in(accepted: &[Layer]) -> Result<Missing, LayerError> {
-    let mut putting = Putting { accepted, missing: Missing::new() };
+    let mut putting = Putting {
+        accepted,
+        missing: Missing::new(),
+    };
     let name = c"worker";
     // Its own UTS namespace still has the host's name.
     // SAFETY: a string and its length.
     if unsafe { libc::sethostname(name.as_ptr(), name.to_bytes().len()) } != 0 {
-        putting.on(Layer::UtsNamespace, Err(LayerError::last(Layer::UtsNamespace, "sethostname")))?;
+        putting.on(
+            Layer::UtsNamespace,
+            Err(LayerError::last(Layer::UtsNamespace, "sethostname")),
+        )?;
     }
     putting.on(Layer::EmptyRoot, root::apply())?;
     putting.on(Layer::NoNewPrivs, no_new_privs::apply())?;
@@ -54,13 +60,23 @@ pub fn close_in(accepted: &[Layer]) -> Result<Missing, LayerError> {
 
 /// Step two, when all code is loaded: only what the kind of worker and its
 /// grants need is left.
-pub fn lock(kind: Kind, granted: &[Granted<'_>], accepted: &[Layer]) -> Result<Missing, LayerError> {
-    let mut putting = Putting { accepted, missing: Missing::new() };
+pub fn lock(
+    kind: Kind,
+    granted: &[Granted<'_>],
+    accepted: &[Layer],
+) -> Result<Missing, LayerError> {
+    let mut putting = Putting {
+        accepted,
+        missing: Missing::new(),
+    };
     putting.on(Layer::Landlock, landlock::apply(granted))?;
     // The filter is compiled first: loading is then the last thing but one
     // system call that the process does unlocked.
     let program = seccomp::compile(&policy(kind));
     putting.on(Layer::Mdwe, mdwe::apply())?;
-    putting.on(Layer::Seccomp, program.and_then(|program| seccomp::load(&program)))?;
+    putting.on(
+        Layer::Seccomp,
+        program.and_then(|program| seccomp::load(&program)),
+    )?;
     Ok(putting.missing)
 }

@@ -55,7 +55,11 @@ impl Spin {
 
     /// At most so many looks.
     pub const fn at_most(looks: u32) -> Self {
-        Self { most: looks, now: looks, since: 0 }
+        Self {
+            most: looks,
+            now: looks,
+            since: 0,
+        }
     }
 
     /// Looks until `look` sees something, and learns from it.
@@ -71,7 +75,11 @@ impl Spin {
             }
             std::hint::spin_loop();
         }
-        self.now = if self.now / 2 < Self::LEAST { 0 } else { self.now / 2 };
+        self.now = if self.now / 2 < Self::LEAST {
+            0
+        } else {
+            self.now / 2
+        };
         None
     }
 }
@@ -172,25 +180,51 @@ mod tests {
     fn a_rung_bell_is_seen_at_once() {
         let (bell, sleeps) = (AtomicU32::new(7), AtomicU32::new(0));
         ring(&bell, &sleeps, 8);
-        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false), Rung::Next);
+        assert_eq!(
+            wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false),
+            Rung::Next
+        );
     }
 
     #[test]
     fn a_wild_value_is_malformed() {
         let (bell, sleeps) = (AtomicU32::new(9), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false), Rung::Wild(9));
+        assert_eq!(
+            wait(&bell, &sleeps, 7, &mut Spin::at_most(0), None, &|| false),
+            Rung::Wild(9)
+        );
     }
 
     #[test]
     fn the_count_wraps() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, u32::MAX, &mut Spin::at_most(0), None, &|| false), Rung::Next);
+        assert_eq!(
+            wait(
+                &bell,
+                &sleeps,
+                u32::MAX,
+                &mut Spin::at_most(0),
+                None,
+                &|| false
+            ),
+            Rung::Next
+        );
     }
 
     #[test]
     fn silence_ends_at_the_deadline() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::at_most(100), Some(Duration::from_millis(5)), &|| false), Rung::Timeout);
+        assert_eq!(
+            wait(
+                &bell,
+                &sleeps,
+                0,
+                &mut Spin::at_most(100),
+                Some(Duration::from_millis(5)),
+                &|| false
+            ),
+            Rung::Timeout
+        );
     }
 
     #[test]
@@ -231,6 +265,9 @@ mod tests {
     #[test]
     fn a_dead_peer_ends_the_wait() {
         let (bell, sleeps) = (AtomicU32::new(0), AtomicU32::new(0));
-        assert_eq!(wait(&bell, &sleeps, 0, &mut Spin::at_most(0), None, &|| true), Rung::Stopped);
+        assert_eq!(
+            wait(&bell, &sleeps, 0, &mut Spin::at_most(0), None, &|| true),
+            Rung::Stopped
+        );
     }
 }

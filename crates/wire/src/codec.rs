@@ -100,7 +100,12 @@ impl<'a> Reader<'a> {
                 self.at += n;
                 Ok(found)
             }
-            None => Err(DecodeError::Short { field, at: self.at, needed: n, left }),
+            None => Err(DecodeError::Short {
+                field,
+                at: self.at,
+                needed: n,
+                left,
+            }),
         }
     }
 
@@ -140,7 +145,10 @@ impl<'a> Reader<'a> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
-            other => Err(DecodeError::Tag { field, value: other.into() }),
+            other => Err(DecodeError::Tag {
+                field,
+                value: other.into(),
+            }),
         }
     }
 
@@ -149,7 +157,11 @@ impl<'a> Reader<'a> {
         let value = self.u32(field)?;
         match usize::try_from(value) {
             Ok(n) if n <= bound => Ok(n),
-            _ => Err(DecodeError::Bound { field, value: value.into(), bound: bound as u64 }),
+            _ => Err(DecodeError::Bound {
+                field,
+                value: value.into(),
+                bound: bound as u64,
+            }),
         }
     }
 
@@ -170,7 +182,11 @@ impl<'a> Reader<'a> {
         field: &'static str,
         read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, DecodeError> {
-        if self.flag(field)? { read(self).map(Some) } else { Ok(None) }
+        if self.flag(field)? {
+            read(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// A count of at most `bound`, then as many of what `read` reads. Room is
@@ -248,15 +264,29 @@ impl<'a> Writer<'a> {
     }
 
     /// A count of at most `bound`.
-    pub fn count(&mut self, field: &'static str, n: usize, bound: usize) -> Result<&mut Self, EncodeError> {
+    pub fn count(
+        &mut self,
+        field: &'static str,
+        n: usize,
+        bound: usize,
+    ) -> Result<&mut Self, EncodeError> {
         match u32::try_from(n) {
             Ok(value) if n <= bound => Ok(self.u32(value)),
-            _ => Err(EncodeError::Bound { field, value: n as u64, bound: bound as u64 }),
+            _ => Err(EncodeError::Bound {
+                field,
+                value: n as u64,
+                bound: bound as u64,
+            }),
         }
     }
 
     /// A length of at most `bound`, then the bytes.
-    pub fn bytes(&mut self, field: &'static str, bytes: &[u8], bound: usize) -> Result<&mut Self, EncodeError> {
+    pub fn bytes(
+        &mut self,
+        field: &'static str,
+        bytes: &[u8],
+        bound: usize,
+    ) -> Result<&mut Self, EncodeError> {
         Ok(self.count(field, bytes.len(), bound)?.raw(bytes))
     }
 

@@ -109,6 +109,8 @@ pub const MAX_GLOBALS: usize = 1_000;
 /// bound is 253 (`SCM_MAX_FD`, include/net/scm.h).
 pub const MAX_DESCRIPTORS: usize = 128;
 
-const _: () = assert!(REQUEST.is_multiple_of(PAGE) && ANSWER.is_multiple_of(PAGE) && SIZE.is_multiple_of(PAGE));
+const _: () = assert!(
+    REQUEST.is_multiple_of(PAGE) && ANSWER.is_multiple_of(PAGE) && SIZE.is_multiple_of(PAGE)
+);
 const _: () = assert!(MAX_ARGUMENT + 128 * 1024 <= REQUEST_SIZE);
 const _: () = assert!(MAX_REPLY + 128 * 1024 <= ANSWER_SIZE);

@@ -30,7 +30,9 @@ pub enum SharedError {
         source: io::Error,
     },
     /// The file is not one of ours.
-    #[error("shared memory: the file has {found} bytes, not {expected}; the worker executable is of another version")]
+    #[error(
+        "shared memory: the file has {found} bytes, not {expected}; the worker executable is of another version"
+    )]
     Size {
         /// Bytes found.
         found: u64,
@@ -61,7 +63,10 @@ pub enum SharedError {
 }
 
 fn system(step: &'static str) -> impl Fn(rustix::io::Errno) -> SharedError {
-    move |errno| SharedError::System { step, source: errno.into() }
+    move |errno| SharedError::System {
+        step,
+        source: errno.into(),
+    }
 }
 
 /// Creates the sealed file of one worker.
@@ -76,7 +81,9 @@ pub fn create() -> Result<OwnedFd, SharedError> {
         .map_err(system("seal"))?;
     let shared = Shared::map_unchecked(file.as_fd())?;
     shared.u64(layout::MAGIC_AT).store(layout::MAGIC, Relaxed);
-    shared.u32(layout::VERSION_AT).store(layout::VERSION, Relaxed);
+    shared
+        .u32(layout::VERSION_AT)
+        .store(layout::VERSION, Relaxed);
     Ok(file)
 }
 
@@ -98,7 +105,10 @@ impl Shared {
     pub fn map(file: BorrowedFd<'_>) -> Result<Self, SharedError> {
         let found = rustix::fs::fstat(file).map_err(system("stat"))?.st_size as u64;
         if found != layout::SIZE as u64 {
-            return Err(SharedError::Size { found, expected: layout::SIZE as u64 });
+            return Err(SharedError::Size {
+                found,
+                expected: layout::SIZE as u64,
+            });
         }
         let seals = rustix::fs::fcntl_get_seals(file).map_err(system("get seals"))?;
         if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
@@ -129,7 +139,10 @@ impl Shared {
         .map_err(system("mmap"))?;
         match NonNull::new(base.cast()) {
             Some(base) => Ok(Self { base }),
-            None => Err(SharedError::System { step: "mmap", source: io::ErrorKind::Other.into() }),
+            None => Err(SharedError::System {
+                step: "mmap",
+                source: io::ErrorKind::Other.into(),
+            }),
         }
     }
 
@@ -174,7 +187,8 @@ impl Shared {
         assert!(at <= layout::SIZE && bytes.len() <= layout::SIZE - at);
         let (words, rest) = bytes.as_chunks::<8>();
         for (i, word) in words.iter().enumerate() {
-            self.u64(at + i * 8).store(u64::from_ne_bytes(*word), Relaxed);
+            self.u64(at + i * 8)
+                .store(u64::from_ne_bytes(*word), Relaxed);
         }
         let tail = at + words.len() * 8;
         for (i, byte) in rest.iter().enumerate() {
@@ -202,34 +216,76 @@ impl Shared {
 
     /// Puts a request into its area. Its bell must be rung to send it.
     pub fn put_request(&self, bytes: &[u8]) -> Result<(), SharedError> {
-        self.put("request", layout::REQUEST, layout::REQUEST_SIZE, layout::REQUEST_LEN, bytes)
+        self.put(
+            "request",
+            layout::REQUEST,
+            layout::REQUEST_SIZE,
+            layout::REQUEST_LEN,
+            bytes,
+        )
     }
 
     /// Copies the request out.
     pub fn take_request(&self, out: &mut Vec<u8>) -> Result<(), SharedError> {
-        self.take("request", layout::REQUEST, layout::REQUEST_SIZE, layout::REQUEST_LEN, out)
+        self.take(
+            "request",
+            layout::REQUEST,
+            layout::REQUEST_SIZE,
+            layout::REQUEST_LEN,
+            out,
+        )
     }
 
     /// Puts an answer into its area. Its bell must be rung to send it.
     pub fn put_answer(&self, bytes: &[u8]) -> Result<(), SharedError> {
-        self.put("answer", layout::ANSWER, layout::ANSWER_SIZE, layout::ANSWER_LEN, bytes)
+        self.put(
+            "answer",
+            layout::ANSWER,
+            layout::ANSWER_SIZE,
+            layout::ANSWER_LEN,
+            bytes,
+        )
     }
 
     /// Copies the answer out, once.
     pub fn take_answer(&self, out: &mut Vec<u8>) -> Result<(), SharedError> {
-        self.take("answer", layout::ANSWER, layout::ANSWER_SIZE, layout::ANSWER_LEN, out)
+        self.take(
+            "answer",
+            layout::ANSWER,
+            layout::ANSWER_SIZE,
+            layout::ANSWER_LEN,
+            out,
+        )
     }
 
-    fn put(&self, area: &'static str, at: usize, size: usize, len: usize, bytes: &[u8]) -> Result<(), SharedError> {
+    fn put(
+        &self,
+        area: &'static str,
+        at: usize,
+        size: usize,
+        len: usize,
+        bytes: &[u8],
+    ) -> Result<(), SharedError> {
         if bytes.len() > size {
-            return Err(SharedError::Length { area, length: bytes.len(), size });
+            return Err(SharedError::Length {
+                area,
+                length: bytes.len(),
+                size,
+            });
         }
         self.copy_in(at, bytes);
         self.u32(len).store(bytes.len() as u32, Relaxed);
         Ok(())
     }
 
-    fn take(&self, area: &'static str, at: usize, size: usize, len: usize, out: &mut Vec<u8>) -> Result<(), SharedError> {
+    fn take(
+        &self,
+        area: &'static str,
+        at: usize,
+        size: usize,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SharedError> {
         let length = self.u32(len).load(Relaxed) as usize;
         if length > size {
             return Err(SharedError::Length { area, length, size });
@@ -247,9 +303,11 @@ impl Shared {
             lost.store(lost.load(Relaxed).saturating_add(1), Relaxed);
             return;
         }
-        self.u64(layout::LOG + used).store(record.len() as u64, Relaxed);
+        self.u64(layout::LOG + used)
+            .store(record.len() as u64, Relaxed);
         self.copy_in(layout::LOG + used + 8, record);
-        self.u32(layout::LOG_LEN).store((used + needed) as u32, Relaxed);
+        self.u32(layout::LOG_LEN)
+            .store((used + needed) as u32, Relaxed);
     }
 
     /// Copies out all log records and how many were lost, and empties the log.
@@ -267,9 +325,13 @@ impl Shared {
         let mut rest = bytes.as_slice();
         while let Some((head, body)) = rest.split_first_chunk::<8>() {
             let length = u64::from_le_bytes(*head);
-            let Some(record) = usize::try_from(length).ok().and_then(|n| body.get(..n)) else { break };
+            let Some(record) = usize::try_from(length).ok().and_then(|n| body.get(..n)) else {
+                break;
+            };
             records.push(record.to_vec());
-            rest = body.get(record.len().next_multiple_of(8)..).unwrap_or_default();
+            rest = body
+                .get(record.len().next_multiple_of(8)..)
+                .unwrap_or_default();
         }
         (records, lost)
     }
@@ -280,7 +342,8 @@ impl Shared {
         let room = layout::LAST_WORDS_SIZE - 8;
         let text = &text[..text.len().min(room)];
         self.copy_in(layout::LAST_WORDS + 8, text);
-        self.u32(layout::LAST_WORDS + 4).store(text.len() as u32, Relaxed);
+        self.u32(layout::LAST_WORDS + 4)
+            .store(text.len() as u32, Relaxed);
         self.u32(layout::LAST_WORDS).store(kind, Relaxed);
     }
 
@@ -289,7 +352,11 @@ impl Shared {
         let kind = self.u32(layout::LAST_WORDS).load(Relaxed);
         let length = self.u32(layout::LAST_WORDS + 4).load(Relaxed) as usize;
         let mut text = Vec::new();
-        self.copy_out(layout::LAST_WORDS + 8, length.min(layout::LAST_WORDS_SIZE - 8), &mut text);
+        self.copy_out(
+            layout::LAST_WORDS + 8,
+            length.min(layout::LAST_WORDS_SIZE - 8),
+            &mut text,
+        );
         (kind, String::from_utf8_lossy(&text).into_owned())
     }
 }
@@ -308,7 +375,10 @@ mod tests {
 
     fn pair() -> (Shared, Shared) {
         let file = create().unwrap();
-        (Shared::map(file.as_fd()).unwrap(), Shared::map(file.as_fd()).unwrap())
+        (
+            Shared::map(file.as_fd()).unwrap(),
+            Shared::map(file.as_fd()).unwrap(),
+        )
     }
 
     #[test]
@@ -326,9 +396,21 @@ mod tests {
         let (host, worker) = pair();
         worker.u32(layout::ANSWER_LEN).store(u32::MAX, Relaxed);
         let refused = host.take_answer(&mut Vec::new());
-        assert!(matches!(refused, Err(SharedError::Length { area: "answer", .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(SharedError::Length { area: "answer", .. })),
+            "{refused:?}"
+        );
         let refused = host.put_request(&vec![0; layout::REQUEST_SIZE + 1]);
-        assert!(matches!(refused, Err(SharedError::Length { area: "request", .. })), "{refused:?}");
+        assert!(
+            matches!(
+                refused,
+                Err(SharedError::Length {
+                    area: "request",
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
     }
 
     #[test]
@@ -343,9 +425,15 @@ mod tests {
     fn an_unsealed_file_is_refused() {
         let file = rustix::fs::memfd_create("x", MemfdFlags::ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&file, layout::SIZE as u64).unwrap();
-        assert!(matches!(Shared::map(file.as_fd()), Err(SharedError::Unsealed)));
+        assert!(matches!(
+            Shared::map(file.as_fd()),
+            Err(SharedError::Unsealed)
+        ));
         rustix::fs::ftruncate(&file, 10).unwrap();
-        assert!(matches!(Shared::map(file.as_fd()), Err(SharedError::Size { found: 10, .. })));
+        assert!(matches!(
+            Shared::map(file.as_fd()),
+            Err(SharedError::Size { found: 10, .. })
+        ));
     }
 
     #[test]

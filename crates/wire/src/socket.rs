@@ -36,7 +36,9 @@ pub enum ChannelError {
     #[error("set-up socket: the other side has closed it")]
     Closed,
     /// A datagram or its descriptors were cut.
-    #[error("set-up socket: a message was longer than {MAX_DATAGRAM} bytes or had more than {MAX_DESCRIPTORS} descriptors")]
+    #[error(
+        "set-up socket: a message was longer than {MAX_DATAGRAM} bytes or had more than {MAX_DESCRIPTORS} descriptors"
+    )]
     Cut,
 }
 
@@ -44,7 +46,10 @@ impl ChannelError {
     fn at(step: &'static str) -> impl Fn(rustix::io::Errno) -> Self {
         move |errno| match errno {
             rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Self::Closed,
-            errno => Self::System { step, source: errno.into() },
+            errno => Self::System {
+                step,
+                source: errno.into(),
+            },
         }
     }
 }
@@ -67,17 +72,25 @@ pub struct Datagram {
 impl Channel {
     /// A connected pair.
     pub fn pair() -> Result<(Self, Self), ChannelError> {
-        let (a, b) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(ChannelError::at("socketpair"))?;
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(ChannelError::at("socketpair"))?;
         Ok((Self { socket: a }, Self { socket: b }))
     }
 
     /// Takes a descriptor over, after a look at what it is.
     pub fn from_descriptor(socket: OwnedFd) -> Result<Self, ChannelError> {
-        let kind = rustix::net::sockopt::socket_type(&socket).map_err(ChannelError::at("not a socket"))?;
+        let kind =
+            rustix::net::sockopt::socket_type(&socket).map_err(ChannelError::at("not a socket"))?;
         if kind != SocketType::SEQPACKET {
-            return Err(ChannelError::System { step: "not a SEQPACKET socket", source: io::ErrorKind::InvalidInput.into() });
+            return Err(ChannelError::System {
+                step: "not a SEQPACKET socket",
+                source: io::ErrorKind::InvalidInput.into(),
+            });
         }
         Ok(Self { socket })
     }
@@ -93,7 +106,12 @@ impl Channel {
             return Err(ChannelError::Cut);
         }
         loop {
-            match rustix::net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match rustix::net::sendmsg(
+                &self.socket,
+                &[IoSlice::new(bytes)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            ) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(ChannelError::at("sendmsg")(errno)),
                 Ok(_) => return Ok(()),
@@ -109,7 +127,12 @@ impl Channel {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            match rustix::net::recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            match rustix::net::recvmsg(
+                &self.socket,
+                &mut parts,
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => break other.map_err(ChannelError::at("recvmsg"))?,
             }
@@ -120,7 +143,10 @@ impl Channel {
                 descriptors.extend(rights);
             }
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
             return Err(ChannelError::Cut);
         }
         if received.bytes == 0 {
@@ -135,8 +161,14 @@ impl Channel {
         let deadline = std::time::Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            let timeout = rustix::fs::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-            let mut set = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+            let timeout = rustix::fs::Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            let mut set = [rustix::event::PollFd::new(
+                &self.socket,
+                rustix::event::PollFlags::IN,
+            )];
             match rustix::event::poll(&mut set, Some(&timeout)) {
                 Err(rustix::io::Errno::INTR) => continue,
                 other => return Ok(other.map_err(ChannelError::at("poll"))? > 0),
@@ -167,7 +199,10 @@ mod tests {
         let file = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::empty()).unwrap();
         a.send(b"hello", &[file.as_fd(), file.as_fd()]).unwrap();
         let got = b.receive().unwrap();
-        assert_eq!((got.bytes.as_slice(), got.descriptors.len()), (b"hello".as_slice(), 2));
+        assert_eq!(
+            (got.bytes.as_slice(), got.descriptors.len()),
+            (b"hello".as_slice(), 2)
+        );
     }
 
     #[test]
@@ -181,7 +216,10 @@ mod tests {
     #[test]
     fn what_is_too_long_is_refused_before_it_is_sent() {
         let (a, _b) = Channel::pair().unwrap();
-        assert!(matches!(a.send(&vec![0; MAX_DATAGRAM + 1], &[]), Err(ChannelError::Cut)));
+        assert!(matches!(
+            a.send(&vec![0; MAX_DATAGRAM + 1], &[]),
+            Err(ChannelError::Cut)
+        ));
     }
 
     #[test]

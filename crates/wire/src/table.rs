@@ -64,33 +64,273 @@ const KILL: &str = "the worker is killed, the call fails, nothing of it is kept"
 
 /// Everything that crosses between the host and a worker.
 pub const TABLE: &[Crossing] = &[
-    crossing!("magic and version", SharedMemory, ToWorker, "all", 12, "bytes", "the worker ends before it runs anything"),
-    crossing!("request bell and length", SharedMemory, ToWorker, "all", 8, "bytes", "the worker ends itself"),
-    Crossing { when_wrong: KILL, ..crossing!("answer bell and length", SharedMemory, ToHost, "all", 8, "bytes", "") },
-    crossing!("sleep flags", SharedMemory, Both, "all", 8, "bytes", "a wake-up is missed or spare; every wait has a time limit"),
-    crossing!("entered chunks", SharedMemory, ToHost, "tenant", 4 + 2 * layout::CHUNKS_SIZE, "bytes", "chunks beyond the memory are ignored; pages left out are lost to this tenant only"),
-    crossing!("last words", SharedMemory, ToHost, "all", layout::LAST_WORDS_SIZE, "bytes", "cut and made valid UTF-8; only ever shown"),
-    crossing!("log area", SharedMemory, ToHost, "tenant", layout::LOG_SIZE, "bytes", "the list ends at the first bad record; only ever shown"),
-    crossing!("Assign", Message, ToWorker, "all", layout::REQUEST_SIZE, "bytes", "the worker ends before it runs anything"),
-    crossing!("Start", Message, ToWorker, "program", 1, "bytes", "the worker ends itself"),
-    crossing!("Call", Message, ToWorker, "tenant", layout::REQUEST_SIZE, "bytes", "the worker ends itself"),
-    crossing!("HostReturn", Message, ToWorker, "tenant program", call::MAX_HOST_BYTES + 16, "bytes", "the worker ends itself"),
-    crossing!("Compile", Message, ToWorker, "compiler", 3, "bytes", "the worker ends itself"),
-    Crossing { when_wrong: KILL, ..crossing!("Ready", Message, ToHost, "all", 17 + 4 + 64 * (setup::MAX_NAME + 4), "bytes", "") },
-    Crossing { when_wrong: KILL, ..crossing!("Failed", Message, ToHost, "all", setup::MAX_TEXT + setup::MAX_NAME + 16, "bytes", "") },
-    Crossing { when_wrong: KILL, ..crossing!("Done", Message, ToHost, "tenant", layout::ANSWER_SIZE, "bytes", "") },
-    Crossing { when_wrong: KILL, ..crossing!("HostCall", Message, ToHost, "tenant program", call::MAX_HOST_BYTES + 16, "bytes", "") },
-    Crossing { when_wrong: KILL, ..crossing!("Exited", Message, ToHost, "program", 2 * setup::MAX_TEXT + 64, "bytes", "") },
-    Crossing { when_wrong: "the module is refused", ..crossing!("Compiled", Message, ToHost, "compiler", layout::ANSWER_SIZE, "bytes", "") },
-    crossing!("shared file", SetupSocket, ToWorker, "all", 1, "descriptors", "the worker ends before it runs anything"),
-    crossing!("artefact, read-only, sealed", SetupSocket, ToWorker, "tenant program", 1, "descriptors", "the worker ends before it runs anything"),
-    crossing!("files of the image, read-only", SetupSocket, ToWorker, "tenant", layout::MAX_DESCRIPTORS - 1, "descriptors", "the worker ends before it runs anything"),
-    crossing!("standard streams", SetupSocket, ToWorker, "program", 3, "descriptors", "the worker ends before it runs anything"),
-    crossing!("granted directories", SetupSocket, ToWorker, "program", setup::MAX_PREOPENS, "descriptors", "the worker ends before it runs anything"),
-    crossing!("module in, artefact out", SetupSocket, ToWorker, "compiler", 2, "descriptors", "the worker ends before it runs anything"),
-    Crossing { when_wrong: KILL, ..crossing!("userfaultfd", SetupSocket, ToHost, "tenant", 1, "descriptors", "") },
-    crossing!("standard input", Pipe, ToWorker, "program", u64::MAX, "bytes", "nothing can be wrong: bytes"),
-    crossing!("standard output and error", Pipe, ToHost, "program", u64::MAX, "bytes", "cut at the output limit; control sequences are made harmless on a terminal"),
+    crossing!(
+        "magic and version",
+        SharedMemory,
+        ToWorker,
+        "all",
+        12,
+        "bytes",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "request bell and length",
+        SharedMemory,
+        ToWorker,
+        "all",
+        8,
+        "bytes",
+        "the worker ends itself"
+    ),
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "answer bell and length",
+            SharedMemory,
+            ToHost,
+            "all",
+            8,
+            "bytes",
+            ""
+        )
+    },
+    crossing!(
+        "sleep flags",
+        SharedMemory,
+        Both,
+        "all",
+        8,
+        "bytes",
+        "a wake-up is missed or spare; every wait has a time limit"
+    ),
+    crossing!(
+        "entered chunks",
+        SharedMemory,
+        ToHost,
+        "tenant",
+        4 + 2 * layout::CHUNKS_SIZE,
+        "bytes",
+        "chunks beyond the memory are ignored; pages left out are lost to this tenant only"
+    ),
+    crossing!(
+        "last words",
+        SharedMemory,
+        ToHost,
+        "all",
+        layout::LAST_WORDS_SIZE,
+        "bytes",
+        "cut and made valid UTF-8; only ever shown"
+    ),
+    crossing!(
+        "log area",
+        SharedMemory,
+        ToHost,
+        "tenant",
+        layout::LOG_SIZE,
+        "bytes",
+        "the list ends at the first bad record; only ever shown"
+    ),
+    crossing!(
+        "Assign",
+        Message,
+        ToWorker,
+        "all",
+        layout::REQUEST_SIZE,
+        "bytes",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "Start",
+        Message,
+        ToWorker,
+        "program",
+        1,
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
+        "Call",
+        Message,
+        ToWorker,
+        "tenant",
+        layout::REQUEST_SIZE,
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
+        "HostReturn",
+        Message,
+        ToWorker,
+        "tenant program",
+        call::MAX_HOST_BYTES + 16,
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
+        "Compile",
+        Message,
+        ToWorker,
+        "compiler",
+        3,
+        "bytes",
+        "the worker ends itself"
+    ),
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "Ready",
+            Message,
+            ToHost,
+            "all",
+            17 + 4 + 64 * (setup::MAX_NAME + 4),
+            "bytes",
+            ""
+        )
+    },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "Failed",
+            Message,
+            ToHost,
+            "all",
+            setup::MAX_TEXT + setup::MAX_NAME + 16,
+            "bytes",
+            ""
+        )
+    },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "Done",
+            Message,
+            ToHost,
+            "tenant",
+            layout::ANSWER_SIZE,
+            "bytes",
+            ""
+        )
+    },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "HostCall",
+            Message,
+            ToHost,
+            "tenant program",
+            call::MAX_HOST_BYTES + 16,
+            "bytes",
+            ""
+        )
+    },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "Exited",
+            Message,
+            ToHost,
+            "program",
+            2 * setup::MAX_TEXT + 64,
+            "bytes",
+            ""
+        )
+    },
+    Crossing {
+        when_wrong: "the module is refused",
+        ..crossing!(
+            "Compiled",
+            Message,
+            ToHost,
+            "compiler",
+            layout::ANSWER_SIZE,
+            "bytes",
+            ""
+        )
+    },
+    crossing!(
+        "shared file",
+        SetupSocket,
+        ToWorker,
+        "all",
+        1,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "artefact, read-only, sealed",
+        SetupSocket,
+        ToWorker,
+        "tenant program",
+        1,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "files of the image, read-only",
+        SetupSocket,
+        ToWorker,
+        "tenant",
+        layout::MAX_DESCRIPTORS - 1,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "standard streams",
+        SetupSocket,
+        ToWorker,
+        "program",
+        3,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "granted directories",
+        SetupSocket,
+        ToWorker,
+        "program",
+        setup::MAX_PREOPENS,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
+        "module in, artefact out",
+        SetupSocket,
+        ToWorker,
+        "compiler",
+        2,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "userfaultfd",
+            SetupSocket,
+            ToHost,
+            "tenant",
+            1,
+            "descriptors",
+            ""
+        )
+    },
+    crossing!(
+        "standard input",
+        Pipe,
+        ToWorker,
+        "program",
+        u64::MAX,
+        "bytes",
+        "nothing can be wrong: bytes"
+    ),
+    crossing!(
+        "standard output and error",
+        Pipe,
+        ToHost,
+        "program",
+        u64::MAX,
+        "bytes",
+        "cut at the output limit; control sequences are made harmless on a terminal"
+    ),
 ];
 
 #[cfg(test)]
@@ -100,7 +340,11 @@ mod tests {
     #[test]
     fn names_are_unique_and_messages_fit_their_area() {
         for (i, a) in TABLE.iter().enumerate() {
-            assert!(TABLE[i + 1..].iter().all(|b| a.name != b.name), "{} is listed twice", a.name);
+            assert!(
+                TABLE[i + 1..].iter().all(|b| a.name != b.name),
+                "{} is listed twice",
+                a.name
+            );
             assert!(!a.when_wrong.is_empty());
             if a.carrier == Carrier::Message {
                 assert!(a.bound <= layout::ANSWER_SIZE as u64);

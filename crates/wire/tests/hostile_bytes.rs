@@ -4,8 +4,8 @@
 
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Artefact, Call, Compiled, Done, Effects, Entry, Exited, Failed, FromWorker, Global, HostCall, Outcome, ProgramEnd, Ready,
-    Sizes, ToWorker, Trap, TrapKind,
+    Artefact, Call, Compiled, Done, Effects, Entry, Exited, Failed, FromWorker, Global, HostCall,
+    Outcome, ProgramEnd, Ready, Sizes, ToWorker, Trap, TrapKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -13,13 +13,24 @@ use proptest::prelude::*;
 fn canonical<M: Message + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(message) = M::from_bytes(bytes) {
         let mut again = Vec::new();
-        message.to_bytes(&mut again).expect("what was decoded can be encoded");
+        message
+            .to_bytes(&mut again)
+            .expect("what was decoded can be encoded");
         assert_eq!(again, bytes, "{message:?} has two encodings");
     }
 }
 
 fn trap() -> impl Strategy<Value = Trap> {
-    (proptest::sample::select(TrapKind::ALL), ".{0,40}", ".{0,80}").prop_map(|(kind, message, backtrace)| Trap { kind, message, backtrace })
+    (
+        proptest::sample::select(TrapKind::ALL),
+        ".{0,40}",
+        ".{0,80}",
+    )
+        .prop_map(|(kind, message, backtrace)| Trap {
+            kind,
+            message,
+            backtrace,
+        })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -48,35 +59,124 @@ fn sizes() -> impl Strategy<Value = Sizes> {
 }
 
 fn effects() -> impl Strategy<Value = Effects> {
-    (proptest::option::of(vec(any::<u8>(), 0..=32)), any::<Option<u64>>(), any::<u128>())
-        .prop_map(|(certified_data, global_timer, cycles_burned)| Effects { certified_data, global_timer, cycles_burned })
+    (
+        proptest::option::of(vec(any::<u8>(), 0..=32)),
+        any::<Option<u64>>(),
+        any::<u128>(),
+    )
+        .prop_map(|(certified_data, global_timer, cycles_burned)| Effects {
+            certified_data,
+            global_timer,
+            cycles_burned,
+        })
 }
 
 fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
-        (any::<u64>(), any::<u64>(), vec("[a-z-]{0,12}", 0..4))
-            .prop_map(|(heap_at, stable_at, missing)| FromWorker::Ready(Ready { heap_at, stable_at, missing })),
-        (proptest::option::of("[a-z-]{0,12}"), ".{0,40}").prop_map(|(layer, message)| FromWorker::Failed(Failed { layer, message })),
-        (outcome(), any::<u64>(), sizes(), vec(global(), 0..20), effects())
-            .prop_map(|(outcome, fuel_left, sizes, globals, effects)| FromWorker::Done(Done { outcome, fuel_left, sizes, globals, effects })),
-        (any::<u16>(), vec(any::<u8>(), 0..100)).prop_map(|(function, argument)| FromWorker::HostCall(HostCall { function, argument })),
-        (prop_oneof![any::<u32>().prop_map(ProgramEnd::Exit), trap().prop_map(ProgramEnd::Trap), ".{0,40}".prop_map(ProgramEnd::Aborted)],
-            any::<Option<u64>>(), any::<bool>(), any::<u64>())
-            .prop_map(|(end, fuel_left, memory_limit_hit, peak_memory)| FromWorker::Exited(Exited { end, fuel_left, memory_limit_hit, peak_memory })),
-        (any::<u64>(), vec(global(), 0..10), any::<bool>())
-            .prop_map(|(length, globals, reusable)| FromWorker::Compiled(Compiled { result: Ok(Artefact { length, globals, reusable }) })),
+        (any::<u64>(), any::<u64>(), vec("[a-z-]{0,12}", 0..4)).prop_map(
+            |(heap_at, stable_at, missing)| FromWorker::Ready(Ready {
+                heap_at,
+                stable_at,
+                missing
+            })
+        ),
+        (proptest::option::of("[a-z-]{0,12}"), ".{0,40}")
+            .prop_map(|(layer, message)| FromWorker::Failed(Failed { layer, message })),
+        (
+            outcome(),
+            any::<u64>(),
+            sizes(),
+            vec(global(), 0..20),
+            effects()
+        )
+            .prop_map(
+                |(outcome, fuel_left, sizes, globals, effects)| FromWorker::Done(Done {
+                    outcome,
+                    fuel_left,
+                    sizes,
+                    globals,
+                    effects
+                })
+            ),
+        (any::<u16>(), vec(any::<u8>(), 0..100))
+            .prop_map(|(function, argument)| FromWorker::HostCall(HostCall { function, argument })),
+        (
+            prop_oneof![
+                any::<u32>().prop_map(ProgramEnd::Exit),
+                trap().prop_map(ProgramEnd::Trap),
+                ".{0,40}".prop_map(ProgramEnd::Aborted)
+            ],
+            any::<Option<u64>>(),
+            any::<bool>(),
+            any::<u64>()
+        )
+            .prop_map(
+                |(end, fuel_left, memory_limit_hit, peak_memory)| FromWorker::Exited(Exited {
+                    end,
+                    fuel_left,
+                    memory_limit_hit,
+                    peak_memory
+                })
+            ),
+        (any::<u64>(), vec(global(), 0..10), any::<bool>()).prop_map(
+            |(length, globals, reusable)| FromWorker::Compiled(Compiled {
+                result: Ok(Artefact {
+                    length,
+                    globals,
+                    reusable
+                })
+            })
+        ),
     ]
 }
 
 fn call() -> impl Strategy<Value = Call> {
     (
-        (proptest::sample::select(Entry::ALL), "[a-z_]{0,20}", vec(any::<u8>(), 0..200), vec(any::<u8>(), 0..=29), vec(any::<u8>(), 0..=29)),
-        (any::<bool>(), any::<u64>(), any::<u64>(), any::<u128>(), any::<u64>()),
-        (proptest::option::of(vec(any::<u8>(), 0..50)), sizes(), vec(global(), 0..10), vec(any::<u32>(), 0..5), vec(any::<u32>(), 0..5)),
+        (
+            proptest::sample::select(Entry::ALL),
+            "[a-z_]{0,20}",
+            vec(any::<u8>(), 0..200),
+            vec(any::<u8>(), 0..=29),
+            vec(any::<u8>(), 0..=29),
+        ),
+        (
+            any::<bool>(),
+            any::<u64>(),
+            any::<u64>(),
+            any::<u128>(),
+            any::<u64>(),
+        ),
+        (
+            proptest::option::of(vec(any::<u8>(), 0..50)),
+            sizes(),
+            vec(global(), 0..10),
+            vec(any::<u32>(), 0..5),
+            vec(any::<u32>(), 0..5),
+        ),
     )
-        .prop_map(|((entry, method, argument, caller, canister), (controller, time, version, cycles, fuel), (certificate, sizes, globals, close_heap, close_stable))| Call {
-            entry, method, argument, caller, canister, controller, time, version, cycles, fuel, certificate, sizes, globals, close_heap, close_stable,
-        })
+        .prop_map(
+            |(
+                (entry, method, argument, caller, canister),
+                (controller, time, version, cycles, fuel),
+                (certificate, sizes, globals, close_heap, close_stable),
+            )| Call {
+                entry,
+                method,
+                argument,
+                caller,
+                canister,
+                controller,
+                time,
+                version,
+                cycles,
+                fuel,
+                certificate,
+                sizes,
+                globals,
+                close_heap,
+                close_stable,
+            },
+        )
 }
 
 proptest! {

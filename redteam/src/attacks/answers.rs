@@ -14,13 +14,13 @@ use crate::inside::Inside;
 /// The wire.
 pub const STOPPED_BY: Guard = Guard::Wire;
 
-/// How many numbers [`lengths`] knows.
+/// How many numbers `lengths` knows.
 pub const LENGTHS: u64 = 3;
-/// How many [`bells`] knows.
+/// How many `bells` knows.
 pub const BELLS: u64 = 6;
-/// How many [`bytes`] knows.
+/// How many `bytes` knows.
 pub const BYTES: u64 = 270;
-/// How many [`other_answers`] knows.
+/// How many `other_answers` knows.
 pub const OTHERS: u64 = 4;
 
 /// The attacks.

@@ -6,7 +6,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lazaret::wall::policy::ProgramGrants;
+use lazaret::wall::policy::{ProgramGrants, UNFILTERED, Unfiltered};
 use lazaret::wall::{Layer, probe};
 use lazaret::wire::message::Purpose;
 use lazaret::wire::table::{Carrier, Direction};
@@ -46,6 +46,8 @@ pub(crate) struct Audit {
 struct Account {
     module: Option<Module>,
     workers: Vec<Worker>,
+    /// System calls that the kernel answers before it asks any filter.
+    unfiltered: &'static [Unfiltered],
     layers: Vec<LayerEntry>,
     namespaces: Vec<&'static str>,
 }
@@ -76,6 +78,7 @@ impl Audit {
         let account = Account {
             module,
             workers: subjects.into_iter().map(Worker::new).collect(),
+            unfiltered: UNFILTERED,
             layers: Layer::ALL
                 .iter()
                 .map(|layer| LayerEntry {

@@ -29,6 +29,10 @@ pub const fn copying(bytes: u64) -> u64 {
 
 /// Fuel for growing stable memory by `pages`.
 pub const fn growing(pages: u64) -> u64 {
-    let counted = if pages < costs::MEMORY_PAGES_MAX { pages } else { costs::MEMORY_PAGES_MAX };
+    let counted = if pages < costs::MEMORY_PAGES_MAX {
+        pages
+    } else {
+        costs::MEMORY_PAGES_MAX
+    };
     counted * STABLE_PAGE
 }

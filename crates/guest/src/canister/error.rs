@@ -27,7 +27,9 @@ pub enum LoadError {
         expected: String,
     },
     /// An entry point has parameters or results.
-    #[error("the export \"{name}\" is an entry point and must be a function without parameters and results")]
+    #[error(
+        "the export \"{name}\" is an entry point and must be a function without parameters and results"
+    )]
     EntryPoint {
         /// Its name.
         name: String,
@@ -39,7 +41,9 @@ pub enum LoadError {
         export: String,
     },
     /// The module's smallest memory is over the limit.
-    #[error("the module's memory begins with {minimum} bytes, more than the tenant's limit of {limit}; raise the limit")]
+    #[error(
+        "the module's memory begins with {minimum} bytes, more than the tenant's limit of {limit}; raise the limit"
+    )]
     MinimumOverLimit {
         /// Its minimum.
         minimum: u64,
@@ -62,6 +66,9 @@ pub enum LoadError {
 
 impl From<LoadError> for Failed {
     fn from(error: LoadError) -> Self {
-        Self { layer: None, message: cut(error.to_string().replace('\n', " ")) }
+        Self {
+            layer: None,
+            message: cut(error.to_string().replace('\n', " ")),
+        }
     }
 }

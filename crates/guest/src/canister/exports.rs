@@ -47,16 +47,26 @@ pub(super) type Steps = [Option<(Context, Number)>; 3];
 impl Exports {
     /// Looks a module's exports up and checks those of the interface.
     pub(super) fn of(module: &Module) -> Result<Self, LoadError> {
-        let needed = |name: &str| module.get_export_index(name).ok_or_else(|| LoadError::NotTenant { export: name.to_owned() });
+        let needed = |name: &str| {
+            module
+                .get_export_index(name)
+                .ok_or_else(|| LoadError::NotTenant {
+                    export: name.to_owned(),
+                })
+        };
         let Some(ExternType::Memory(memory)) = module.get_export(names::MEMORY) else {
-            return Err(LoadError::NotTenant { export: names::MEMORY.to_owned() });
+            return Err(LoadError::NotTenant {
+                export: names::MEMORY.to_owned(),
+            });
         };
         let mut exports = Self {
             functions: Vec::new(),
             fuel: needed(names::FUEL)?,
             stop: needed(names::STOP)?,
             depth: needed(names::DEPTH)?,
-            globals: (0..).map_while(|n| module.get_export_index(&names::global_export(n))).collect(),
+            globals: (0..)
+                .map_while(|n| module.get_export_index(&names::global_export(n)))
+                .collect(),
             memory64: memory.is_64(),
             minimum: memory.minimum().saturating_mul(WASM_PAGE),
             init: None,
@@ -74,7 +84,9 @@ impl Exports {
 
     fn add(&mut self, module: &Module, name: &str, ty: &ExternType) -> Result<(), LoadError> {
         let number = self.functions.len();
-        let method = |methods: &mut HashMap<String, Method>, name: &str, set: fn(&mut Method) -> &mut Option<Number>| {
+        let method = |methods: &mut HashMap<String, Method>,
+                      name: &str,
+                      set: fn(&mut Method) -> &mut Option<Number>| {
             *set(methods.entry(name.to_owned()).or_default()) = Some(number);
         };
         match name {
@@ -84,17 +96,28 @@ impl Exports {
             "canister_pre_upgrade" => self.pre_upgrade = Some(number),
             "canister_post_upgrade" => self.post_upgrade = Some(number),
             _ => match name.split_once(' ') {
-                Some(("canister_update", name)) => method(&mut self.methods, name, |method| &mut method.update),
-                Some(("canister_query", name)) => method(&mut self.methods, name, |method| &mut method.query),
+                Some(("canister_update", name)) => {
+                    method(&mut self.methods, name, |method| &mut method.update)
+                }
+                Some(("canister_query", name)) => {
+                    method(&mut self.methods, name, |method| &mut method.query)
+                }
                 Some(("canister_composite_query", name)) => {
-                    method(&mut self.methods, name, |method| &mut method.composite_query);
+                    method(&mut self.methods, name, |method| {
+                        &mut method.composite_query
+                    });
                 }
                 _ => return Ok(()),
             },
         }
-        let plain = ty.func().is_some_and(|ty| ty.params().len() == 0 && ty.results().len() == 0);
+        let plain = ty
+            .func()
+            .is_some_and(|ty| ty.params().len() == 0 && ty.results().len() == 0);
         let export = module.get_export_index(name).filter(|_| plain);
-        self.functions.push(export.ok_or_else(|| LoadError::EntryPoint { name: name.to_owned() })?);
+        self.functions
+            .push(export.ok_or_else(|| LoadError::EntryPoint {
+                name: name.to_owned(),
+            })?);
         Ok(())
     }
 
@@ -103,25 +126,44 @@ impl Exports {
     /// A composite query runs as a query only, a query also as an update
     /// (interface specification, "Entry points").
     pub(super) fn steps(&self, call: &Call) -> Option<Steps> {
-        let step = |context: Context, number: Option<Number>| number.map(|number| (context, number));
+        let step =
+            |context: Context, number: Option<Number>| number.map(|number| (context, number));
         // Data segments are written before anything of the module runs; there
         // is no system call in between.
-        let fresh = |last| [step(Context::Start, self.init), step(Context::Start, self.start), last];
+        let fresh = |last| {
+            [
+                step(Context::Start, self.init),
+                step(Context::Start, self.start),
+                last,
+            ]
+        };
         let found = self.methods.get(call.method.as_str());
         Some(match call.entry {
             Entry::Install => fresh(step(Context::Init, self.canister_init)),
             Entry::PreUpgrade => [step(Context::PreUpgrade, self.pre_upgrade), None, None],
             Entry::PostUpgrade => fresh(step(Context::Init, self.post_upgrade)),
-            Entry::PostUpgradeKeepingHeap => [step(Context::Start, self.start), step(Context::Init, self.post_upgrade), None],
+            Entry::PostUpgradeKeepingHeap => [
+                step(Context::Start, self.start),
+                step(Context::Init, self.post_upgrade),
+                None,
+            ],
             Entry::Update => {
                 let method = found?;
                 let update = step(Context::Update, method.update);
-                [Some(update.or_else(|| step(Context::ReplicatedQuery, method.query))?), None, None]
+                [
+                    Some(update.or_else(|| step(Context::ReplicatedQuery, method.query))?),
+                    None,
+                    None,
+                ]
             }
             Entry::Query => {
                 let method = found?;
                 let query = step(Context::Query, method.query);
-                [Some(query.or_else(|| step(Context::CompositeQuery, method.composite_query))?), None, None]
+                [
+                    Some(query.or_else(|| step(Context::CompositeQuery, method.composite_query))?),
+                    None,
+                    None,
+                ]
             }
         })
     }

@@ -1,7 +1,9 @@
 //! An instance of the tenant's module and what is needed of it for each call.
 
 use lazaret_wire::message::{Call, Entry, Global as Value, Outcome};
-use wasmtime::{Engine, Extern, Global, Instance, InstancePre, ModuleExport, Store, TypedFunc, Val};
+use wasmtime::{
+    Engine, Extern, Global, Instance, InstancePre, ModuleExport, Store, TypedFunc, Val,
+};
 
 use super::error::LoadError;
 use super::exports::{Exports, Number};
@@ -50,15 +52,39 @@ impl Live {
             .instantiate(&mut store)
             .map_err(|error| LoadError::Instance(crate::trap::message(&error)))?;
         let mut global = |export: &ModuleExport| {
-            let found = instance.get_module_export(&mut store, export).and_then(Extern::into_global);
-            found.ok_or_else(|| LoadError::NotTenant { export: "global of that name".to_owned() })
+            let found = instance
+                .get_module_export(&mut store, export)
+                .and_then(Extern::into_global);
+            found.ok_or_else(|| LoadError::NotTenant {
+                export: "global of that name".to_owned(),
+            })
         };
-        let (fuel, stop, depth) = (global(&exports.fuel)?, global(&exports.stop)?, global(&exports.depth)?);
-        let globals = exports.globals.iter().map(global).collect::<Result<Vec<_>, _>>()?;
+        let (fuel, stop, depth) = (
+            global(&exports.fuel)?,
+            global(&exports.stop)?,
+            global(&exports.depth)?,
+        );
+        let globals = exports
+            .globals
+            .iter()
+            .map(global)
+            .collect::<Result<Vec<_>, _>>()?;
         store.data_mut().fuel = Some(fuel);
         let functions = vec![None; exports.functions.len()];
-        let values = globals.iter().map(|global| value(&global.get(&mut store))).collect();
-        Ok(Self { store, instance, fuel, stop, depth, globals, values, functions })
+        let values = globals
+            .iter()
+            .map(|global| value(&global.get(&mut store)))
+            .collect();
+        Ok(Self {
+            store,
+            instance,
+            fuel,
+            stop,
+            depth,
+            globals,
+            values,
+            functions,
+        })
     }
 
     /// The mutable globals now.
@@ -75,7 +101,14 @@ impl Live {
     /// Gives the mutable globals these values.
     fn set_globals(&mut self, values: &[Value]) {
         if values.len() != self.globals.len() {
-            abort::now(Reason::Wire, &format!("{} globals for a module with {}", values.len(), self.globals.len()));
+            abort::now(
+                Reason::Wire,
+                &format!(
+                    "{} globals for a module with {}",
+                    values.len(),
+                    self.globals.len()
+                ),
+            );
         }
         for ((global, value), known) in self.globals.iter().zip(values).zip(&self.values) {
             if value == known {
@@ -89,13 +122,22 @@ impl Live {
 
     /// Runs a call, whose memories are as they must be. `initial` are the
     /// globals of a fresh instance.
-    pub(super) fn run(&mut self, call: Call, exchange: Exchange, exports: &Exports, initial: &[Value]) -> Ended {
+    pub(super) fn run(
+        &mut self,
+        call: Call,
+        exchange: Exchange,
+        exports: &Exports,
+        initial: &[Value],
+    ) -> Ended {
         if call.globals.is_empty() {
             self.set_globals(initial);
         } else {
             self.set_globals(&call.globals);
         }
-        let (steps, lifecycle) = (exports.steps(&call), !matches!(call.entry, Entry::Update | Entry::Query));
+        let (steps, lifecycle) = (
+            exports.steps(&call),
+            !matches!(call.entry, Entry::Update | Entry::Query),
+        );
         let given = call.fuel;
         self.store.data_mut().begin(call, exchange);
         let fuel = self.store.data().fuel_given;
@@ -113,7 +155,10 @@ impl Live {
             },
         };
         self.look_at_globals();
-        let kept = matches!(outcome, Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply);
+        let kept = matches!(
+            outcome,
+            Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply
+        );
         let left = self.fuel.get(&mut self.store).i64().unwrap_or(0);
         let spent = fuel.saturating_sub(left.max(0)).max(0).cast_unsigned();
         let state = self.store.data_mut();
@@ -126,7 +171,11 @@ impl Live {
         }
     }
 
-    fn run_steps(&mut self, steps: super::exports::Steps, exports: &Exports) -> wasmtime::Result<()> {
+    fn run_steps(
+        &mut self,
+        steps: super::exports::Steps,
+        exports: &Exports,
+    ) -> wasmtime::Result<()> {
         for (context, number) in steps.into_iter().flatten() {
             self.store.data_mut().context = context;
             self.put(self.depth, Val::I32(0));
@@ -136,13 +185,20 @@ impl Live {
         Ok(())
     }
 
-    fn function(&mut self, number: Number, exports: &Exports) -> wasmtime::Result<TypedFunc<(), ()>> {
+    fn function(
+        &mut self,
+        number: Number,
+        exports: &Exports,
+    ) -> wasmtime::Result<TypedFunc<(), ()>> {
         if let Some(Some(function)) = self.functions.get(number) {
             return Ok(function.clone());
         }
         let export = exports.functions.get(number);
-        let found = export.and_then(|export| self.instance.get_module_export(&mut self.store, export));
-        let function = found.and_then(Extern::into_func).ok_or_else(|| wasmtime::Error::msg("the export is gone"))?;
+        let found =
+            export.and_then(|export| self.instance.get_module_export(&mut self.store, export));
+        let function = found
+            .and_then(Extern::into_func)
+            .ok_or_else(|| wasmtime::Error::msg("the export is gone"))?;
         let function = function.typed::<(), ()>(&self.store)?;
         if let Some(place) = self.functions.get_mut(number) {
             *place = Some(function.clone());

@@ -20,7 +20,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use lazaret_wire::Shared;
-use lazaret_wire::message::{Call, Done, Effects, Failed, FromWorker, Global, Outcome, Sizes, TenantSetup, ToWorker};
+use lazaret_wire::message::{
+    Call, Done, Effects, Failed, FromWorker, Global, Outcome, Sizes, TenantSetup, ToWorker,
+};
 use wasmtime::{Engine, InstancePre};
 
 pub use imports::provided;
@@ -77,12 +79,16 @@ impl Canister {
         // SAFETY: an artefact comes from our compiler, and its descriptor is of
         // a sealed file whose contents the host has checked, so nobody changes
         // it while it is mapped.
-        let module = unsafe { crate::engine::load(engine, artefact.as_fd()) }.map_err(LoadError::Engine)?;
+        let module =
+            unsafe { crate::engine::load(engine, artefact.as_fd()) }.map_err(LoadError::Engine)?;
         let exports = Exports::of(&module)?;
         let linker = imports::linker(engine, &module, exports.memory64, &setup.host_functions)?;
         let pre = linker.instantiate_pre(&module).map_err(LoadError::Engine)?;
         if exports.minimum > setup.heap_limit {
-            return Err(LoadError::MinimumOverLimit { minimum: exports.minimum, limit: setup.heap_limit });
+            return Err(LoadError::MinimumOverLimit {
+                minimum: exports.minimum,
+                limit: setup.heap_limit,
+            });
         }
         let (memory, tracker) = TenantMemory::new(setup, files, shared)?;
         if memory.heap().size() < exports.minimum {
@@ -91,14 +97,24 @@ impl Canister {
         let live = Live::new(engine, &pre, &exports, &memory)?;
         let initial = live.globals().to_vec();
         let reusable = setup.reusable;
-        let canister =
-            Self { engine: engine.clone(), pre, exports, memory, initial, kept: reusable.then(|| Box::new(live)), reusable };
+        let canister = Self {
+            engine: engine.clone(),
+            pre,
+            exports,
+            memory,
+            initial,
+            kept: reusable.then(|| Box::new(live)),
+            reusable,
+        };
         Ok((canister, tracker))
     }
 
     /// Where the heap and the stable memory begin in this process.
     pub fn addresses(&self) -> (u64, u64) {
-        (self.memory.heap().base() as u64, self.memory.stable().region().base() as u64)
+        (
+            self.memory.heap().base() as u64,
+            self.memory.stable().region().base() as u64,
+        )
     }
 
     /// The tenant's memory.
@@ -114,7 +130,10 @@ impl Canister {
                     let done = self.call(call, exchange);
                     exchange.answer(&FromWorker::Done(done));
                 }
-                other => abort::now(Reason::Wire, &format!("expected Call, got {}", exchange::name(&other))),
+                other => abort::now(
+                    Reason::Wire,
+                    &format!("expected Call, got {}", exchange::name(&other)),
+                ),
             }
         }
     }
@@ -124,7 +143,10 @@ impl Canister {
         let fuel = call.fuel;
         // A module may need more than the state it is put on: a fresh one has
         // nothing, and an upgraded one keeps the heap of the old.
-        let sizes = Sizes { heap: call.sizes.heap.max(self.exports.minimum), stable: call.sizes.stable };
+        let sizes = Sizes {
+            heap: call.sizes.heap.max(self.exports.minimum),
+            stable: call.sizes.stable,
+        };
         if let Err(lack) = self.memory.restore_sizes(sizes) {
             return self.aborted(fuel, &call.globals, lack.to_string());
         }
@@ -140,17 +162,32 @@ impl Canister {
             Err(error) => return self.aborted(fuel, &call.globals, error.to_string()),
         };
         let spare = Exchange::new(exchange.shared());
-        let ended = live.run(call, std::mem::replace(exchange, spare), &self.exports, &self.initial);
+        let ended = live.run(
+            call,
+            std::mem::replace(exchange, spare),
+            &self.exports,
+            &self.initial,
+        );
         if let Some(back) = ended.exchange {
             *exchange = back;
         }
         let globals = live.globals().to_vec();
         self.kept = self.reusable.then_some(live);
-        Done { outcome: ended.outcome, fuel_left: ended.fuel_left, sizes: self.memory.sizes(), globals, effects: ended.effects }
+        Done {
+            outcome: ended.outcome,
+            fuel_left: ended.fuel_left,
+            sizes: self.memory.sizes(),
+            globals,
+            effects: ended.effects,
+        }
     }
 
     fn aborted(&self, fuel_left: u64, globals: &[Global], reason: String) -> Done {
-        let globals = if globals.is_empty() { &self.initial } else { globals };
+        let globals = if globals.is_empty() {
+            &self.initial
+        } else {
+            globals
+        };
         Done {
             outcome: Outcome::Aborted(crate::trap::cut(reason)),
             fuel_left,
@@ -163,6 +200,9 @@ impl Canister {
 
 impl std::fmt::Debug for Canister {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Canister").field("memory", &self.memory).field("reusable", &self.reusable).finish_non_exhaustive()
+        f.debug_struct("Canister")
+            .field("memory", &self.memory)
+            .field("reusable", &self.reusable)
+            .finish_non_exhaustive()
     }
 }

@@ -47,7 +47,10 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(memory: &TenantMemory) -> Self {
         let heap = Arc::clone(memory.heap());
-        let limits = Limits { heap: heap.limit(), table_elements: 0 };
+        let limits = Limits {
+            heap: heap.limit(),
+            table_elements: 0,
+        };
         Self {
             heap,
             stable: memory.stable().clone(),
@@ -102,7 +105,12 @@ pub(super) struct Limits {
 }
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(desired as u64 <= self.heap)
     }
 
@@ -114,11 +122,18 @@ impl ResourceLimiter for Limits {
         }
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        let elements = self.table_elements.saturating_add(desired.saturating_sub(current));
+        let elements = self
+            .table_elements
+            .saturating_add(desired.saturating_sub(current));
         if elements > MAX_TABLE_ELEMENTS {
             return Ok(false);
         }
@@ -154,7 +169,9 @@ impl Guest<'_> {
 
     /// Fuel left now.
     pub(super) fn fuel(&mut self) -> i64 {
-        let Some(fuel) = self.state().fuel else { return 0 };
+        let Some(fuel) = self.state().fuel else {
+            return 0;
+        };
         fuel.get(&mut self.caller).i64().unwrap_or(0)
     }
 
@@ -177,7 +194,14 @@ impl Guest<'_> {
     /// A range that lies beyond `what`, which has `size` bytes.
     pub(super) fn beyond(&self, what: &'static str, at: u64, length: u64, size: u64) -> Stop {
         let (module, name) = self.import;
-        Stop::OutOfBounds { module, name, what, at, length, size }
+        Stop::OutOfBounds {
+            module,
+            name,
+            what,
+            at,
+            length,
+            size,
+        }
     }
 
     /// Reads from the heap, for fuel, at most `most` bytes.
@@ -187,7 +211,13 @@ impl Guest<'_> {
         Ok(bytes)
     }
 
-    fn read_into(&mut self, at: u64, length: u64, most: usize, out: &mut Vec<u8>) -> Result<(), Stop> {
+    fn read_into(
+        &mut self,
+        at: u64,
+        length: u64,
+        most: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
         self.charge(costs::copying(length))?;
         if length > most as u64 {
             return Err(self.contract(format_args!("{length} bytes are over the limit of {most}")));
@@ -219,12 +249,20 @@ impl Guest<'_> {
     }
 
     /// Copies `length` bytes from `offset` of what `field` picks to the heap.
-    pub(super) fn copy_field(&mut self, [to, offset, length]: [u64; 3], field: fn(&State) -> &[u8]) -> Result<(), Stop> {
+    pub(super) fn copy_field(
+        &mut self,
+        [to, offset, length]: [u64; 3],
+        field: fn(&State) -> &[u8],
+    ) -> Result<(), Stop> {
         self.charge(costs::copying(length))?;
         let state = self.state();
         let bytes = field(state);
-        let part = offset.checked_add(length).and_then(|end| bytes.get(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
-        let Some(part) = part else { return Err(self.beyond("data", offset, length, bytes.len() as u64)) };
+        let part = offset
+            .checked_add(length)
+            .and_then(|end| bytes.get(usize::try_from(offset).ok()?..usize::try_from(end).ok()?));
+        let Some(part) = part else {
+            return Err(self.beyond("data", offset, length, bytes.len() as u64));
+        };
         if !state.heap.write(to, part) {
             return Err(self.beyond("heap", to, length, state.heap.size()));
         }

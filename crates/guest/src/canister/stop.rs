@@ -59,17 +59,28 @@ pub(super) fn outcome(error: &wasmtime::Error, stopped: i32) -> Outcome {
             if let Some(wasmtime::Trap::StackOverflow) = error.downcast_ref() {
                 // The recursion limit comes first, by the size of the stack; a
                 // native overflow depends on the compiler and is no outcome.
-                return Outcome::Aborted("the native stack is too small for this module".to_owned());
+                return Outcome::Aborted(
+                    "the native stack is too small for this module".to_owned(),
+                );
             }
             return Outcome::Trap(trap::trap(error, stopped));
         }
-        Some(stop @ (Stop::Lack(_) | Stop::Table(_))) => return Outcome::Aborted(cut(stop.to_string())),
+        Some(stop @ (Stop::Lack(_) | Stop::Table(_))) => {
+            return Outcome::Aborted(cut(stop.to_string()));
+        }
         Some(Stop::Explicit(_)) => TrapKind::Explicit,
         Some(Stop::Contract(_)) => TrapKind::Contract,
         Some(Stop::OutOfBounds { .. }) => TrapKind::MemoryOutOfBounds,
         Some(Stop::Fuel) => TrapKind::Fuel,
         Some(Stop::HostFunction { .. }) => TrapKind::Other,
     };
-    let message = error.downcast_ref::<Stop>().map(ToString::to_string).unwrap_or_default();
-    Outcome::Trap(Trap { kind, message: cut(message), backtrace: trap::backtrace(error) })
+    let message = error
+        .downcast_ref::<Stop>()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    Outcome::Trap(Trap {
+        kind,
+        message: cut(message),
+        backtrace: trap::backtrace(error),
+    })
 }

@@ -28,17 +28,25 @@ impl Chunks {
             Kind::Heap => layout::HEAP_CHUNKS,
             Kind::Stable => layout::STABLE_CHUNKS,
         };
-        Self { entered: (0..words).map(|_| AtomicU64::new(0)).collect(), shared, bitmap }
+        Self {
+            entered: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            shared,
+            bitmap,
+        }
     }
 
     /// Whether a chunk is entered.
     pub fn contains(&self, chunk: usize) -> bool {
-        self.entered.get(chunk / 64).is_some_and(|word| word.load(Relaxed) & bit(chunk) != 0)
+        self.entered
+            .get(chunk / 64)
+            .is_some_and(|word| word.load(Relaxed) & bit(chunk) != 0)
     }
 
     /// Enters a chunk. Async-signal-safe.
     pub fn enter(&self, chunk: usize) {
-        let Some(word) = self.entered.get(chunk / 64) else { return };
+        let Some(word) = self.entered.get(chunk / 64) else {
+            return;
+        };
         let before = word.fetch_or(bit(chunk), Relaxed);
         if before & bit(chunk) == 0 {
             self.shared_word(chunk).fetch_or(bit(chunk), Relaxed);
@@ -53,7 +61,9 @@ impl Chunks {
 
     /// Takes a chunk back.
     pub fn leave(&self, chunk: usize) {
-        let Some(word) = self.entered.get(chunk / 64) else { return };
+        let Some(word) = self.entered.get(chunk / 64) else {
+            return;
+        };
         let before = word.fetch_and(!bit(chunk), Relaxed);
         if before & bit(chunk) != 0 {
             self.shared_word(chunk).fetch_and(!bit(chunk), Relaxed);

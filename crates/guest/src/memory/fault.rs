@@ -29,10 +29,16 @@ static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 pub(super) fn watch(region: &Arc<Region>) -> Result<(), MemoryError> {
     install()?;
     let pointer = Arc::as_ptr(region).cast_mut();
-    let free = WATCHED.iter().any(|slot| slot.compare_exchange(ptr::null_mut(), pointer, AcqRel, Relaxed).is_ok());
+    let free = WATCHED.iter().any(|slot| {
+        slot.compare_exchange(ptr::null_mut(), pointer, AcqRel, Relaxed)
+            .is_ok()
+    });
     match free {
         true => Ok(()),
-        false => Err(system("watching a memory (too many)", std::io::ErrorKind::QuotaExceeded.into())),
+        false => Err(system(
+            "watching a memory (too many)",
+            std::io::ErrorKind::QuotaExceeded.into(),
+        )),
     }
 }
 
@@ -52,7 +58,10 @@ fn install() -> Result<(), MemoryError> {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
     match INSTALLED.get_or_init(install_once) {
         true => Ok(()),
-        false => Err(system("sigaction of SIGSEGV", std::io::ErrorKind::Other.into())),
+        false => Err(system(
+            "sigaction of SIGSEGV",
+            std::io::ErrorKind::Other.into(),
+        )),
     }
 }
 
@@ -89,7 +98,9 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     if code == SEGV_ACCERR && is_write(context) && open(address) {
         return;
     }
-    let Some(previous) = PREVIOUS.get() else { return };
+    let Some(previous) = PREVIOUS.get() else {
+        return;
+    };
     // SAFETY: the action was in force before ours, so its handler has the
     // signature that its flags say, and it gets what the kernel gave us.
     unsafe {

@@ -38,12 +38,20 @@ unsafe impl MemoryCreator for HeapCreator {
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        let heap = NEXT.with(RefCell::take).ok_or("a tenant's module has exactly one memory")?;
+        let heap = NEXT
+            .with(RefCell::take)
+            .ok_or("a tenant's module has exactly one memory")?;
         if reserved.is_some_and(|reserved| reserved > heap.capacity()) || guard > heap.guard() {
-            return Err(format!("{} bytes of address space are too few", heap.capacity()));
+            return Err(format!(
+                "{} bytes of address space are too few",
+                heap.capacity()
+            ));
         }
         if heap.size() < minimum as u64 {
-            return Err(format!("the heap has {} bytes, fewer than the module's minimum of {minimum}", heap.size()));
+            return Err(format!(
+                "the heap has {} bytes, fewer than the module's minimum of {minimum}",
+                heap.size()
+            ));
         }
         Ok(Box::new(Heap(heap)))
     }

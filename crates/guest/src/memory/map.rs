@@ -19,7 +19,10 @@ pub(super) fn disable_huge_pages() -> Result<(), MemoryError> {
     // SAFETY: this prctl changes a flag of the process and takes no pointer.
     match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) } {
         0 => Ok(()),
-        _ => Err(MemoryError::System { step: "prctl(PR_SET_THP_DISABLE)", source: std::io::Error::last_os_error() }),
+        _ => Err(MemoryError::System {
+            step: "prctl(PR_SET_THP_DISABLE)",
+            source: std::io::Error::last_os_error(),
+        }),
     }
 }
 
@@ -30,13 +33,22 @@ pub fn is_mapped(run: &Run) -> bool {
 
 /// Puts the image's pages in place. Everything is checked before anything is
 /// mapped; what is loaded is read-only afterwards.
-pub(super) fn load(memories: [&Region; 2], runs: &[Run], files: &[OwnedFd]) -> Result<(), MemoryError> {
+pub(super) fn load(
+    memories: [&Region; 2],
+    runs: &[Run],
+    files: &[OwnedFd],
+) -> Result<(), MemoryError> {
     let mut lengths = Vec::with_capacity(files.len());
     for file in files {
-        lengths.push(rustix::fs::fstat(file).map_err(system("stat of an image file"))?.st_size as u64);
+        lengths.push(
+            rustix::fs::fstat(file)
+                .map_err(system("stat of an image file"))?
+                .st_size as u64,
+        );
     }
     for (index, run) in runs.iter().enumerate() {
-        check(run, memory(memories, run), &lengths).map_err(|reason| refused(index, run, reason))?;
+        check(run, memory(memories, run), &lengths)
+            .map_err(|reason| refused(index, run, reason))?;
     }
     let mapped = runs.iter().filter(|run| is_mapped(run)).count();
     if mapped > layout::MAX_MAPPED_RUNS {
@@ -45,16 +57,30 @@ pub(super) fn load(memories: [&Region; 2], runs: &[Run], files: &[OwnedFd]) -> R
     if mapped < runs.len() {
         for memory in memories {
             let flags = MprotectFlags::READ | MprotectFlags::WRITE;
-            memory.protect(0, memory.size(), flags).map_err(system("mprotect for the image"))?;
+            memory
+                .protect(0, memory.size(), flags)
+                .map_err(system("mprotect for the image"))?;
         }
     }
     for (index, run) in runs.iter().enumerate() {
-        let file = files.get(usize::from(run.file)).ok_or_else(|| refused(index, run, NO_FILE))?;
-        let placed = if is_mapped(run) { map(run, memory(memories, run), file) } else { copy(run, memory(memories, run), file) };
-        placed.map_err(system(if is_mapped(run) { "mmap of a run" } else { "read of a run" }))?;
+        let file = files
+            .get(usize::from(run.file))
+            .ok_or_else(|| refused(index, run, NO_FILE))?;
+        let placed = if is_mapped(run) {
+            map(run, memory(memories, run), file)
+        } else {
+            copy(run, memory(memories, run), file)
+        };
+        placed.map_err(system(if is_mapped(run) {
+            "mmap of a run"
+        } else {
+            "read of a run"
+        }))?;
     }
     for memory in memories {
-        memory.protect(0, memory.size(), MprotectFlags::READ).map_err(system("mprotect of the image"))?;
+        memory
+            .protect(0, memory.size(), MprotectFlags::READ)
+            .map_err(system("mprotect of the image"))?;
     }
     Ok(())
 }
@@ -69,11 +95,21 @@ fn memory<'a>([heap, stable]: [&'a Region; 2], run: &Run) -> &'a Region {
 }
 
 fn refused(index: usize, run: &Run, reason: &'static str) -> MemoryError {
-    MemoryError::Run { index, first_page: run.first_page, pages: run.pages, file: run.file, offset: run.offset, reason }
+    MemoryError::Run {
+        index,
+        first_page: run.first_page,
+        pages: run.pages,
+        file: run.file,
+        offset: run.offset,
+        reason,
+    }
 }
 
 fn check(run: &Run, memory: &Region, lengths: &[u64]) -> Result<(), &'static str> {
-    let end = run.first_page.checked_add(run.pages).and_then(|page| page.checked_mul(PAGE));
+    let end = run
+        .first_page
+        .checked_add(run.pages)
+        .and_then(|page| page.checked_mul(PAGE));
     if run.pages == 0 || end.is_none_or(|end| end > memory.size()) {
         return Err("it is empty or beyond the memory");
     }
@@ -91,12 +127,23 @@ fn check(run: &Run, memory: &Region, lengths: &[u64]) -> Result<(), &'static str
 
 fn map(run: &Run, memory: &Region, file: &OwnedFd) -> Result<(), Errno> {
     let (from, length) = (run.first_page * PAGE, run.pages * PAGE);
-    let at = memory.pointer(from, length, memory.size()).ok_or(Errno::INVAL)?;
+    let at = memory
+        .pointer(from, length, memory.size())
+        .ok_or(Errno::INVAL)?;
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: replaces pages of the region's own mapping (checked), to which
     // there are no references; the mapping is private, so the file can't be
     // changed through it, and the host never changes an image's file.
-    let mapped = unsafe { rustix::mm::mmap(at.as_ptr().cast(), length as usize, ProtFlags::READ, flags, file.as_fd(), run.offset) };
+    let mapped = unsafe {
+        rustix::mm::mmap(
+            at.as_ptr().cast(),
+            length as usize,
+            ProtFlags::READ,
+            flags,
+            file.as_fd(),
+            run.offset,
+        )
+    };
     mapped.map(drop)
 }
 
@@ -111,5 +158,8 @@ fn copy(run: &Run, memory: &Region, file: &OwnedFd) -> Result<(), Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    memory.write(run.first_page * PAGE, &bytes).then_some(()).ok_or(Errno::INVAL)
+    memory
+        .write(run.first_page * PAGE, &bytes)
+        .then_some(())
+        .ok_or(Errno::INVAL)
 }

@@ -41,7 +41,9 @@ pub const WASM_PAGE: u64 = 64 << 10;
 #[non_exhaustive]
 pub enum MemoryError {
     /// A size that no memory can have.
-    #[error("{kind:?}: {size} bytes: a memory's size is a multiple of 65536, at most its limit of {limit}")]
+    #[error(
+        "{kind:?}: {size} bytes: a memory's size is a multiple of 65536, at most its limit of {limit}"
+    )]
     Size {
         /// Which memory.
         kind: Kind,
@@ -59,7 +61,9 @@ pub enum MemoryError {
         limit: u64,
     },
     /// A run that doesn't fit.
-    #[error("run {index} ({pages} pages at page {first_page}, file {file} from byte {offset}): {reason}")]
+    #[error(
+        "run {index} ({pages} pages at page {first_page}, file {file} from byte {offset}): {reason}"
+    )]
     Run {
         /// Which of the runs, from 0.
         index: usize,
@@ -91,7 +95,10 @@ pub enum MemoryError {
 }
 
 pub(crate) fn system(step: &'static str) -> impl Fn(Errno) -> MemoryError {
-    move |errno| MemoryError::System { step, source: errno.into() }
+    move |errno| MemoryError::System {
+        step,
+        source: errno.into(),
+    }
 }
 
 /// Both memories of the tenant.
@@ -124,7 +131,13 @@ impl TenantMemory {
         let (heap, stable) = (Arc::new(heap), Arc::new(stable));
         fault::watch(&heap)?;
         fault::watch(&stable)?;
-        Ok((Self { heap, stable: StableMemory::new(stable) }, tracker))
+        Ok((
+            Self {
+                heap,
+                stable: StableMemory::new(stable),
+            },
+            tracker,
+        ))
     }
 
     /// The heap.
@@ -139,7 +152,10 @@ impl TenantMemory {
 
     /// Bytes in each memory now.
     pub fn sizes(&self) -> Sizes {
-        Sizes { heap: self.heap.size(), stable: self.stable.region().size() }
+        Sizes {
+            heap: self.heap.size(),
+            stable: self.stable.region().size(),
+        }
     }
 
     /// Gives the memories the sizes that they had at the version the next call

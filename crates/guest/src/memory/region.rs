@@ -21,7 +21,9 @@ const CHUNK: u64 = layout::CHUNK as u64;
 /// The host has no memory (or no mappings) left. Never the guest's doing, so
 /// it ends a call as an abort, never as a trap or a -1.
 #[derive(Debug, Error)]
-#[error("the host has no memory for {bytes} bytes more of {kind:?}: {source}; free memory on the host or raise the worker's limits")]
+#[error(
+    "the host has no memory for {bytes} bytes more of {kind:?}: {source}; free memory on the host or raise the worker's limits"
+)]
 pub struct Lack {
     kind: Kind,
     bytes: u64,
@@ -51,7 +53,12 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Reserves address space for at most `limit` bytes (for a heap at least
     /// what compiled code expects) and makes the first `size` readable zeros.
-    pub fn reserve(kind: Kind, limit: u64, size: u64, shared: &'static Shared) -> Result<Self, MemoryError> {
+    pub fn reserve(
+        kind: Kind,
+        limit: u64,
+        size: u64,
+        shared: &'static Shared,
+    ) -> Result<Self, MemoryError> {
         if limit > layout::MAX_MEMORY {
             return Err(MemoryError::Limit { kind, limit });
         }
@@ -65,8 +72,19 @@ impl Region {
         let capacity = limit.next_multiple_of(CHUNK).max(least);
         let base = reserve(capacity + guard)?;
         let chunks = Chunks::new(kind, limit, shared);
-        let region = Self { kind, base, capacity, guard, limit, floor: size, size: AtomicU64::new(size), chunks };
-        region.protect(0, size, MprotectFlags::READ).map_err(system("mprotect of the memory's first bytes"))?;
+        let region = Self {
+            kind,
+            base,
+            capacity,
+            guard,
+            limit,
+            floor: size,
+            size: AtomicU64::new(size),
+            chunks,
+        };
+        region
+            .protect(0, size, MprotectFlags::READ)
+            .map_err(system("mprotect of the memory's first bytes"))?;
         Ok(region)
     }
 
@@ -113,7 +131,11 @@ impl Region {
     /// the limit is refused in the same way: callers check it first.
     pub fn grow(&self, size: u64) -> Result<(), Lack> {
         let before = self.size();
-        let lack = |errno: Errno| Lack { kind: self.kind, bytes: size.saturating_sub(before), source: errno.into() };
+        let lack = |errno: Errno| Lack {
+            kind: self.kind,
+            bytes: size.saturating_sub(before),
+            source: errno.into(),
+        };
         if size > self.limit {
             return Err(lack(Errno::NOMEM));
         }
@@ -123,7 +145,11 @@ impl Region {
         // The chunk in which the old size lies is entered as a whole, or its
         // lower part would stay read-only with its bit set.
         let from = before - before % CHUNK;
-        if let Err(errno) = self.protect(from, size - from, MprotectFlags::READ | MprotectFlags::WRITE) {
+        if let Err(errno) = self.protect(
+            from,
+            size - from,
+            MprotectFlags::READ | MprotectFlags::WRITE,
+        ) {
             self.hide(before, size);
             // Its lower part may have become writable.
             if from < before {
@@ -132,7 +158,8 @@ impl Region {
             }
             return Err(lack(errno));
         }
-        self.chunks.enter_all(chunk(from)..size.div_ceil(CHUNK) as usize);
+        self.chunks
+            .enter_all(chunk(from)..size.div_ceil(CHUNK) as usize);
         self.size.store(size, Relaxed);
         Ok(())
     }
@@ -149,7 +176,13 @@ impl Region {
             return Ok(());
         }
         if size > self.limit || size < self.floor || !size.is_multiple_of(WASM_PAGE) {
-            abort::now(Reason::Wire, &format!("{:?}: no size: {size} (from {} to {})", self.kind, self.floor, self.limit));
+            abort::now(
+                Reason::Wire,
+                &format!(
+                    "{:?}: no size: {size} (from {} to {})",
+                    self.kind, self.floor, self.limit
+                ),
+            );
         }
         if size > now {
             return self.grow(size);
@@ -171,16 +204,22 @@ impl Region {
             if from < to
                 && let Err(errno) = self.protect(from, to - from, MprotectFlags::READ)
             {
-                abort::now(Reason::OutOfMemory, &format!("closing chunks of {:?}: {errno}", self.kind));
+                abort::now(
+                    Reason::OutOfMemory,
+                    &format!("closing chunks of {:?}: {errno}", self.kind),
+                );
             }
-            (first as usize..first as usize + count as usize).for_each(|chunk| self.chunks.leave(chunk));
+            (first as usize..first as usize + count as usize)
+                .for_each(|chunk| self.chunks.leave(chunk));
         }
     }
 
     /// Opens the closed chunk at `address`, if there is one. Runs in the fault
     /// handler: async-signal-safe.
     pub(super) fn open_at(&self, address: usize) -> bool {
-        let Some(offset) = address.checked_sub(self.base.as_ptr() as usize) else { return false };
+        let Some(offset) = address.checked_sub(self.base.as_ptr() as usize) else {
+            return false;
+        };
         let (offset, size) = (offset as u64, self.size());
         if offset >= size || self.chunks.contains(chunk(offset)) {
             return false;
@@ -196,8 +235,14 @@ impl Region {
         // Entered first: a chunk that is writable and not entered would lose
         // pages, the opposite costs the host a look.
         self.chunks.enter(chunk);
-        if self.protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_err() {
-            abort::now(Reason::OutOfMemory, "the host has no memory or no mappings left to open a chunk");
+        if self
+            .protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE)
+            .is_err()
+        {
+            abort::now(
+                Reason::OutOfMemory,
+                "the host has no memory or no mappings left to open a chunk",
+            );
         }
     }
 
@@ -207,20 +252,38 @@ impl Region {
         let dropped = hidden.and_then(|()| self.drop_pages(from, to));
         if let Err(errno) = dropped {
             // Half of it may be hidden: no call can run on that.
-            abort::now(Reason::OutOfMemory, &format!("shrinking {:?}: {errno}", self.kind));
+            abort::now(
+                Reason::OutOfMemory,
+                &format!("shrinking {:?}: {errno}", self.kind),
+            );
         }
     }
 
     fn drop_pages(&self, from: u64, to: u64) -> Result<(), Errno> {
-        let Some(at) = self.pointer(from, to - from, self.capacity) else { return Err(Errno::INVAL) };
+        let Some(at) = self.pointer(from, to - from, self.capacity) else {
+            return Err(Errno::INVAL);
+        };
         // SAFETY: the range lies in this mapping (checked) and nobody borrows
         // it: all access is by copies.
-        unsafe { rustix::mm::madvise(at.as_ptr().cast(), (to - from) as usize, Advice::LinuxDontNeed) }
+        unsafe {
+            rustix::mm::madvise(
+                at.as_ptr().cast(),
+                (to - from) as usize,
+                Advice::LinuxDontNeed,
+            )
+        }
     }
 
     /// Changes the protection of a range below the capacity.
-    pub(super) fn protect(&self, from: u64, length: u64, flags: MprotectFlags) -> Result<(), Errno> {
-        let Some(at) = self.pointer(from, length, self.capacity) else { return Err(Errno::INVAL) };
+    pub(super) fn protect(
+        &self,
+        from: u64,
+        length: u64,
+        flags: MprotectFlags,
+    ) -> Result<(), Errno> {
+        let Some(at) = self.pointer(from, length, self.capacity) else {
+            return Err(Errno::INVAL);
+        };
         // SAFETY: the range lies in this mapping (checked); no Rust reference
         // points into it, so no access of ours can be invalidated.
         unsafe { rustix::mm::mprotect(at.as_ptr().cast(), length as usize, flags) }
@@ -238,7 +301,9 @@ impl Region {
     /// if they are not all below the size.
     #[must_use]
     pub fn read(&self, from: u64, length: u64, out: &mut Vec<u8>) -> bool {
-        let Some(at) = self.pointer(from, length, self.size()) else { return false };
+        let Some(at) = self.pointer(from, length, self.size()) else {
+            return false;
+        };
         let length = length as usize;
         out.reserve(length);
         // SAFETY: the bytes are readable (below the size), the spare capacity
@@ -255,7 +320,9 @@ impl Region {
     /// all lie below the size.
     #[must_use]
     pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
-        let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else { return false };
+        let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else {
+            return false;
+        };
         // SAFETY: the range is below the size, so each of its pages is
         // writable, or becomes so in the fault handler; `bytes` is no part of
         // it, as nobody makes references into it.
@@ -265,9 +332,19 @@ impl Region {
 
     /// Copies `length` bytes at `from` of this memory to `at` of the `other`.
     /// Both ranges must be below the sizes: what is refused is said.
-    pub fn copy_to(&self, from: u64, other: &Self, at: u64, length: u64) -> Result<(), CopyRefused> {
-        let source = self.pointer(from, length, self.size()).ok_or(CopyRefused::Source)?;
-        let target = other.pointer(at, length, other.size()).ok_or(CopyRefused::Target)?;
+    pub fn copy_to(
+        &self,
+        from: u64,
+        other: &Self,
+        at: u64,
+        length: u64,
+    ) -> Result<(), CopyRefused> {
+        let source = self
+            .pointer(from, length, self.size())
+            .ok_or(CopyRefused::Source)?;
+        let target = other
+            .pointer(at, length, other.size())
+            .ok_or(CopyRefused::Target)?;
         // SAFETY: both ranges are below their sizes (as in `read` and `write`),
         // and of two different mappings, or the same one with `copy` semantics.
         unsafe { std::ptr::copy(source.as_ptr(), target.as_ptr(), length as usize) };
@@ -289,7 +366,12 @@ impl Drop for Region {
         fault::forget(self);
         // SAFETY: the mapping was made by `reserve` with this length and ends
         // with self; the fault handler no longer knows it.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), (self.capacity + self.guard) as usize) };
+        let _ = unsafe {
+            rustix::mm::munmap(
+                self.base.as_ptr().cast(),
+                (self.capacity + self.guard) as usize,
+            )
+        };
     }
 }
 
@@ -304,8 +386,15 @@ fn reserve(length: u64) -> Result<NonNull<u8>, MemoryError> {
     let mapped = length + CHUNK;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a fresh mapping at an address of the kernel's choice.
-    let start = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), mapped as usize, ProtFlags::empty(), flags) }
-        .map_err(system(step))?;
+    let start = unsafe {
+        rustix::mm::mmap_anonymous(
+            std::ptr::null_mut(),
+            mapped as usize,
+            ProtFlags::empty(),
+            flags,
+        )
+    }
+    .map_err(system(step))?;
     let head = (start as usize).next_multiple_of(layout::CHUNK) - start as usize;
     let tail = layout::CHUNK - head;
     // SAFETY: head and tail are inside the mapping just made, which has a
@@ -324,5 +413,7 @@ fn reserve(length: u64) -> Result<NonNull<u8>, MemoryError> {
 
 /// Runs of consecutive numbers: first and count.
 fn consecutive(numbers: &[u32]) -> impl Iterator<Item = (u32, u64)> + '_ {
-    numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b)).filter_map(|run| Some((*run.first()?, run.len() as u64)))
+    numbers
+        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .filter_map(|run| Some((*run.first()?, run.len() as u64)))
 }

@@ -32,8 +32,12 @@ impl StableMemory {
     /// If the host has no memory for it.
     pub fn grow(&self, pages: u64) -> Result<Option<u64>, Lack> {
         let before = self.pages();
-        let size = before.checked_add(pages).and_then(|pages| pages.checked_mul(WASM_PAGE));
-        let Some(size) = size.filter(|size| *size <= self.0.limit()) else { return Ok(None) };
+        let size = before
+            .checked_add(pages)
+            .and_then(|pages| pages.checked_mul(WASM_PAGE));
+        let Some(size) = size.filter(|size| *size <= self.0.limit()) else {
+            return Ok(None);
+        };
         if pages > 0 {
             self.0.grow(size)?;
         }

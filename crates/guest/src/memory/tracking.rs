@@ -42,19 +42,33 @@ pub(super) fn track(memories: [&Region; 2]) -> Result<OwnedFd, MemoryError> {
     let flags = libc::O_CLOEXEC | UFFD_USER_MODE_ONLY;
     // SAFETY: makes a new descriptor; no pointer is passed.
     let descriptor = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-    let descriptor = i32::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0);
+    let descriptor = i32::try_from(descriptor)
+        .ok()
+        .filter(|descriptor| *descriptor >= 0);
     let descriptor = descriptor.ok_or_else(|| last("userfaultfd (needs Linux 5.11)"))?;
     // SAFETY: the descriptor is new and nobody else's.
     let tracker = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let features = UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-    let mut api = Api { api: UFFD_API, features, ioctls: 0 };
+    let features =
+        UFFD_FEATURE_WP_ASYNC | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    let mut api = Api {
+        api: UFFD_API,
+        features,
+        ioctls: 0,
+    };
     // SAFETY: the request's argument is this struct, which lives through the call.
     if unsafe { libc::ioctl(tracker.as_raw_fd(), UFFDIO_API, &mut api) } != 0 {
-        return Err(last("userfaultfd: write-protect async mode (needs Linux 6.7)"));
+        return Err(last(
+            "userfaultfd: write-protect async mode (needs Linux 6.7)",
+        ));
     }
     for memory in memories {
         let start = memory.base() as u64;
-        let mut register = Register { start, length: memory.capacity() as u64, mode: UFFDIO_REGISTER_MODE_WP, ioctls: 0 };
+        let mut register = Register {
+            start,
+            length: memory.capacity() as u64,
+            mode: UFFDIO_REGISTER_MODE_WP,
+            ioctls: 0,
+        };
         // SAFETY: as above; registering changes no contents.
         if unsafe { libc::ioctl(tracker.as_raw_fd(), UFFDIO_REGISTER, &mut register) } != 0 {
             return Err(last("userfaultfd: registering a memory"));
@@ -64,5 +78,8 @@ pub(super) fn track(memories: [&Region; 2]) -> Result<OwnedFd, MemoryError> {
 }
 
 fn last(step: &'static str) -> MemoryError {
-    MemoryError::System { step, source: std::io::Error::last_os_error() }
+    MemoryError::System {
+        step,
+        source: std::io::Error::last_os_error(),
+    }
 }

@@ -21,7 +21,9 @@ pub(super) struct Monotonic {
 impl Monotonic {
     /// A clock that starts at 0 now.
     pub(super) fn start() -> Self {
-        Self { origin: now(libc::CLOCK_MONOTONIC) }
+        Self {
+            origin: now(libc::CLOCK_MONOTONIC),
+        }
     }
 
     /// Time since the clock was started.
@@ -61,7 +63,10 @@ pub(super) fn nanoseconds(duration: Duration) -> u64 {
 }
 
 fn now(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is a valid place for a timespec for as long as the call
     // takes. Should it fail, the zeros stay.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
@@ -69,7 +74,10 @@ fn now(clock: libc::clockid_t) -> Duration {
 }
 
 fn resolution(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 1 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 1,
+    };
     // SAFETY: as in `now`.
     unsafe { libc::clock_getres(clock, &raw mut time) };
     duration(time)
@@ -77,7 +85,9 @@ fn resolution(clock: libc::clockid_t) -> Duration {
 
 fn duration(time: libc::timespec) -> Duration {
     match (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec)) {
-        (Ok(seconds), Ok(nanoseconds)) if nanoseconds < 1_000_000_000 => Duration::new(seconds, nanoseconds),
+        (Ok(seconds), Ok(nanoseconds)) if nanoseconds < 1_000_000_000 => {
+            Duration::new(seconds, nanoseconds)
+        }
         _ => Duration::ZERO,
     }
 }

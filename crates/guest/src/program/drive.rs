@@ -40,7 +40,14 @@ impl Gate {
     /// Is pending until the gate is open.
     pub(super) async fn pass(&self) {
         self.reached.store(true, Relaxed);
-        poll_fn(|_| if self.open.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| {
+            if self.open.load(Relaxed) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
@@ -49,7 +56,11 @@ pub(super) struct Hook(pub(super) Arc<Gate>);
 
 #[async_trait]
 impl CallHookHandler<State> for Hook {
-    async fn handle_call_event(&self, _: StoreContextMut<'_, State>, event: CallHook) -> wasmtime::Result<()> {
+    async fn handle_call_event(
+        &self,
+        _: StoreContextMut<'_, State>,
+        event: CallHook,
+    ) -> wasmtime::Result<()> {
         if matches!(event, CallHook::CallingWasm) {
             self.0.pass().await;
         }
@@ -94,10 +105,18 @@ pub(super) fn drive<T>(
         if let Some(call) = line.take_call() {
             line.put_answer(match &mut exchange {
                 Some(exchange) => exchange.host_call(call),
-                None => HostReturn { result: Err("no host function can be called before the program is started".to_owned()) },
+                None => HostReturn {
+                    result: Err(
+                        "no host function can be called before the program is started".to_owned(),
+                    ),
+                },
             });
         } else if !woken.0.swap(false, Relaxed) {
-            return if gate.reached() && !gate.open.load(Relaxed) { Stop::Gate } else { Stop::Stuck };
+            return if gate.reached() && !gate.open.load(Relaxed) {
+                Stop::Gate
+            } else {
+                Stop::Stuck
+            };
         }
     }
 }

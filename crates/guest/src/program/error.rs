@@ -23,7 +23,9 @@ pub enum LoadError {
         reactor: bool,
     },
     /// It starts with more memory than it may have.
-    #[error("the module wants at least {wanted} bytes of memory, the limit is {limit}: raise it with --memory")]
+    #[error(
+        "the module wants at least {wanted} bytes of memory, the limit is {limit}: raise it with --memory"
+    )]
     Memory {
         /// What it would have with the first memory or table that is too large.
         wanted: u64,
@@ -68,7 +70,10 @@ pub enum LoadError {
 }
 
 fn preview0(imports: &[String]) -> &'static str {
-    if imports.iter().any(|import| import.starts_with("wasi_unstable.")) {
+    if imports
+        .iter()
+        .any(|import| import.starts_with("wasi_unstable."))
+    {
         " (wasi_unstable is WASI preview 0: rebuild the module for preview 1, target wasm32-wasip1)"
     } else {
         ""
@@ -76,7 +81,11 @@ fn preview0(imports: &[String]) -> &'static str {
 }
 
 fn reactor_note(reactor: &bool) -> &'static str {
-    if *reactor { "; it exports `_initialize`, so it is a reactor: build it as a command" } else { "" }
+    if *reactor {
+        "; it exports `_initialize`, so it is a reactor: build it as a command"
+    } else {
+        ""
+    }
 }
 
 impl From<LoadError> for Failed {
@@ -85,6 +94,9 @@ impl From<LoadError> for Failed {
         if message.len() > MAX_TEXT {
             message.truncate(message.floor_char_boundary(MAX_TEXT));
         }
-        Self { layer: None, message }
+        Self {
+            layer: None,
+            message,
+        }
     }
 }

@@ -39,27 +39,46 @@ pub(super) async fn execute(
     // There is no way to take a hook out; this one costs a call.
     store.call_hook(|_, _| Ok(()));
     let result = call(&instance, &mut store, fuel).await;
-    let stop = instance.get_global(&mut store, names::STOP).and_then(|global| global.get(&mut store).i32());
+    let stop = instance
+        .get_global(&mut store, names::STOP)
+        .and_then(|global| global.get(&mut store).i32());
     let fuel_left = fuel.and_then(|_| {
-        let left = instance.get_global(&mut store, names::FUEL)?.get(&mut store).i64()?;
+        let left = instance
+            .get_global(&mut store, names::FUEL)?
+            .get(&mut store)
+            .i64()?;
         Some(u64::try_from(left).unwrap_or(0))
     });
-    Ok(exited(&store, result, stop.unwrap_or(names::STOP_NONE), fuel_left))
+    Ok(exited(
+        &store,
+        result,
+        stop.unwrap_or(names::STOP_NONE),
+        fuel_left,
+    ))
 }
 
 fn not_instantiated(store: &Store<State>, error: &wasmtime::Error) -> LoadError {
     let limiter = &store.data().limiter;
     match limiter.refused() {
-        Some(wanted) => LoadError::Memory { wanted, limit: limiter.limit() },
+        Some(wanted) => LoadError::Memory {
+            wanted,
+            limit: limiter.limit(),
+        },
         None => LoadError::Instantiate(trap::message(error)),
     }
 }
 
 /// Sets what the instrumentation added, then runs the start function, if the
 /// instrumentation has taken it out of the instantiation, and `_start`.
-async fn call(instance: &Instance, store: &mut Store<State>, fuel: Option<u64>) -> wasmtime::Result<()> {
+async fn call(
+    instance: &Instance,
+    store: &mut Store<State>,
+    fuel: Option<u64>,
+) -> wasmtime::Result<()> {
     // A metered module without a limit of fuel has all that there can be.
-    let fuel = fuel.and_then(|fuel| i64::try_from(fuel).ok()).unwrap_or(i64::MAX);
+    let fuel = fuel
+        .and_then(|fuel| i64::try_from(fuel).ok())
+        .unwrap_or(i64::MAX);
     if let Some(global) = instance.get_global(&mut *store, names::FUEL) {
         global.set(&mut *store, Val::I64(fuel))?;
     }
@@ -70,21 +89,37 @@ async fn call(instance: &Instance, store: &mut Store<State>, fuel: Option<u64>) 
             }
         }
         if let Some(function) = instance.get_func(&mut *store, name) {
-            function.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
+            function
+                .typed::<(), ()>(&mut *store)?
+                .call_async(&mut *store, ())
+                .await?;
         }
     }
     Ok(())
 }
 
-fn exited(store: &Store<State>, result: wasmtime::Result<()>, stop: i32, fuel_left: Option<u64>) -> Exited {
+fn exited(
+    store: &Store<State>,
+    result: wasmtime::Result<()>,
+    stop: i32,
+    fuel_left: Option<u64>,
+) -> Exited {
     let end = match result {
         Ok(()) => ProgramEnd::Exit(0),
-        Err(error) => match (error.downcast_ref::<Exit>(), error.downcast_ref::<HostMemory>()) {
+        Err(error) => match (
+            error.downcast_ref::<Exit>(),
+            error.downcast_ref::<HostMemory>(),
+        ) {
             (Some(Exit(status)), _) => ProgramEnd::Exit(*status),
             (_, Some(lack)) => ProgramEnd::Aborted(trap::cut(lack.to_string())),
             _ => ProgramEnd::Trap(trap::trap(&error, stop)),
         },
     };
     let limiter = &store.data().limiter;
-    Exited { end, fuel_left, memory_limit_hit: limiter.refused().is_some(), peak_memory: limiter.peak() }
+    Exited {
+        end,
+        fuel_left,
+        memory_limit_hit: limiter.refused().is_some(),
+        peak_memory: limiter.peak(),
+    }
 }

@@ -27,7 +27,10 @@ pub(super) struct Line {
 impl Line {
     /// The call that waits, if one does.
     pub(super) fn take_call(&self) -> Option<HostCall> {
-        self.call.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.call
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Gives the call that waits its return.
@@ -38,16 +41,27 @@ impl Line {
     /// Calls, and is pending until there is a return.
     async fn call(&self, call: HostCall) -> HostReturn {
         *self.call.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
-        poll_fn(|_| match self.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(answer) => Poll::Ready(answer),
-            None => Poll::Pending,
+        poll_fn(|_| {
+            match self
+                .answer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+            {
+                Some(answer) => Poll::Ready(answer),
+                None => Poll::Pending,
+            }
         })
         .await
     }
 }
 
 /// Adds host function number `number`.
-pub(super) fn add_to_linker(linker: &mut Linker<State>, number: usize, name: &str) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(
+    linker: &mut Linker<State>,
+    number: usize,
+    name: &str,
+) -> wasmtime::Result<()> {
     let number = u16::try_from(number)?;
     linker.func_wrap_async(
         HOST,

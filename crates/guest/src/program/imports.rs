@@ -75,14 +75,19 @@ pub fn provided(module: &str, name: &str) -> bool {
 pub(super) struct Exit(pub(super) u32);
 
 /// A linker with everything that a program is given.
-pub(super) fn linker(engine: &Engine, host_functions: &[String]) -> wasmtime::Result<Linker<State>> {
+pub(super) fn linker(
+    engine: &Engine,
+    host_functions: &[String],
+) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
     // What the engine's own version does otherwise: see each.
     linker.allow_shadowing(true);
     poll::add_to_linker(&mut linker)?;
     // Any status: the engine's turns 126 and more into a trap.
-    linker.func_wrap(WASI, "proc_exit", |status: i32| -> wasmtime::Result<()> { Err(Exit(status.cast_unsigned()).into()) })?;
+    linker.func_wrap(WASI, "proc_exit", |status: i32| -> wasmtime::Result<()> {
+        Err(Exit(status.cast_unsigned()).into())
+    })?;
     // From the kernel each time: the engine's generator is seeded once.
     linker.func_wrap(WASI, "random_get", random_get)?;
     linker.allow_shadowing(false);
@@ -111,13 +116,19 @@ pub(super) fn slice(memory: &mut [u8], at: u32, length: u32) -> Option<&mut [u8]
 pub(super) fn memory(caller: &mut Caller<'_, State>) -> wasmtime::Result<wasmtime::Memory> {
     match caller.get_export("memory") {
         Some(Extern::Memory(memory)) => Ok(memory),
-        _ => Err(wasmtime::Error::msg("the module exports no memory named `memory`, which its imports need")),
+        _ => Err(wasmtime::Error::msg(
+            "the module exports no memory named `memory`, which its imports need",
+        )),
     }
 }
 
 fn random_get(mut caller: Caller<'_, State>, at: i32, length: i32) -> wasmtime::Result<i32> {
     let memory = memory(&mut caller)?;
-    let Some(mut left) = slice(memory.data_mut(&mut caller), at.cast_unsigned(), length.cast_unsigned()) else {
+    let Some(mut left) = slice(
+        memory.data_mut(&mut caller),
+        at.cast_unsigned(),
+        length.cast_unsigned(),
+    ) else {
         return Ok(errno::FAULT.into());
     };
     while !left.is_empty() {
@@ -139,11 +150,19 @@ mod tests {
         let engine = Engine::default();
         let mut linker: Linker<p1::WasiP1Ctx> = Linker::new(&engine);
         p1::add_to_linker_async(&mut linker, |context| context).unwrap();
-        let mut store = wasmtime::Store::new(&engine, wasmtime_wasi::WasiCtxBuilder::new().build_p1());
-        let mut names: Vec<String> = linker.iter(&mut store).map(|(module, name, _)| format!("{module}.{name}")).collect();
+        let mut store =
+            wasmtime::Store::new(&engine, wasmtime_wasi::WasiCtxBuilder::new().build_p1());
+        let mut names: Vec<String> = linker
+            .iter(&mut store)
+            .map(|(module, name, _)| format!("{module}.{name}"))
+            .collect();
         names.sort();
         assert_eq!(names, FUNCTIONS.map(|name| format!("{WASI}.{name}")));
         assert!(FUNCTIONS.iter().all(|name| provided(WASI, name)));
-        assert!(!provided("wasi_unstable", "fd_write") && !provided(WASI, "fd_writ") && !provided("env", "fd_write"));
+        assert!(
+            !provided("wasi_unstable", "fd_write")
+                && !provided(WASI, "fd_writ")
+                && !provided("env", "fd_write")
+        );
     }
 }

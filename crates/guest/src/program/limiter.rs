@@ -9,7 +9,10 @@ const ELEMENT: usize = size_of::<usize>();
 /// What the engine says of growths that no address of the type can reach. It
 /// reports them as failures without asking first (`Memory::grow` and
 /// `Table::grow` of Wasmtime 48's `runtime/vm`), but they are the guest's.
-const BY_TYPE: [&str; 2] = ["memory growth exceeds memory type's limits", "overflow calculating new table size"];
+const BY_TYPE: [&str; 2] = [
+    "memory growth exceeds memory type's limits",
+    "overflow calculating new table size",
+];
 
 /// The host could not give memory that the limit allows. It ends the run: a
 /// guest that saw `memory.grow` fail for it would behave differently on
@@ -34,7 +37,12 @@ pub(super) struct Limiter {
 impl Limiter {
     /// A limiter of `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
-        Self { limit, used: 0, peak: 0, refused: None }
+        Self {
+            limit,
+            used: 0,
+            peak: 0,
+            refused: None,
+        }
     }
 
     /// The most bytes that are allowed.
@@ -59,7 +67,9 @@ impl Limiter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }
-        let wanted = self.used.saturating_add(desired.saturating_sub(current) as u64);
+        let wanted = self
+            .used
+            .saturating_add(desired.saturating_sub(current) as u64);
         if wanted > self.limit {
             self.refused.get_or_insert(wanted);
             return false;
@@ -71,7 +81,12 @@ impl Limiter {
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         Ok(self.allow(current, desired, maximum))
     }
 
@@ -79,10 +94,19 @@ impl ResourceLimiter for Limiter {
         if BY_TYPE.contains(&error.to_string().as_str()) {
             return Ok(());
         }
-        Err(HostMemory { what: "memory", error: crate::trap::message(&error) }.into())
+        Err(HostMemory {
+            what: "memory",
+            error: crate::trap::message(&error),
+        }
+        .into())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = |elements: usize| elements.saturating_mul(ELEMENT);
         Ok(self.allow(bytes(current), bytes(desired), maximum.map(bytes)))
     }
@@ -91,7 +115,11 @@ impl ResourceLimiter for Limiter {
         if BY_TYPE.contains(&error.to_string().as_str()) {
             return Ok(());
         }
-        Err(HostMemory { what: "a table", error: crate::trap::message(&error) }.into())
+        Err(HostMemory {
+            what: "a table",
+            error: crate::trap::message(&error),
+        }
+        .into())
     }
 }
 
@@ -106,8 +134,15 @@ mod tests {
         assert!(limiter.table_growing(0, (1 << 16) / ELEMENT, None).unwrap());
         assert!(limiter.memory_growing(1 << 16, 2 << 16, None).unwrap());
         assert_eq!((limiter.peak(), limiter.refused()), (3 << 16, None));
-        assert!(!limiter.table_growing((1 << 16) / ELEMENT, (1 << 16) / ELEMENT + 1, None).unwrap());
-        assert_eq!((limiter.peak(), limiter.refused()), (3 << 16, Some((3 << 16) + ELEMENT as u64)));
+        assert!(
+            !limiter
+                .table_growing((1 << 16) / ELEMENT, (1 << 16) / ELEMENT + 1, None)
+                .unwrap()
+        );
+        assert_eq!(
+            (limiter.peak(), limiter.refused()),
+            (3 << 16, Some((3 << 16) + ELEMENT as u64))
+        );
     }
 
     #[test]
@@ -121,9 +156,18 @@ mod tests {
     #[test]
     fn what_the_host_lacks_is_an_error_and_not_a_refusal() {
         let mut limiter = Limiter::new(1);
-        let error = limiter.memory_grow_failed(wasmtime::Error::msg("ENOMEM")).unwrap_err();
-        assert_eq!(error.to_string(), "the host could not give the program memory within its limit: ENOMEM");
+        let error = limiter
+            .memory_grow_failed(wasmtime::Error::msg("ENOMEM"))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the host could not give the program memory within its limit: ENOMEM"
+        );
         assert!(error.downcast_ref::<HostMemory>().is_some());
-        assert!(limiter.table_grow_failed(wasmtime::Error::msg("ENOMEM")).is_err());
+        assert!(
+            limiter
+                .table_grow_failed(wasmtime::Error::msg("ENOMEM"))
+                .is_err()
+        );
     }
 }

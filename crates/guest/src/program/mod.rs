@@ -104,7 +104,9 @@ pub struct Program {
 
 impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Program").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Program")
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +148,9 @@ impl Program {
             .map_err(|error| LoadError::Artefact(trap::message(&error)))?;
         check(&module, setup)?;
         let linker = imports::linker(engine, &setup.host_functions).map_err(internal)?;
-        let module = linker.instantiate_pre(&module).map_err(|error| LoadError::ImportTypes(trap::message(&error)))?;
+        let module = linker
+            .instantiate_pre(&module)
+            .map_err(|error| LoadError::ImportTypes(trap::message(&error)))?;
 
         let line = Arc::new(Line::default());
         let gate = Arc::new(Gate::default());
@@ -157,13 +161,27 @@ impl Program {
         // The alternate signal stack: mapped now, not at the first call.
         Engine::tls_eager_initialize();
 
-        let mut execution: Execution = Box::pin(execution::execute(module, store, Arc::clone(&gate), setup.fuel));
+        let mut execution: Execution = Box::pin(execution::execute(
+            module,
+            store,
+            Arc::clone(&gate),
+            setup.fuel,
+        ));
         let ended = match drive(execution.as_mut(), &gate, &line, None) {
             Stop::Gate => None,
             Stop::Done(ended) => Some(ended?),
-            Stop::Stuck => return Err(LoadError::Engine("instantiation waits for nothing".to_owned())),
+            Stop::Stuck => {
+                return Err(LoadError::Engine(
+                    "instantiation waits for nothing".to_owned(),
+                ));
+            }
         };
-        Ok(Self { execution, gate, line, ended })
+        Ok(Self {
+            execution,
+            gate,
+            line,
+            ended,
+        })
     }
 
     /// Runs the program to its end. Host functions are called through
@@ -179,7 +197,12 @@ impl Program {
             memory_limit_hit: false,
             peak_memory: 0,
         };
-        match drive(self.execution.as_mut(), &self.gate, &self.line, Some(exchange)) {
+        match drive(
+            self.execution.as_mut(),
+            &self.gate,
+            &self.line,
+            Some(exchange),
+        ) {
             Stop::Done(Ok(exited)) => exited,
             Stop::Done(Err(error)) => aborted(error.to_string()),
             Stop::Gate | Stop::Stuck => aborted("the program waits for nothing".to_owned()),
@@ -192,7 +215,11 @@ fn check(module: &Module, setup: &ProgramSetup) -> Result<(), LoadError> {
     let mut missing: Vec<String> = module
         .imports()
         .filter(|import| {
-            let host = import.module() == HOST && setup.host_functions.iter().any(|name| name == import.name());
+            let host = import.module() == HOST
+                && setup
+                    .host_functions
+                    .iter()
+                    .any(|name| name == import.name());
             !host && !provided(import.module(), import.name())
         })
         .map(|import| format!("{}.{}", import.module(), import.name()))
@@ -207,7 +234,9 @@ fn check(module: &Module, setup: &ProgramSetup) -> Result<(), LoadError> {
         Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0
     );
     if !command {
-        return Err(LoadError::NoStart { reactor: module.get_export("_initialize").is_some() });
+        return Err(LoadError::NoStart {
+            reactor: module.get_export("_initialize").is_some(),
+        });
     }
     if setup.fuel.is_some() && module.get_export(names::FUEL).is_none() {
         return Err(LoadError::NotMetered);
@@ -228,12 +257,20 @@ fn state(
     let mut wasi = WasiCtxBuilder::new();
     // Or the engine would start threads for files.
     wasi.allow_blocking_current_thread(true);
-    wasi.stdin(stdin).stdout(stdout).stderr(stderr).wall_clock(clocks::Wall).monotonic_clock(monotonic);
+    wasi.stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .wall_clock(clocks::Wall)
+        .monotonic_clock(monotonic);
     for argument in &setup.arguments {
         wasi.arg(text("argument", argument)?);
     }
     for variable in &setup.environment {
-        let error = |problem| LoadError::Text { kind: "the environment variable", value: variable.clone(), problem };
+        let error = |problem| LoadError::Text {
+            kind: "the environment variable",
+            value: variable.clone(),
+            problem,
+        };
         let (name, value) = text("the environment variable", variable)?
             .split_once('=')
             .ok_or_else(|| error("has no `=` after its name"))?;
@@ -242,29 +279,55 @@ fn state(
     open_directories(&mut wasi, setup, &preopens)?;
     // Sockets need no word: no address is allowed unless a check is set.
     let limiter = Limiter::new(setup.memory_limit);
-    Ok(State { wasi: wasi.build_p1(), limiter, monotonic, streams, line })
+    Ok(State {
+        wasi: wasi.build_p1(),
+        limiter,
+        monotonic,
+        streams,
+        line,
+    })
 }
 
 /// The interface ends each string with a NUL, so none can be within.
 fn text<'a>(kind: &'static str, value: &'a str) -> Result<&'a str, LoadError> {
     if value.contains('\0') {
-        return Err(LoadError::Text { kind, value: value.to_owned(), problem: "contains a NUL character" });
+        return Err(LoadError::Text {
+            kind,
+            value: value.to_owned(),
+            problem: "contains a NUL character",
+        });
     }
     Ok(value)
 }
 
 /// The engine opens directories by path only. A descriptor has none, without
 /// `/proc`, but it can become the working directory.
-fn open_directories(wasi: &mut WasiCtxBuilder, setup: &ProgramSetup, preopens: &[OwnedFd]) -> Result<(), LoadError> {
+fn open_directories(
+    wasi: &mut WasiCtxBuilder,
+    setup: &ProgramSetup,
+    preopens: &[OwnedFd],
+) -> Result<(), LoadError> {
     if preopens.len() != setup.preopens.len() {
-        return Err(LoadError::Preopens { given: preopens.len(), named: setup.preopens.len() });
+        return Err(LoadError::Preopens {
+            given: preopens.len(),
+            named: setup.preopens.len(),
+        });
     }
     for (preopen, descriptor) in setup.preopens.iter().zip(preopens) {
-        let error = |error: String| LoadError::Preopen { guest: preopen.guest.clone(), error };
-        let permissions = if preopen.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let error = |error: String| LoadError::Preopen {
+            guest: preopen.guest.clone(),
+            error,
+        };
+        let permissions = if preopen.writable {
+            FsPerms::ReadWrite
+        } else {
+            FsPerms::ReadOnly
+        };
         let guest = text("the directory name", &preopen.guest)?;
-        rustix::process::fchdir(descriptor.as_fd()).map_err(|refused| error(refused.to_string()))?;
-        wasi.preopened_dir(".", guest, permissions).map_err(|refused| error(trap::message(&refused)))?;
+        rustix::process::fchdir(descriptor.as_fd())
+            .map_err(|refused| error(refused.to_string()))?;
+        wasi.preopened_dir(".", guest, permissions)
+            .map_err(|refused| error(trap::message(&refused)))?;
     }
     if !preopens.is_empty() {
         // The root may be one that can't be entered.

@@ -51,14 +51,19 @@ struct Subscription {
 
 /// Replaces the engine's `poll_oneoff`.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap_async(WASI, "poll_oneoff", |caller: Caller<'_, State>, parameters: (i32, i32, i32, i32)| {
-        Box::new(async move {
-            let (subscriptions, events, count, stored) = parameters;
-            let [subscriptions, events, count, stored] = [subscriptions, events, count, stored].map(i32::cast_unsigned);
-            let result = poll_oneoff(caller, subscriptions, events, count, stored).await?;
-            wasmtime::Result::<i32>::Ok(result.err().unwrap_or(errno::SUCCESS).into())
-        })
-    })?;
+    linker.func_wrap_async(
+        WASI,
+        "poll_oneoff",
+        |caller: Caller<'_, State>, parameters: (i32, i32, i32, i32)| {
+            Box::new(async move {
+                let (subscriptions, events, count, stored) = parameters;
+                let [subscriptions, events, count, stored] =
+                    [subscriptions, events, count, stored].map(i32::cast_unsigned);
+                let result = poll_oneoff(caller, subscriptions, events, count, stored).await?;
+                wasmtime::Result::<i32>::Ok(result.err().unwrap_or(errno::SUCCESS).into())
+            })
+        },
+    )?;
     Ok(())
 }
 
@@ -75,7 +80,12 @@ async fn poll_oneoff(
     let memory = memory(&mut caller)?;
     // Both products are at most 4096 * 48.
     let (Some(raw), true, true) = (
-        slice(memory.data_mut(&mut caller), subscriptions, count * SUBSCRIPTION).map(|bytes| bytes.to_vec()),
+        slice(
+            memory.data_mut(&mut caller),
+            subscriptions,
+            count * SUBSCRIPTION,
+        )
+        .map(|bytes| bytes.to_vec()),
         slice(memory.data_mut(&mut caller), events, count * EVENT).is_some(),
         slice(memory.data_mut(&mut caller), stored, 4).is_some(),
     ) else {
@@ -106,11 +116,17 @@ async fn poll_oneoff(
 }
 
 fn number<const N: usize>(raw: &[u8], at: usize) -> [u8; N] {
-    raw.get(at..).and_then(|raw| raw.first_chunk()).copied().unwrap_or([0; N])
+    raw.get(at..)
+        .and_then(|raw| raw.first_chunk())
+        .copied()
+        .unwrap_or([0; N])
 }
 
 /// Reads one subscription; an error is one of the whole call.
-async fn subscription(raw: &[u8], state: &mut State) -> wasmtime::Result<Result<Subscription, u16>> {
+async fn subscription(
+    raw: &[u8],
+    state: &mut State,
+) -> wasmtime::Result<Result<Subscription, u16>> {
     let user = u64::from_le_bytes(number(raw, 0));
     let [kind] = number(raw, 8);
     let source = match kind {
@@ -135,18 +151,34 @@ async fn subscription(raw: &[u8], state: &mut State) -> wasmtime::Result<Result<
 /// only standard streams have an unknown type (they are never terminals), and
 /// only standard input may be read but not written.
 async fn descriptor(number: u32, read: bool, state: &mut State) -> wasmtime::Result<Source> {
-    let stat: Fdstat = match state.wasi.fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), Fd::from(number)).await {
+    let stat: Fdstat = match state
+        .wasi
+        .fd_fdstat_get(&mut GuestMemory::Unshared(&mut []), Fd::from(number))
+        .await
+    {
         Ok(stat) => stat,
-        Err(error) => return error.downcast().map(|error: Errno| Source::Error(error as u16)),
+        Err(error) => {
+            return error
+                .downcast()
+                .map(|error: Errno| Source::Error(error as u16));
+        }
     };
-    Ok(match (stat.fs_filetype, stat.fs_rights_base.contains(Rights::FD_READ), read) {
-        (Filetype::Unknown, true, true) => Source::Stream(0, PollFlags::IN),
-        // A renumbered standard error is taken for standard output. Both only
-        // say whether a write would have to wait.
-        (Filetype::Unknown, false, false) => Source::Stream(if number == 2 { 2 } else { 1 }, PollFlags::OUT),
-        (Filetype::Unknown, _, _) => Source::Error(errno::BADF),
-        _ => Source::Ready,
-    })
+    Ok(
+        match (
+            stat.fs_filetype,
+            stat.fs_rights_base.contains(Rights::FD_READ),
+            read,
+        ) {
+            (Filetype::Unknown, true, true) => Source::Stream(0, PollFlags::IN),
+            // A renumbered standard error is taken for standard output. Both only
+            // say whether a write would have to wait.
+            (Filetype::Unknown, false, false) => {
+                Source::Stream(if number == 2 { 2 } else { 1 }, PollFlags::OUT)
+            }
+            (Filetype::Unknown, _, _) => Source::Error(errno::BADF),
+            _ => Source::Ready,
+        },
+    )
 }
 
 /// Waits for the first events and encodes them.
@@ -154,18 +186,26 @@ fn wait(subscriptions: &[Subscription], state: &State) -> Result<Vec<[u8; EVENT 
     let streams: Vec<_> = subscriptions
         .iter()
         .filter_map(|subscription| match subscription.source {
-            Source::Stream(number, events) => state.streams.get(number).map(|stream| (stream, events)),
+            Source::Stream(number, events) => {
+                state.streams.get(number).map(|stream| (stream, events))
+            }
             _ => None,
         })
         .collect();
     loop {
-        let left = subscriptions.iter().filter_map(|subscription| remaining(&subscription.source, state)).min();
-        let found = streams::ready(&streams, Some(left.unwrap_or(LONGEST).min(LONGEST))).map_err(|_| errno::IO)?;
+        let left = subscriptions
+            .iter()
+            .filter_map(|subscription| remaining(&subscription.source, state))
+            .min();
+        let found = streams::ready(&streams, Some(left.unwrap_or(LONGEST).min(LONGEST)))
+            .map_err(|_| errno::IO)?;
         let mut found = found.into_iter();
         let mut happened = Vec::new();
         for subscription in subscriptions {
             let error = match subscription.source {
-                Source::Stream(..) if found.next().is_some_and(|events| !events.is_empty()) => errno::SUCCESS,
+                Source::Stream(..) if found.next().is_some_and(|events| !events.is_empty()) => {
+                    errno::SUCCESS
+                }
                 Source::Stream(..) => continue,
                 Source::Error(error) => error,
                 ref source if remaining(source, state) == Some(Duration::ZERO) => errno::SUCCESS,

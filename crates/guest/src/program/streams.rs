@@ -60,7 +60,9 @@ impl Stream {
         loop {
             match (&*self.0).write(from) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(PollFlags::OUT)
+                }
                 result => return result,
             }
         }
@@ -101,14 +103,25 @@ impl StdoutStream for Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut buffer = vec![0; to.remaining().min(MOST)];
-        Poll::Ready(self.read(&mut buffer).map(|length| to.put_slice(buffer.get(..length).unwrap_or_default())))
+        Poll::Ready(
+            self.read(&mut buffer)
+                .map(|length| to.put_slice(buffer.get(..length).unwrap_or_default())),
+        )
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        from: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Poll::Ready(self.write(from))
     }
 
@@ -172,7 +185,11 @@ impl OutputStream for Output {
         let mut left = &bytes[..];
         while !left.is_empty() {
             match self.0.write(left) {
-                Ok(0) => return Err(StreamError::LastOperationFailed(io::Error::from(io::ErrorKind::WriteZero).into())),
+                Ok(0) => {
+                    return Err(StreamError::LastOperationFailed(
+                        io::Error::from(io::ErrorKind::WriteZero).into(),
+                    ));
+                }
                 Ok(length) => left = left.get(length..).unwrap_or_default(),
                 // As an I/O error, which keeps EPIPE; "closed" would become EIO.
                 Err(error) => return Err(StreamError::LastOperationFailed(error.into())),
@@ -201,7 +218,10 @@ pub(super) fn ready(
     streams: &[(&Stream, PollFlags)],
     timeout: Option<std::time::Duration>,
 ) -> rustix::io::Result<Vec<PollFlags>> {
-    let mut polled: Vec<PollFd<'_>> = streams.iter().map(|(stream, events)| PollFd::new(*stream, *events)).collect();
+    let mut polled: Vec<PollFd<'_>> = streams
+        .iter()
+        .map(|(stream, events)| PollFd::new(*stream, *events))
+        .collect();
     let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
     match poll(&mut polled, timeout.as_ref()) {
         Ok(_) => Ok(polled.iter().map(PollFd::revents).collect()),

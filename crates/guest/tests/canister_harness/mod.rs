@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use lazaret_guest::canister::Canister;
 use lazaret_guest::exchange::Exchange;
 use lazaret_wire::Shared;
-use lazaret_wire::message::{Call, CompileSettings, Done, Entry, Failed, Global, Outcome, Purpose, Run, Sizes, TenantSetup, Trap, TrapKind};
+use lazaret_wire::message::{
+    Call, CompileSettings, Done, Entry, Failed, Global, Outcome, Purpose, Run, Sizes, TenantSetup,
+    Trap, TrapKind,
+};
 
 /// Fuel that is enough for every test but those about fuel.
 pub const FUEL: u64 = 10_000_000_000;
@@ -48,19 +51,33 @@ pub fn file(bytes: &[u8]) -> File {
 /// `text` for 32-bit memory (`I` is i32) or 64-bit memory (`I` is i64, and
 /// `(memory 1)` becomes `(memory i64 1)`).
 pub fn width(text: &str, memory64: bool) -> String {
-    let (ty, memory) = if memory64 { ("i64", "(memory i64 ") } else { ("i32", "(memory ") };
+    let (ty, memory) = if memory64 {
+        ("i64", "(memory i64 ")
+    } else {
+        ("i32", "(memory ")
+    };
     text.replace("{I}", ty).replace("(memory ", memory)
 }
 
 /// Compiles and loads; `setup.reusable` is what the compiler says, unless
 /// `fresh` asks for a fresh instance a call.
-pub fn load(text: &str, mut setup: TenantSetup, files: Vec<OwnedFd>, fresh: bool) -> Result<Tenant, Failed> {
-    let settings = CompileSettings { purpose: Purpose::Tenant, metered: true };
+pub fn load(
+    text: &str,
+    mut setup: TenantSetup,
+    files: Vec<OwnedFd>,
+    fresh: bool,
+) -> Result<Tenant, Failed> {
+    let settings = CompileSettings {
+        purpose: Purpose::Tenant,
+        metered: true,
+    };
     let wasm = wat::parse_str(text).unwrap();
     let (artefact, info) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();
     setup.reusable = info.reusable && !fresh;
     let engine = lazaret_guest::engine::engine(Purpose::Tenant).unwrap();
-    let shared: &'static Shared = Box::leak(Box::new(Shared::map(lazaret_wire::shared::create().unwrap().as_fd()).unwrap()));
+    let shared: &'static Shared = Box::leak(Box::new(
+        Shared::map(lazaret_wire::shared::create().unwrap().as_fd()).unwrap(),
+    ));
     let sizes = setup.sizes;
     let (canister, tracker) = Canister::load(&engine, &file(&artefact), &setup, files, shared)?;
     let next = Call {
@@ -80,7 +97,15 @@ pub fn load(text: &str, mut setup: TenantSetup, files: Vec<OwnedFd>, fresh: bool
         close_heap: Vec::new(),
         close_stable: Vec::new(),
     };
-    Ok(Tenant { canister, exchange: Exchange::new(shared), shared, tracker, sizes, globals: Vec::new(), next })
+    Ok(Tenant {
+        canister,
+        exchange: Exchange::new(shared),
+        shared,
+        tracker,
+        sizes,
+        globals: Vec::new(),
+        next,
+    })
 }
 
 /// A tenant without an image.
@@ -103,7 +128,12 @@ impl Tenant {
         let given = call.fuel;
         let done = self.canister.call(call, &mut self.exchange);
         assert!(done.fuel_left <= given);
-        if entry != Entry::Query && matches!(done.outcome, Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply) {
+        if entry != Entry::Query
+            && matches!(
+                done.outcome,
+                Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply
+            )
+        {
             self.sizes = done.sizes;
             self.globals.clone_from(&done.globals);
         }
@@ -125,7 +155,12 @@ impl Tenant {
 
     /// The log lines since the last time.
     pub fn log(&self) -> Vec<String> {
-        self.shared.take_log().0.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+        self.shared
+            .take_log()
+            .0
+            .into_iter()
+            .map(|line| String::from_utf8(line).unwrap())
+            .collect()
     }
 }
 
@@ -151,17 +186,37 @@ pub fn assert_trap(outcome: Outcome, kind: TrapKind, part: &str) {
 
 /// The set bits of a bitmap in shared memory.
 pub fn entered(shared: &Shared, bitmap: usize) -> Vec<usize> {
-    let set = |chunk: &usize| shared.u64(bitmap + chunk / 64 * 8).load(std::sync::atomic::Ordering::Relaxed) >> (chunk % 64) & 1 == 1;
-    (0..lazaret_wire::layout::CHUNKS_SIZE * 8).filter(set).collect()
+    let set = |chunk: &usize| {
+        shared
+            .u64(bitmap + chunk / 64 * 8)
+            .load(std::sync::atomic::Ordering::Relaxed)
+            >> (chunk % 64)
+            & 1
+            == 1
+    };
+    (0..lazaret_wire::layout::CHUNKS_SIZE * 8)
+        .filter(set)
+        .collect()
 }
 
 /// A run of the heap's pages.
 pub fn run(first_page: u64, pages: u64, file: u16, offset: u64) -> Run {
-    Run { region: lazaret_wire::message::Region::Heap, first_page, pages, file, offset }
+    Run {
+        region: lazaret_wire::message::Region::Heap,
+        first_page,
+        pages,
+        file,
+        offset,
+    }
 }
 
 /// Runs `test` on a thread with the stack that a worker has.
 pub fn with_worker_stack<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let size = lazaret_guest::engine::NATIVE_STACK as usize;
-    std::thread::Builder::new().stack_size(size).spawn(test).unwrap().join().unwrap()
+    std::thread::Builder::new()
+        .stack_size(size)
+        .spawn(test)
+        .unwrap()
+        .join()
+        .unwrap()
 }

@@ -33,7 +33,10 @@ pub fn setup() -> ProgramSetup {
 
 /// A module of `tests/fixtures/wat`.
 pub fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/wat").join(name).with_extension("wat");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/wat")
+        .join(name)
+        .with_extension("wat");
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -48,7 +51,9 @@ pub fn compile(module: &[u8]) -> File {
 /// A wire that nobody reads.
 pub fn exchange() -> Exchange {
     let file = shared::create().expect("shared memory");
-    Exchange::new(Box::leak(Box::new(Shared::map(std::os::fd::AsFd::as_fd(&file)).expect("mapped"))))
+    Exchange::new(Box::leak(Box::new(
+        Shared::map(std::os::fd::AsFd::as_fd(&file)).expect("mapped"),
+    )))
 }
 
 /// A pipe: its reading and its writing end.
@@ -65,19 +70,31 @@ pub struct Ran {
 }
 
 /// Loads and runs a compiled program with `input`, and collects its output.
-pub fn run_with(artefact: &File, setup: &ProgramSetup, input: OwnedFd, directories: &[(&Path, bool)]) -> Result<Ran, Failed> {
+pub fn run_with(
+    artefact: &File,
+    setup: &ProgramSetup,
+    input: OwnedFd,
+    directories: &[(&Path, bool)],
+) -> Result<Ran, Failed> {
     // Loading changes the working directory: of this thread alone, from now on.
     // SAFETY: it affects no memory, and the paths below are absolute.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }.expect("a working directory of its own");
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FS) }
+        .expect("a working directory of its own");
     let setup = ProgramSetup {
         preopens: directories
             .iter()
             .enumerate()
-            .map(|(number, (_, writable))| Preopen { guest: format!("/{number}"), writable: *writable })
+            .map(|(number, (_, writable))| Preopen {
+                guest: format!("/{number}"),
+                writable: *writable,
+            })
             .collect(),
         ..setup.clone()
     };
-    let directories = directories.iter().map(|(path, _)| OwnedFd::from(File::open(path).expect("a directory"))).collect();
+    let directories = directories
+        .iter()
+        .map(|(path, _)| OwnedFd::from(File::open(path).expect("a directory")))
+        .collect();
     let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe(), pipe());
     let collect = |end: OwnedFd| {
         std::thread::spawn(move || {
@@ -87,13 +104,28 @@ pub fn run_with(artefact: &File, setup: &ProgramSetup, input: OwnedFd, directori
         })
     };
     let (stdout, stderr) = (collect(stdout), collect(stderr));
-    let program = Program::load(engine(), artefact, &setup, [input, stdout_end, stderr_end], directories)?;
+    let program = Program::load(
+        engine(),
+        artefact,
+        &setup,
+        [input, stdout_end, stderr_end],
+        directories,
+    )?;
     let exited = program.run(&mut exchange());
-    Ok(Ran { exited, stdout: stdout.join().expect("stdout"), stderr: stderr.join().expect("stderr") })
+    Ok(Ran {
+        exited,
+        stdout: stdout.join().expect("stdout"),
+        stderr: stderr.join().expect("stderr"),
+    })
 }
 
 /// Runs a module with these bytes as its input.
-pub fn run(module: &[u8], setup: &ProgramSetup, input: &[u8], directories: &[(&Path, bool)]) -> Result<Ran, Failed> {
+pub fn run(
+    module: &[u8],
+    setup: &ProgramSetup,
+    input: &[u8],
+    directories: &[(&Path, bool)],
+) -> Result<Ran, Failed> {
     let (reader, writer) = pipe();
     let input = input.to_vec();
     // Ends when the program stops reading, by EPIPE.

@@ -14,16 +14,33 @@ use super::harness::{compile, engine, pipe, setup};
 /// empty.
 fn host(shared: &'static Shared, calls: u32) {
     for number in 0..calls {
-        let rung = bell::wait_forever(shared.u32(layout::ANSWER_BELL), shared.u32(layout::HOST_SLEEPS), number, &mut Spin::at_most(0));
+        let rung = bell::wait_forever(
+            shared.u32(layout::ANSWER_BELL),
+            shared.u32(layout::HOST_SLEEPS),
+            number,
+            &mut Spin::at_most(0),
+        );
         assert!(matches!(rung, Rung::Next));
         let mut buffer = Vec::new();
         shared.take_answer(&mut buffer).unwrap();
-        let FromWorker::HostCall(call) = FromWorker::from_bytes(&buffer).unwrap() else { panic!("no host call") };
+        let FromWorker::HostCall(call) = FromWorker::from_bytes(&buffer).unwrap() else {
+            panic!("no host call")
+        };
         assert_eq!(call.function, 1);
-        let result = if call.argument.is_empty() { Err("nothing to reverse".to_owned()) } else { Ok(call.argument.into_iter().rev().collect()) };
-        ToWorker::HostReturn(HostReturn { result }).to_bytes(&mut buffer).unwrap();
+        let result = if call.argument.is_empty() {
+            Err("nothing to reverse".to_owned())
+        } else {
+            Ok(call.argument.into_iter().rev().collect())
+        };
+        ToWorker::HostReturn(HostReturn { result })
+            .to_bytes(&mut buffer)
+            .unwrap();
         shared.put_request(&buffer).unwrap();
-        bell::ring(shared.u32(layout::REQUEST_BELL), shared.u32(layout::WORKER_SLEEPS), number + 1);
+        bell::ring(
+            shared.u32(layout::REQUEST_BELL),
+            shared.u32(layout::WORKER_SLEEPS),
+            number + 1,
+        );
     }
 }
 
@@ -36,9 +53,23 @@ fn run(body: &str, calls: u32) -> ProgramEnd {
     let file = shared::create().unwrap();
     let shared: &'static Shared = Box::leak(Box::new(Shared::map(file.as_fd()).unwrap()));
     let host = std::thread::spawn(move || host(shared, calls));
-    let setup = ProgramSetup { host_functions: vec!["other".to_owned(), "reverse".to_owned()], ..setup() };
-    let streams = [pipe().0, OwnedFd::from(tempfile::tempfile().unwrap()), OwnedFd::from(tempfile::tempfile().unwrap())];
-    let program = Program::load(engine(), &compile(module.as_bytes()), &setup, streams, vec![]).unwrap();
+    let setup = ProgramSetup {
+        host_functions: vec!["other".to_owned(), "reverse".to_owned()],
+        ..setup()
+    };
+    let streams = [
+        pipe().0,
+        OwnedFd::from(tempfile::tempfile().unwrap()),
+        OwnedFd::from(tempfile::tempfile().unwrap()),
+    ];
+    let program = Program::load(
+        engine(),
+        &compile(module.as_bytes()),
+        &setup,
+        streams,
+        vec![],
+    )
+    .unwrap();
     let end = program.run(&mut Exchange::new(shared)).end;
     host.join().unwrap();
     end
@@ -59,13 +90,24 @@ fn bytes_go_there_and_back() {
 
 #[test]
 fn an_error_is_a_trap_with_its_words() {
-    let end = run("(drop (call $reverse (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))", 1);
-    let ProgramEnd::Trap(trap) = end else { panic!("{end:?}") };
-    assert_eq!((trap.kind, trap.message.as_str()), (TrapKind::Other, "nothing to reverse"));
+    let end = run(
+        "(drop (call $reverse (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))",
+        1,
+    );
+    let ProgramEnd::Trap(trap) = end else {
+        panic!("{end:?}")
+    };
+    assert_eq!(
+        (trap.kind, trap.message.as_str()),
+        (TrapKind::Other, "nothing to reverse")
+    );
 }
 
 #[test]
 fn an_argument_outside_the_memory_never_leaves() {
-    let end = run("(drop (call $reverse (i32.const 65535) (i32.const 2) (i32.const 0) (i32.const 0)))", 0);
+    let end = run(
+        "(drop (call $reverse (i32.const 65535) (i32.const 2) (i32.const 0) (i32.const 0)))",
+        0,
+    );
     assert!(matches!(end, ProgramEnd::Trap(trap) if trap.kind == TrapKind::MemoryOutOfBounds));
 }

@@ -20,14 +20,26 @@ const ARGUMENTS: &str = "LAZARET_TEST_ARGUMENTS";
 /// The child's part. It does nothing when run as a test among the others.
 #[test]
 fn child() {
-    let Ok(module) = std::env::var(MODULE) else { return };
+    let Ok(module) = std::env::var(MODULE) else {
+        return;
+    };
     let artefact = compile(&fs::read(module).unwrap());
-    let preopens: Vec<OwnedFd> = std::env::var(DIRECTORY).iter().map(|path| File::open(path).unwrap().into()).collect();
+    let preopens: Vec<OwnedFd> = std::env::var(DIRECTORY)
+        .iter()
+        .map(|path| File::open(path).unwrap().into())
+        .collect();
     let setup = ProgramSetup {
-        arguments: std::env::var(ARGUMENTS).unwrap_or_default().split('\x1f').map(str::to_owned).collect(),
+        arguments: std::env::var(ARGUMENTS)
+            .unwrap_or_default()
+            .split('\x1f')
+            .map(str::to_owned)
+            .collect(),
         preopens: preopens
             .iter()
-            .map(|_| Preopen { guest: "/".to_owned(), writable: std::env::var(READ_ONLY).is_err() })
+            .map(|_| Preopen {
+                guest: "/".to_owned(),
+                writable: std::env::var(READ_ONLY).is_err(),
+            })
             .collect(),
         memory_limit: 1 << 30,
         ..setup()
@@ -57,7 +69,12 @@ fn run_in_child(module: &[u8], input: &[u8], directory: &Path) -> String {
     let path = scratch.path().join("module");
     fs::write(&path, module).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "threads::child", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "threads::child",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(MODULE, &path)
         .env(DIRECTORY, directory)
         .stdin(std::process::Stdio::piped())
@@ -78,7 +95,10 @@ fn run_in_child(module: &[u8], input: &[u8], directory: &Path) -> String {
 fn waiting_for_input_and_a_clock_starts_no_thread() {
     let directory = tempfile::tempdir().unwrap();
     let text = run_in_child(&fixture("poll"), b"word\n", directory.path());
-    assert!(text.contains("tick\n") && text.contains("word\n") && text.contains("end of input\n"), "{text}");
+    assert!(
+        text.contains("tick\n") && text.contains("word\n") && text.contains("end of input\n"),
+        "{text}"
+    );
 }
 
 /// The engine's own `poll_oneoff` hands this one to a pool of threads.

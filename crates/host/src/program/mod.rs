@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
-use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::{Grants, IdsError, Launcher, LauncherError, LauncherOptions, Limits};
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::message::{
-    Assignment, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup, Purpose, ToWorker, Trap, TrapKind,
+    Assignment, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup, Purpose,
+    ToWorker, Trap, TrapKind,
 };
 pub use report::{Report, Verdict};
 pub use streams::{Input, Output, StreamError};
@@ -65,7 +66,9 @@ impl RunError {
                 | Self::Stream(_)
                 | Self::Compile(CompileError::Invalid(_))
                 | Self::Worker(WorkerError::Setup(_))
-                | Self::Launcher(LauncherError::Ids(IdsError::NotRoot { .. } | IdsError::Zero))
+                | Self::Launcher(LauncherError::Ids(
+                    IdsError::NotRoot { .. } | IdsError::Zero
+                ))
         )
     }
 }
@@ -102,6 +105,9 @@ pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Room for the worker's own data beside the program's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
+/// Address space beside the memories' own bytes: reservations of 4 GiB each,
+/// code, stacks.
+const OWN_ADDRESSES: u64 = 32 << 30;
 
 impl Program {
     pub(crate) fn new(host: Arc<Inner>, module: Vec<u8>) -> Self {
@@ -139,8 +145,17 @@ impl Program {
 
     /// A directory of the host's, under a path of the guest's.
     #[must_use]
-    pub fn directory(mut self, host: impl Into<PathBuf>, guest: impl Into<String>, writable: bool) -> Self {
-        self.directories.push(Directory { host: host.into(), guest: guest.into(), writable });
+    pub fn directory(
+        mut self,
+        host: impl Into<PathBuf>,
+        guest: impl Into<String>,
+        writable: bool,
+    ) -> Self {
+        self.directories.push(Directory {
+            host: host.into(),
+            guest: guest.into(),
+            writable,
+        });
         self
     }
 
@@ -214,9 +229,14 @@ impl Program {
         let host = self.host;
         let info = module::inspect(&wasm, Purpose::Program, &host.functions.names())?;
         if info.memory_minimum > self.memory {
-            return Err(ModuleError::Memory { minimum: info.memory_minimum, limit: self.memory }.into());
+            return Err(ModuleError::Memory {
+                minimum: info.memory_minimum,
+                limit: self.memory,
+            }
+            .into());
         }
-        let (artefact, compile_time) = host.compile(&wasm, settings(Purpose::Program, self.fuel.is_some()))?;
+        let (artefact, compile_time) =
+            host.compile(&wasm, settings(Purpose::Program, self.fuel.is_some()))?;
         drop(wasm);
 
         let started = Instant::now();
@@ -225,26 +245,43 @@ impl Program {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![artefact.file.as_fd()];
         descriptors.extend(streams.worker_ends().map(|end| end.as_fd()));
         descriptors.extend(directories.iter().map(AsFd::as_fd));
-        let cpu_seconds = self.cpu_time.map(|limit| limit.as_secs() + u64::from(limit.subsec_nanos() > 0));
+        let cpu_seconds = self
+            .cpu_time
+            .map(|limit| limit.as_secs() + u64::from(limit.subsec_nanos() > 0));
         let (mut worker, _, _) = Worker::start(Start {
             launcher: &launcher,
             limits: Limits {
+                address_space: self.memory.saturating_add(OWN_ADDRESSES),
                 data: self.memory.saturating_add(OWN_DATA),
                 descriptors: 256,
-                file: if self.directories.iter().any(|directory| directory.writable) { u64::MAX } else { 0 },
+                file: if self.directories.iter().any(|directory| directory.writable) {
+                    u64::MAX
+                } else {
+                    0
+                },
                 cpu_seconds,
                 stack: engine::NATIVE_STACK,
             },
             assignment: Assignment::Program(ProgramSetup {
                 arguments: self.arguments,
                 environment: self.environment,
-                preopens: self.directories.iter().map(|directory| Preopen { guest: directory.guest.clone(), writable: directory.writable }).collect(),
+                preopens: self
+                    .directories
+                    .iter()
+                    .map(|directory| Preopen {
+                        guest: directory.guest.clone(),
+                        writable: directory.writable,
+                    })
+                    .collect(),
                 memory_limit: self.memory,
                 fuel: self.fuel,
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            open: Open { fixed: &[0, 1, 2], directories: self.directories.len() },
+            open: Open {
+                fixed: &[0, 1, 2],
+                directories: self.directories.len(),
+            },
             accepted: &host.options.accept_missing,
             tracked: false,
         })
@@ -277,7 +314,9 @@ impl Program {
         // The kernel ends who is over its processor time by SIGXCPU, which pid 1
         // of a namespace ignores, and a second later by SIGKILL.
         let end = match (end, self.cpu_time, usage) {
-            (Err(Ending::Signal(libc::SIGKILL)), Some(limit), Some(usage)) if Duration::from_micros(usage.user_us + usage.system_us) >= limit => {
+            (Err(Ending::Signal(libc::SIGKILL)), Some(limit), Some(usage))
+                if Duration::from_micros(usage.user_us + usage.system_us) >= limit =>
+            {
                 Err(Ending::CpuTime)
             }
             (end, ..) => end,
@@ -289,11 +328,17 @@ impl Program {
             exit_code,
             detail,
             wall_ms: millis(wall_time),
-            cpu_ms: usage.map_or(0.0, |usage| (usage.user_us + usage.system_us) as f64 / 1000.0),
+            cpu_ms: usage.map_or(0.0, |usage| {
+                (usage.user_us + usage.system_us) as f64 / 1000.0
+            }),
             peak_memory_bytes: exited.as_ref().map_or(0, |exited| exited.peak_memory),
             peak_resident_bytes: usage.map_or(0, |usage| usage.peak_resident),
-            memory_limit_hit: exited.as_ref().is_some_and(|exited| exited.memory_limit_hit),
-            fuel_used: exited.as_ref().and_then(|exited| Some(self.fuel? - exited.fuel_left?.min(self.fuel?))),
+            memory_limit_hit: exited
+                .as_ref()
+                .is_some_and(|exited| exited.memory_limit_hit),
+            fuel_used: exited
+                .as_ref()
+                .and_then(|exited| Some(self.fuel? - exited.fuel_left?.min(self.fuel?))),
             compile_ms: compile_time.map(millis),
             spawn_ms: millis(spawn_time),
             output_bytes: output.bytes,
@@ -319,24 +364,42 @@ fn verdict(end: &Result<Exited, Ending>, output_limit_hit: bool) -> (Verdict, i3
         Some(text)
     };
     match end {
-        _ if output_limit_hit => (Verdict::OutputLimit, 153, Some("the output limit was reached".into())),
+        _ if output_limit_hit => (
+            Verdict::OutputLimit,
+            153,
+            Some("the output limit was reached".into()),
+        ),
         Ok(exited) => match &exited.end {
             ProgramEnd::Exit(code) => (Verdict::Exited, *code as i32, None),
-            ProgramEnd::Trap(trap) if trap.kind == TrapKind::Fuel => (Verdict::FuelLimit, 125, trapped(trap)),
-            ProgramEnd::Trap(trap) if exited.memory_limit_hit => {
-                (Verdict::MemoryLimit, 137, trapped(trap).map(|text| format!("refused memory over its limit, then {text}")))
+            ProgramEnd::Trap(trap) if trap.kind == TrapKind::Fuel => {
+                (Verdict::FuelLimit, 125, trapped(trap))
             }
+            ProgramEnd::Trap(trap) if exited.memory_limit_hit => (
+                Verdict::MemoryLimit,
+                137,
+                trapped(trap).map(|text| format!("refused memory over its limit, then {text}")),
+            ),
             ProgramEnd::Trap(trap) => (Verdict::Trapped, 134, trapped(trap)),
             ProgramEnd::Aborted(reason) => (Verdict::HostError, 1, Some(reason.clone())),
         },
         Err(ending) => {
             let (verdict, code) = match ending {
                 Ending::Deadline(_) | Ending::CpuTime => (Verdict::TimeLimit, 124),
-                Ending::Violation | Ending::Malformed(_) | Ending::Exited(_) => (Verdict::Violation, 159),
-                Ending::OutOfMemory { .. } | Ending::Signal(libc::SIGKILL) => (Verdict::MemoryLimit, 137),
+                Ending::Violation | Ending::Malformed(_) | Ending::Exited(_) => {
+                    (Verdict::Violation, 159)
+                }
+                Ending::OutOfMemory { .. } | Ending::Signal(libc::SIGKILL) => {
+                    (Verdict::MemoryLimit, 137)
+                }
                 _ => (Verdict::HostError, 1),
             };
-            (verdict, code, Some(ending.to_string()))
+            let text = match ending {
+                Ending::Deadline(limit) => {
+                    format!("it ran longer than its limit of {limit:?} and was killed")
+                }
+                ending => ending.to_string(),
+            };
+            (verdict, code, Some(text))
         }
     }
 }
@@ -344,50 +407,93 @@ fn verdict(end: &Result<Exited, Ending>, output_limit_hit: bool) -> (Verdict, i3
 /// A worker that could not open a directory was refused it for its user id: the
 /// error says which that is, and what to do.
 fn refused(error: WorkerError, directories: &[Directory], uid: u32) -> RunError {
-    let WorkerError::Setup(text) = &error else { return error.into() };
-    match directories.iter().find(|directory| text.contains(&format!("the directory for {:?} can't be opened", directory.guest))) {
+    let WorkerError::Setup(text) = &error else {
+        return error.into();
+    };
+    match directories.iter().find(|directory| {
+        text.contains(&format!(
+            "the directory for {:?} can't be opened",
+            directory.guest
+        ))
+    }) {
         Some(directory) => RunError::Directory {
             path: directory.host.clone(),
-            reason: format!("{text}; the worker runs as uid {uid} on the host: let that user read it (chmod, setfacl), or as root choose another (--as-user UID) or none"),
+            reason: format!(
+                "{text}; the worker runs as uid {uid} on the host: let that user read it (chmod, setfacl), or as root choose another (--as-user UID) or none"
+            ),
         },
         None => error.into(),
     }
 }
 
 /// The launcher for a program, and the directories for its worker.
-fn grants(host: &Inner, directories: &[Directory], as_user: Option<u32>) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
+fn grants(
+    host: &Inner,
+    directories: &[Directory],
+    as_user: Option<u32>,
+) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
     if directories.is_empty() && as_user.is_none() {
         return Ok((host.launcher()?, Vec::new()));
     }
     for directory in directories {
-        let fail = |reason: String| RunError::Directory { path: directory.host.clone(), reason };
+        let fail = |reason: String| RunError::Directory {
+            path: directory.host.clone(),
+            reason,
+        };
         match std::fs::metadata(&directory.host) {
             Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => return Err(fail("it is not a directory; grant the directory that contains it".into())),
+            Ok(_) => {
+                return Err(fail(
+                    "it is not a directory; grant the directory that contains it".into(),
+                ));
+            }
             Err(error) => return Err(fail(error.to_string())),
         }
         // With the effective ids, as the launcher will open it.
         let access = rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK;
-        if let Err(errno) = rustix::fs::accessat(rustix::fs::CWD, &directory.host, access, rustix::fs::AtFlags::EACCESS) {
+        if let Err(errno) = rustix::fs::accessat(
+            rustix::fs::CWD,
+            &directory.host,
+            access,
+            rustix::fs::AtFlags::EACCESS,
+        ) {
             let uid = rustix::process::geteuid().as_raw();
-            return Err(fail(format!("{}; this process is uid {uid}: let that user read it (chmod, setfacl)", io::Error::from(errno))));
+            return Err(fail(format!(
+                "{}; this process is uid {uid}: let that user read it (chmod, setfacl)",
+                io::Error::from(errno)
+            )));
         }
     }
-    let grants: Vec<Grants> =
-        directories.iter().map(|directory| Grants { path: directory.host.clone(), writable: directory.writable }).collect();
+    let grants: Vec<Grants> = directories
+        .iter()
+        .map(|directory| Grants {
+            path: directory.host.clone(),
+            writable: directory.writable,
+        })
+        .collect();
     let root = rustix::process::geteuid().is_root();
-    let options = LauncherOptions { as_user, directories: if root { Vec::new() } else { grants.clone() }, ..host.launcher_options() };
+    let options = LauncherOptions {
+        as_user,
+        directories: if root { Vec::new() } else { grants.clone() },
+        ..host.launcher_options()
+    };
     let launcher = Arc::new(Launcher::start(&options)?);
     let opened = if root {
         lazaret_wall::grants::open_as_root(&grants, launcher.first_host_uid(), as_user.is_some())
-            .map_err(|error| RunError::Directory { path: error.path.clone(), reason: error.to_string() })?
+            .map_err(|error| RunError::Directory {
+                path: error.path.clone(),
+                reason: error.to_string(),
+            })?
     } else {
         launcher
             .directories()
             .iter()
             .map(OwnedFd::try_clone)
             .collect::<io::Result<Vec<_>>>()
-            .map_err(|error| RunError::Directory { path: PathBuf::new(), reason: error.to_string() })?
+            .map_err(|error| RunError::Directory {
+                path: PathBuf::new(),
+                reason: error.to_string(),
+            })?
     };
     Ok((launcher, opened))
 }

@@ -48,7 +48,9 @@ pub enum Output {
 #[non_exhaustive]
 pub enum StreamError {
     /// It is not something that can be read.
-    #[error("standard input is a {kind}; a program's input must be a file, a pipe, a socket or a terminal")]
+    #[error(
+        "standard input is a {kind}; a program's input must be a file, a pipe, a socket or a terminal"
+    )]
     Kind {
         /// What it is.
         kind: &'static str,
@@ -79,11 +81,21 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Connects everything; nothing runs yet.
-pub(super) fn connect(input: Input, output: Output, error: Output, limit: Option<u64>) -> Result<Streams, StreamError> {
+pub(super) fn connect(
+    input: Input,
+    output: Output,
+    error: Output,
+    limit: Option<u64>,
+) -> Result<Streams, StreamError> {
     let (stdin, feed) = connect_input(input)?;
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
-    Ok(Streams { worker: [stdin, out_write, err_write], feed, drains: [(out_read, output), (err_read, error)], limit })
+    Ok(Streams {
+        worker: [stdin, out_write, err_write],
+        feed,
+        drains: [(out_read, output), (err_read, error)],
+        limit,
+    })
 }
 
 fn connect_input(input: Input) -> Result<(OwnedFd, Option<(OwnedFd, Source)>), StreamError> {
@@ -107,11 +119,19 @@ fn connect_input(input: Input) -> Result<(OwnedFd, Option<(OwnedFd, Source)>), S
             Ok((read, Some((write, Source::Terminal(descriptor)))))
         }
         // /dev/null: the usual way to say "nothing".
-        FileType::CharacterDevice if stat.st_rdev == rustix::fs::makedev(1, 3) => Ok((pipe()?.0, None)),
-        FileType::CharacterDevice => Err(StreamError::Kind { kind: "character device" }),
-        FileType::BlockDevice => Err(StreamError::Kind { kind: "block device" }),
+        FileType::CharacterDevice if stat.st_rdev == rustix::fs::makedev(1, 3) => {
+            Ok((pipe()?.0, None))
+        }
+        FileType::CharacterDevice => Err(StreamError::Kind {
+            kind: "character device",
+        }),
+        FileType::BlockDevice => Err(StreamError::Kind {
+            kind: "block device",
+        }),
         FileType::Directory => Err(StreamError::Kind { kind: "directory" }),
-        _ => Err(StreamError::Kind { kind: "thing that can't be read" }),
+        _ => Err(StreamError::Kind {
+            kind: "thing that can't be read",
+        }),
     }
 }
 
@@ -146,15 +166,24 @@ impl Streams {
         if let Some((to, source)) = self.feed {
             // Not joined: it may wait for a terminal long after the program's
             // end. It ends with its pipe or with this process.
-            let _ = std::thread::Builder::new().name("lazaret-stdin".into()).spawn(move || feed(to, source));
+            let _ = std::thread::Builder::new()
+                .name("lazaret-stdin".into())
+                .spawn(move || feed(to, source));
         }
-        let count = Arc::new(Count { bytes: AtomicU64::new(0), limit: self.limit, hit: AtomicBool::new(false) });
+        let count = Arc::new(Count {
+            bytes: AtomicU64::new(0),
+            limit: self.limit,
+            hit: AtomicBool::new(false),
+        });
         let drains = self
             .drains
             .into_iter()
             .filter_map(|(from, output)| {
                 let count = count.clone();
-                std::thread::Builder::new().name("lazaret-output".into()).spawn(move || drain(from, output, &count)).ok()
+                std::thread::Builder::new()
+                    .name("lazaret-output".into())
+                    .spawn(move || drain(from, output, &count))
+                    .ok()
             })
             .collect();
         Relays { drains, count }
@@ -168,7 +197,10 @@ impl Relays {
         for drain in self.drains {
             let _ = drain.join();
         }
-        Counted { bytes: self.count.bytes.load(Ordering::SeqCst), limit_hit: self.count.hit.load(Ordering::SeqCst) }
+        Counted {
+            bytes: self.count.bytes.load(Ordering::SeqCst),
+            limit_hit: self.count.hit.load(Ordering::SeqCst),
+        }
     }
 }
 
@@ -176,7 +208,9 @@ fn feed(to: OwnedFd, source: Source) {
     let mut to = std::fs::File::from(to);
     let result = match source {
         Source::Bytes(bytes) => to.write_all(&bytes),
-        Source::Terminal(terminal) => io::copy(&mut std::fs::File::from(terminal), &mut to).map(drop),
+        Source::Terminal(terminal) => {
+            io::copy(&mut std::fs::File::from(terminal), &mut to).map(drop)
+        }
     };
     // The program may end without reading all: that is no fault.
     drop(result);
@@ -205,7 +239,10 @@ fn drain(from: OwnedFd, output: Output, count: &Count) {
         let written = match &output {
             Output::Discard => Ok(()),
             Output::Buffer(buffer) => {
-                buffer.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+                buffer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(bytes);
                 Ok(())
             }
             Output::Descriptor(descriptor) if terminal => write_all(descriptor, &harmless(bytes)),
@@ -228,7 +265,10 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
             Ok(written) => bytes = &bytes[written..],
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => {
-                let mut set = [rustix::event::PollFd::new(to, rustix::event::PollFlags::OUT)];
+                let mut set = [rustix::event::PollFd::new(
+                    to,
+                    rustix::event::PollFlags::OUT,
+                )];
                 let _ = rustix::event::poll(&mut set, None);
             }
             Err(errno) => return Err(errno.into()),
@@ -262,7 +302,10 @@ fn harmless(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn picture(code: u32) -> Vec<u8> {
-    char::from_u32(code).unwrap_or('\u{fffd}').to_string().into_bytes()
+    char::from_u32(code)
+        .unwrap_or('\u{fffd}')
+        .to_string()
+        .into_bytes()
 }
 
 #[cfg(test)]
@@ -281,19 +324,34 @@ mod tests {
     fn a_directory_is_no_input() {
         let directory = std::fs::File::open("/").unwrap();
         let refused = connect_input(Input::Descriptor(directory.into()));
-        assert!(matches!(refused, Err(StreamError::Kind { kind: "directory" })));
+        assert!(matches!(
+            refused,
+            Err(StreamError::Kind { kind: "directory" })
+        ));
         let device = std::fs::File::open("/dev/zero").unwrap();
         assert!(connect_input(Input::Descriptor(device.into())).is_err());
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(connect_input(Input::Descriptor(null.into())).is_ok());
-        let write_only = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-        assert!(matches!(connect_input(Input::Descriptor(write_only.into())), Err(StreamError::NotReadable)));
+        let write_only = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/null")
+            .unwrap();
+        assert!(matches!(
+            connect_input(Input::Descriptor(write_only.into())),
+            Err(StreamError::NotReadable)
+        ));
     }
 
     #[test]
     fn output_over_the_limit_is_cut_and_said() {
         let buffer = Arc::new(Mutex::new(Vec::new()));
-        let streams = connect(Input::Empty, Output::Buffer(buffer.clone()), Output::Discard, Some(5)).unwrap();
+        let streams = connect(
+            Input::Empty,
+            Output::Buffer(buffer.clone()),
+            Output::Discard,
+            Some(5),
+        )
+        .unwrap();
         rustix::io::write(&streams.worker[1], b"0123456789").unwrap();
         let counted = streams.start().finish();
         assert_eq!(buffer.lock().unwrap().as_slice(), b"01234");

@@ -47,7 +47,9 @@ pub enum CallError {
         limit: usize,
     },
     /// The host lacks something. Worth another try.
-    #[error("aborted for want of something that the host owns: {0}; nothing was changed, try again")]
+    #[error(
+        "aborted for want of something that the host owns: {0}; nothing was changed, try again"
+    )]
     Aborted(String),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
@@ -91,7 +93,9 @@ pub enum TenantError {
         reason: &'static str,
     },
     /// It is there already.
-    #[error("tenant `{0}` exists already; `upgrade` replaces its module and keeps its state, `remove` deletes it")]
+    #[error(
+        "tenant `{0}` exists already; `upgrade` replaces its module and keeps its state, `remove` deletes it"
+    )]
     Exists(String),
     /// It isn't there.
     #[error("there is no tenant `{name}` in {directory}; `lazaret ps` lists those that exist")]
@@ -138,7 +142,9 @@ pub enum TenantError {
         source: io::Error,
     },
     /// The stored module isn't the one that the state names.
-    #[error("{path}: the stored module does not have the hash that the tenant's state names; restore the file")]
+    #[error(
+        "{path}: the stored module does not have the hash that the tenant's state names; restore the file"
+    )]
     ModuleHash {
         /// Where.
         path: PathBuf,
@@ -152,6 +158,9 @@ impl TenantError {
     }
 
     pub(crate) fn call(step: &'static str) -> impl FnOnce(CallError) -> Self {
-        move |error| Self::Call { step, error: Box::new(error) }
+        move |error| Self::Call {
+            step,
+            error: Box::new(error),
+        }
     }
 }

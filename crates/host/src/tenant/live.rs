@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use lazaret_guest::engine;
 use lazaret_image::{Durability, Image, PageId, Verify};
-use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::launcher::Limits;
+use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::layout::{CHUNK_PAGES, MAP_RUN_PAGES, PAGE};
-use lazaret_wire::message::{Assignment, Call, Done, FromWorker, HostReturn, Purpose, Region, Run, Sizes, TenantSetup, ToWorker};
+use lazaret_wire::message::{
+    Assignment, Call, Done, FromWorker, HostReturn, Purpose, Region, Run, Sizes, TenantSetup,
+    ToWorker,
+};
 use lazaret_wire::{Spin, layout};
 
+use super::TenantLimits;
 use super::error::CallError;
 use super::meta::Meta;
-use super::TenantLimits;
 use crate::artefact::{Artefact, CompileError, settings};
 use crate::ending::Ending;
 use crate::host::Inner;
@@ -29,6 +32,10 @@ const CLOSE_AFTER: u16 = 64;
 const MOST_PUT_BACK: usize = 8192;
 /// Room for the worker's own data beside the tenant's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
+/// Address space that a 32-bit heap reserves, in bytes.
+const RESERVATION: u64 = 4 << 30;
+/// Address space beside the memories: code, stacks, files of the image.
+const OWN_ADDRESSES: u64 = 8 << 30;
 
 /// A worker that holds a tenant at a version.
 pub(crate) struct Live {
@@ -42,7 +49,9 @@ pub(crate) struct Live {
 
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("worker", &self.worker).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,13 +70,22 @@ pub(crate) struct Carried {
 
 impl Live {
     /// Starts a worker at the image's version, or beyond it.
-    pub(crate) fn start(host: &Inner, image: &Image, artefact: &Artefact, limits: &TenantLimits, carried: Option<&Carried>) -> Result<Self, CallError> {
+    pub(crate) fn start(
+        host: &Inner,
+        image: &Image,
+        artefact: &Artefact,
+        limits: &TenantLimits,
+        carried: Option<&Carried>,
+    ) -> Result<Self, CallError> {
         let plan = image.plan();
         let files: Vec<_> = image.files().collect();
         let mut runs: Vec<Run> = plan
             .runs
             .iter()
-            .filter(|run| run.region != lazaret_image::Region::Heap || carried.is_none_or(|carried| carried.keep_heap))
+            .filter(|run| {
+                run.region != lazaret_image::Region::Heap
+                    || carried.is_none_or(|carried| carried.keep_heap)
+            })
             .filter_map(|run| {
                 Some(Run {
                     region: memory::from_image(run.region),
@@ -89,12 +107,26 @@ impl Live {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![artefact.file.as_fd()];
         descriptors.extend(files.iter().map(|(_, file)| *file));
         descriptors.extend(carried.map(|carried| carried.file.as_fd()));
-        let sizes = carried.map_or(Sizes { heap: plan.sizes.heap, stable: plan.sizes.stable }, |carried| carried.sizes);
+        let sizes = carried.map_or(
+            Sizes {
+                heap: plan.sizes.heap,
+                stable: plan.sizes.stable,
+            },
+            |carried| carried.sizes,
+        );
         let launcher = host.launcher().map_err(WorkerError::from)?;
         let (mut worker, ready, tracked) = Worker::start(Start {
             launcher: &launcher,
             limits: Limits {
-                data: limits.heap.saturating_add(limits.stable).saturating_add(OWN_DATA),
+                address_space: limits
+                    .heap
+                    .max(RESERVATION)
+                    .saturating_add(limits.stable)
+                    .saturating_add(OWN_ADDRESSES),
+                data: limits
+                    .heap
+                    .saturating_add(limits.stable)
+                    .saturating_add(OWN_DATA),
                 descriptors: (descriptors.len() + 16) as u64,
                 file: 0,
                 cpu_seconds: None,
@@ -110,21 +142,34 @@ impl Live {
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,
-            open: Open { fixed: &[], directories: 0 },
+            open: Open {
+                fixed: &[],
+                directories: 0,
+            },
             accepted: &host.options.accept_missing,
             tracked: true,
         })?;
         worker.set_spin(Spin::HOT);
         let Some(memory) = WorkerMemory::new(worker.pid(), &ready) else {
-            return Err(CallError::WorkerEnded(worker.malformed("addresses of its memories")));
+            return Err(CallError::WorkerEnded(
+                worker.malformed("addresses of its memories"),
+            ));
         };
         let Some(userfaultfd) = tracked else {
             return Err(CallError::WorkerEnded(worker.malformed("no userfaultfd")));
         };
-        let mut tracker: Box<dyn Tracker> =
-            Box::new(KernelTracker::new(worker.pid(), userfaultfd, ready.heap_at, ready.stable_at).map_err(CallError::Memory)?);
+        let mut tracker: Box<dyn Tracker> = Box::new(
+            KernelTracker::new(worker.pid(), userfaultfd, ready.heap_at, ready.stable_at)
+                .map_err(CallError::Memory)?,
+        );
         tracker.arm(&copied).map_err(CallError::Memory)?;
-        Ok(Self { worker, memory, tracker, idle: HashMap::new(), close: [Vec::new(), Vec::new()] })
+        Ok(Self {
+            worker,
+            memory,
+            tracker,
+            idle: HashMap::new(),
+            close: [Vec::new(), Vec::new()],
+        })
     }
 
     /// Whether it can take a call.
@@ -139,19 +184,36 @@ impl Live {
 
     /// Runs one call and copies what it says, checked against what is
     /// possible. An error means that the worker is gone.
-    pub(crate) fn run(&mut self, host: &Inner, mut call: Call, limits: &TenantLimits, time: Duration) -> Result<Done, CallError> {
+    pub(crate) fn run(
+        &mut self,
+        host: &Inner,
+        mut call: Call,
+        limits: &TenantLimits,
+        time: Duration,
+    ) -> Result<Done, CallError> {
         call.close_heap = std::mem::take(&mut self.close[0]);
         call.close_stable = std::mem::take(&mut self.close[1]);
-        let (given, sizes, globals, cycles, entry) = (call.fuel, call.sizes, call.globals.clone(), call.cycles, call.entry);
+        let (given, sizes, globals, cycles, entry) = (
+            call.fuel,
+            call.sizes,
+            call.globals.clone(),
+            call.cycles,
+            call.entry,
+        );
         self.worker.send(&ToWorker::Call(call))?;
         let done = loop {
             match self.worker.wait(time) {
                 Ok(FromWorker::Done(done)) => break done,
                 Ok(FromWorker::HostCall(call)) => {
                     let result = host.functions.call(call.function, &call.argument);
-                    self.worker.send(&ToWorker::HostReturn(HostReturn { result }))?;
+                    self.worker
+                        .send(&ToWorker::HostReturn(HostReturn { result }))?;
                 }
-                Ok(_) => return Err(CallError::WorkerEnded(self.worker.malformed("neither an end nor a host call"))),
+                Ok(_) => {
+                    return Err(CallError::WorkerEnded(
+                        self.worker.malformed("neither an end nor a host call"),
+                    ));
+                }
                 Err(Ending::Deadline(limit)) => return Err(CallError::TimeLimit(limit)),
                 Err(ending) => return Err(CallError::WorkerEnded(ending)),
             }
@@ -167,14 +229,20 @@ impl Live {
             && done.effects.cycles_burned <= cycles
             && (globals.is_empty() || same_types(&globals, &done.globals));
         if !possible {
-            return Err(CallError::WorkerEnded(self.worker.malformed(&format!("impossible numbers at the end of {entry:?}"))));
+            return Err(CallError::WorkerEnded(
+                self.worker
+                    .malformed(&format!("impossible numbers at the end of {entry:?}")),
+            ));
         }
         Ok(done)
     }
 
     /// The pages that were written since the last commit or putting back.
     pub(crate) fn written(&mut self, sizes: Sizes) -> Result<Written, CallError> {
-        let written = self.tracker.written(self.worker.shared(), sizes).map_err(CallError::Memory)?;
+        let written = self
+            .tracker
+            .written(self.worker.shared(), sizes)
+            .map_err(CallError::Memory)?;
         self.notice(&written);
         Ok(written)
     }
@@ -194,7 +262,8 @@ impl Live {
         }
         let close = &mut self.close;
         self.idle.retain(|(region, chunk), idle| {
-            let closing = *idle >= CLOSE_AFTER && close[*region as usize].len() < lazaret_wire::message::call::MAX_CLOSED;
+            let closing = *idle >= CLOSE_AFTER
+                && close[*region as usize].len() < lazaret_wire::message::call::MAX_CLOSED;
             if closing {
                 close[*region as usize].push(*chunk as u32);
             }
@@ -203,10 +272,23 @@ impl Live {
     }
 
     /// Appends `written` to the image as its next version.
-    pub(crate) fn commit(&self, image: &mut Image, written: &Written, sizes: Sizes, meta: &[u8], durability: Durability) -> Result<lazaret_image::Committed, CallError> {
+    pub(crate) fn commit(
+        &self,
+        image: &mut Image,
+        written: &Written,
+        sizes: Sizes,
+        meta: &[u8],
+        durability: Durability,
+    ) -> Result<lazaret_image::Committed, CallError> {
         let pages: Vec<PageId> = written.iter().filter_map(page_id).collect();
-        let mut source = Source { memory: &self.memory, scratch: Vec::new() };
-        let sizes = lazaret_image::Sizes { heap: sizes.heap, stable: sizes.stable };
+        let mut source = Source {
+            memory: &self.memory,
+            scratch: Vec::new(),
+        };
+        let sizes = lazaret_image::Sizes {
+            heap: sizes.heap,
+            stable: sizes.stable,
+        };
         Ok(image.commit(&pages, &mut source, sizes, meta, durability)?)
     }
 
@@ -227,27 +309,42 @@ impl Live {
             let ids: Vec<PageId> = pages.iter().filter_map(page_id).collect();
             let mut bytes = vec![0; ids.len() * PAGE];
             image.read_pages(&ids, &mut bytes, Verify::No)?;
-            self.memory.write(pages, &bytes).map_err(CallError::Memory)?;
+            self.memory
+                .write(pages, &bytes)
+                .map_err(CallError::Memory)?;
         }
         self.tracker.arm(&inside).map_err(CallError::Memory)?;
         Ok(true)
     }
 
     /// Copies `pages` into a sealed file, for another worker to start from.
-    pub(crate) fn carry(&self, pages: Written, sizes: Sizes, keep_heap: bool) -> Result<Carried, CallError> {
+    pub(crate) fn carry(
+        &self,
+        pages: Written,
+        sizes: Sizes,
+        keep_heap: bool,
+    ) -> Result<Carried, CallError> {
         let file = crate::artefact::memfd().map_err(CallError::Memory)?;
         let mut bytes = Vec::new();
         for (index, part) in pages.chunks(lazaret_image::CHUNK_PAGES).enumerate() {
             bytes.resize(part.len() * PAGE, 0);
-            self.memory.read(part, &mut bytes).map_err(CallError::Memory)?;
+            self.memory
+                .read(part, &mut bytes)
+                .map_err(CallError::Memory)?;
             let at = (index * lazaret_image::CHUNK_PAGES * PAGE) as u64;
             let mut done = 0;
             while done < bytes.len() {
-                done += rustix::io::pwrite(&file, &bytes[done..], at + done as u64).map_err(|errno| CallError::Memory(errno.into()))?;
+                done += rustix::io::pwrite(&file, &bytes[done..], at + done as u64)
+                    .map_err(|errno| CallError::Memory(errno.into()))?;
             }
         }
         let file = crate::artefact::seal(&file).map_err(CallError::Memory)?;
-        Ok(Carried { sizes, keep_heap, pages, file })
+        Ok(Carried {
+            sizes,
+            keep_heap,
+            pages,
+            file,
+        })
     }
 
     /// Log lines since the last call.
@@ -275,7 +372,12 @@ fn overlay(runs: Vec<Run>, pages: &Written, file: u16, sizes: &Sizes) -> Vec<Run
     for run in runs {
         let mut first = run.first_page;
         let end = run.first_page + run.pages;
-        let piece = |from: u64, to: u64| Run { first_page: from, pages: to - from, offset: run.offset + (from - run.first_page) * PAGE as u64, ..run };
+        let piece = |from: u64, to: u64| Run {
+            first_page: from,
+            pages: to - from,
+            offset: run.offset + (from - run.first_page) * PAGE as u64,
+            ..run
+        };
         for &(_, page) in covered.range((run.region, first)..(run.region, end)) {
             if page > first {
                 push(piece(first, page));
@@ -287,14 +389,22 @@ fn overlay(runs: Vec<Run>, pages: &Written, file: u16, sizes: &Sizes) -> Vec<Run
         }
     }
     for (index, &(region, page)) in pages.iter().enumerate() {
-        push(Run { region, first_page: page, pages: 1, file, offset: (index * PAGE) as u64 });
+        push(Run {
+            region,
+            first_page: page,
+            pages: 1,
+            file,
+            offset: (index * PAGE) as u64,
+        });
     }
     let limit = |region: Region| match region {
         Region::Heap => sizes.heap,
         Region::Stable => sizes.stable,
     } / PAGE as u64;
     out.retain_mut(|run| {
-        run.pages = run.pages.min(limit(run.region).saturating_sub(run.first_page));
+        run.pages = run
+            .pages
+            .min(limit(run.region).saturating_sub(run.first_page));
         run.pages > 0
     });
     out.sort_by_key(|run| (run.region, run.first_page));
@@ -302,7 +412,10 @@ fn overlay(runs: Vec<Run>, pages: &Written, file: u16, sizes: &Sizes) -> Vec<Run
 }
 
 fn same_types(a: &[lazaret_wire::message::Global], b: &[lazaret_wire::message::Global]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| std::mem::discriminant(a) == std::mem::discriminant(b))
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(a, b)| std::mem::discriminant(a) == std::mem::discriminant(b))
 }
 
 /// A tenant's module, with what is known of it.
@@ -324,7 +437,11 @@ enum Code {
 impl Module {
     /// A module that was inspected and isn't compiled yet.
     pub(crate) fn new(wasm: &[u8], info: crate::module::ModuleInfo) -> Self {
-        Self { hash: *blake3::hash(wasm).as_bytes(), info: Arc::new(info), code: Code::Wasm(wasm.into()) }
+        Self {
+            hash: *blake3::hash(wasm).as_bytes(),
+            info: Arc::new(info),
+            code: Code::Wasm(wasm.into()),
+        }
     }
 
     /// Its artefact, compiled now if it isn't.
@@ -339,7 +456,13 @@ impl Module {
 }
 
 /// Whether a call changed anything that must be kept.
-pub(crate) fn changed(written: &Written, before: &Meta, after: &Meta, sizes: Sizes, image: &Image) -> bool {
+pub(crate) fn changed(
+    written: &Written,
+    before: &Meta,
+    after: &Meta,
+    sizes: Sizes,
+    image: &Image,
+) -> bool {
     let same_sizes = image.sizes().heap == sizes.heap && image.sizes().stable == sizes.stable;
     !written.is_empty() || !same_sizes || !before.same_but_version(after)
 }
@@ -352,10 +475,37 @@ mod tests {
 
     #[test]
     fn carried_pages_replace_those_below_them() {
-        let run = |first_page, pages, file, offset| Run { region: Region::Heap, first_page, pages, file, offset };
+        let run = |first_page, pages, file, offset| Run {
+            region: Region::Heap,
+            first_page,
+            pages,
+            file,
+            offset,
+        };
         let page = PAGE as u64;
-        let sizes = Sizes { heap: 12 * page, stable: 0 };
-        let laid = overlay(vec![run(0, 10, 0, 0)], &vec![(Region::Heap, 3), (Region::Heap, 4), (Region::Heap, 11), (Region::Heap, 20)], 7, &sizes);
-        assert_eq!(laid, [run(0, 3, 0, 0), run(3, 2, 7, 0), run(5, 5, 0, 5 * page), run(11, 1, 7, 2 * page)]);
+        let sizes = Sizes {
+            heap: 12 * page,
+            stable: 0,
+        };
+        let laid = overlay(
+            vec![run(0, 10, 0, 0)],
+            &vec![
+                (Region::Heap, 3),
+                (Region::Heap, 4),
+                (Region::Heap, 11),
+                (Region::Heap, 20),
+            ],
+            7,
+            &sizes,
+        );
+        assert_eq!(
+            laid,
+            [
+                run(0, 3, 0, 0),
+                run(3, 2, 7, 0),
+                run(5, 5, 0, 5 * page),
+                run(11, 1, 7, 2 * page)
+            ]
+        );
     }
 }

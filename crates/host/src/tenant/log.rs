@@ -24,20 +24,44 @@ const OLD: &str = "log.1.jsonl";
 /// A log of this size becomes the old one, and the old one goes.
 const MAX_BYTES: u64 = 4 << 20;
 
+/// The most lines kept of one call: a record costs its writer a few bytes, and
+/// the host a line of JSON.
+const MAX_LINES: usize = 1_000;
+
 /// Appends lines. They are not synced: a log is no state.
-pub(super) fn append(directory: &Path, version: u64, lines: Vec<Vec<u8>>, lost: u32) -> io::Result<()> {
+pub(super) fn append(
+    directory: &Path,
+    version: u64,
+    mut lines: Vec<Vec<u8>>,
+    lost: u32,
+) -> io::Result<()> {
     let path = directory.join(FILE);
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_BYTES) {
         fs::rename(&path, directory.join(OLD))?;
     }
+    let over = lines.len().saturating_sub(MAX_LINES);
+    lines.truncate(MAX_LINES);
+    let lost = u64::from(lost) + over as u64;
     let time = super::now();
     let mut text = Vec::new();
-    let lost = (lost > 0).then(|| format!("[{lost} lines did not fit and were dropped]").into_bytes());
+    let lost =
+        (lost > 0).then(|| format!("[{lost} lines did not fit and were dropped]").into_bytes());
     for line in lines.into_iter().chain(lost) {
-        serde_json::to_writer(&mut text, &LogLine { time, version, text: String::from_utf8_lossy(&line).into_owned() })?;
+        serde_json::to_writer(
+            &mut text,
+            &LogLine {
+                time,
+                version,
+                text: String::from_utf8_lossy(&line).into_owned(),
+            },
+        )?;
         text.push(b'\n');
     }
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(&text)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?
+        .write_all(&text)
 }
 
 /// Reads all lines that are kept. A torn last line (the host was killed) is
@@ -66,14 +90,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_flood_of_lines_is_cut_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        append(directory.path(), 0, vec![Vec::new(); MAX_LINES + 7], 1).unwrap();
+        let lines = read(directory.path()).unwrap();
+        assert_eq!(lines.len(), MAX_LINES + 1);
+        assert_eq!(
+            lines[MAX_LINES].text,
+            "[8 lines did not fit and were dropped]"
+        );
+    }
+
+    #[test]
     fn lines_come_back_and_a_torn_one_is_left_out() {
         let directory = tempfile::tempdir().unwrap();
-        append(directory.path(), 3, vec![b"hello".to_vec(), b"\xff\x1b[2J".to_vec()], 2).unwrap();
-        let mut file = OpenOptions::new().append(true).open(directory.path().join(FILE)).unwrap();
+        append(
+            directory.path(),
+            3,
+            vec![b"hello".to_vec(), b"\xff\x1b[2J".to_vec()],
+            2,
+        )
+        .unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(directory.path().join(FILE))
+            .unwrap();
         file.write_all(b"{\"time\":1,\"ver").unwrap();
         let lines = read(directory.path()).unwrap();
         let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
-        assert_eq!(texts, ["hello", "\u{fffd}\u{1b}[2J", "[2 lines did not fit and were dropped]"]);
+        assert_eq!(
+            texts,
+            [
+                "hello",
+                "\u{fffd}\u{1b}[2J",
+                "[2 lines did not fit and were dropped]"
+            ]
+        );
         assert_eq!(lines[0].version, 3);
     }
 }

@@ -30,7 +30,15 @@ pub(crate) struct Meta {
 impl Meta {
     /// Whether nothing but the version differs.
     pub(crate) fn same_but_version(&self, other: &Self) -> bool {
-        let Self { module, version: _, cycles, certified_data, global_timer, globals, contract } = self;
+        let Self {
+            module,
+            version: _,
+            cycles,
+            certified_data,
+            global_timer,
+            globals,
+            contract,
+        } = self;
         *module == other.module
             && *cycles == other.cycles
             && *certified_data == other.certified_data
@@ -42,16 +50,24 @@ impl Meta {
 
 impl Message for Meta {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.u8(VERSION).raw(&self.module).u64(self.version).u128(self.cycles);
-        to.bytes("certified data", &self.certified_data, MAX_CERTIFIED_DATA)?.u64(self.global_timer);
+        to.u8(VERSION)
+            .raw(&self.module)
+            .u64(self.version)
+            .u128(self.cycles);
+        to.bytes("certified data", &self.certified_data, MAX_CERTIFIED_DATA)?
+            .u64(self.global_timer);
         encode_globals(&self.globals, to)?;
-        to.bytes("contract", self.contract.as_bytes(), 256).map(drop)
+        to.bytes("contract", self.contract.as_bytes(), 256)
+            .map(drop)
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let version = from.u8("tenant state version")?;
         if version != VERSION {
-            return Err(DecodeError::Tag { field: "tenant state version", value: version.into() });
+            return Err(DecodeError::Tag {
+                field: "tenant state version",
+                value: version.into(),
+            });
         }
         let mut module = [0; 32];
         module.copy_from_slice(from.take("module hash", 32)?);

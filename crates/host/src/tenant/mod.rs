@@ -18,8 +18,8 @@ use lazaret_wire::layout::{MAX_ARGUMENT, MAX_METHOD};
 use lazaret_wire::message::{Call, Done, Entry, Outcome, Sizes};
 pub use lifecycle::check_name;
 pub(crate) use lifecycle::{install, open, remove, upgrade};
-pub use log::LogLine;
 use live::{Live, Module, changed};
+pub use log::LogLine;
 use meta::Meta;
 
 use crate::host::Inner;
@@ -74,7 +74,13 @@ pub const ANONYMOUS: &[u8] = &[4];
 
 impl Default for CallOptions {
     fn default() -> Self {
-        Self { caller: ANONYMOUS.to_vec(), controller: true, fuel: None, time: None, certificate: None }
+        Self {
+            caller: ANONYMOUS.to_vec(),
+            controller: true,
+            fuel: None,
+            time: None,
+            certificate: None,
+        }
     }
 }
 
@@ -158,7 +164,10 @@ impl fmt::Debug for Tenant {
 
 impl Tenant {
     pub(crate) fn new(host: Arc<Inner>, state: State) -> Self {
-        Self { host, state: Arc::new(Mutex::new(state)) }
+        Self {
+            host,
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     pub(crate) fn from_shared(host: Arc<Inner>, state: Arc<Mutex<State>>) -> Self {
@@ -180,8 +189,14 @@ impl Tenant {
     }
 
     /// The same with options.
-    pub fn update_with(&self, method: &str, argument: &[u8], options: &CallOptions) -> Result<Reply, CallError> {
-        self.lock_state().call(&self.host, Entry::Update, method, argument, options)
+    pub fn update_with(
+        &self,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+    ) -> Result<Reply, CallError> {
+        self.lock_state()
+            .call(&self.host, Entry::Update, method, argument, options)
     }
 
     /// Runs a query method on the last committed version; what it writes is
@@ -191,8 +206,14 @@ impl Tenant {
     }
 
     /// The same with options.
-    pub fn query_with(&self, method: &str, argument: &[u8], options: &CallOptions) -> Result<Reply, CallError> {
-        self.lock_state().call(&self.host, Entry::Query, method, argument, options)
+    pub fn query_with(
+        &self,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+    ) -> Result<Reply, CallError> {
+        self.lock_state()
+            .call(&self.host, Entry::Query, method, argument, options)
     }
 
     /// Starts the tenant's worker if none lives, and returns what was verified
@@ -224,15 +245,26 @@ impl Tenant {
             heap_bytes: sizes.heap,
             stable_bytes: sizes.stable,
             disk_bytes: lifecycle::disk_bytes(&state.directory),
-            methods: state.methods("canister_update ", "update").chain(state.methods("canister_query ", "query")).collect(),
-            worker: state.live.as_ref().filter(|live| live.is_alive()).map(|live| live.worker().pid()),
+            methods: state
+                .methods("canister_update ", "update")
+                .chain(state.methods("canister_query ", "query"))
+                .collect(),
+            worker: state
+                .live
+                .as_ref()
+                .filter(|live| live.is_alive())
+                .map(|live| live.worker().pid()),
         }
     }
 
     /// The contents of the module's `icp:public` or `icp:private` section
     /// `name`, such as `candid:service`.
     pub fn icp_section(&self, name: &str) -> Option<Vec<u8>> {
-        self.lock_state().module.info.icp_section(name).map(<[u8]>::to_vec)
+        self.lock_state()
+            .module
+            .info
+            .icp_section(name)
+            .map(<[u8]>::to_vec)
     }
 
     /// Its log: what it printed, kept whatever became of the call.
@@ -248,12 +280,22 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// Nanoseconds since 1970-01-01.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos() as u64)
 }
 
 impl State {
-    fn methods<'a>(&'a self, prefix: &'static str, kind: &'static str) -> impl Iterator<Item = String> + 'a {
-        self.module.info.exports.iter().filter_map(move |export| Some(format!("{kind} {}", export.strip_prefix(prefix)?)))
+    fn methods<'a>(
+        &'a self,
+        prefix: &'static str,
+        kind: &'static str,
+    ) -> impl Iterator<Item = String> + 'a {
+        self.module
+            .info
+            .exports
+            .iter()
+            .filter_map(move |export| Some(format!("{kind} {}", export.strip_prefix(prefix)?)))
     }
 
     fn ensure_live(&mut self, host: &Inner) -> Result<(), CallError> {
@@ -268,12 +310,25 @@ impl State {
             self.image.fold()?;
         }
         let artefact = self.module.artefact(host)?;
-        self.live = Some(Live::start(host, &self.image, &artefact, &host.options.limits, None)?);
+        self.live = Some(Live::start(
+            host,
+            &self.image,
+            &artefact,
+            &host.options.limits,
+            None,
+        )?);
         Ok(())
     }
 
     /// The call message for an entry point at the present version.
-    fn request(&self, entry: Entry, method: &str, argument: &[u8], options: &CallOptions, fuel: u64) -> Call {
+    fn request(
+        &self,
+        entry: Entry,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+        fuel: u64,
+    ) -> Call {
         let sizes = self.image.sizes();
         Call {
             entry,
@@ -287,30 +342,75 @@ impl State {
             cycles: self.meta.cycles,
             fuel: options.fuel.unwrap_or(fuel),
             certificate: options.certificate.clone(),
-            sizes: Sizes { heap: sizes.heap, stable: sizes.stable },
+            sizes: Sizes {
+                heap: sizes.heap,
+                stable: sizes.stable,
+            },
             globals: self.meta.globals.clone(),
             close_heap: Vec::new(),
             close_stable: Vec::new(),
         }
     }
 
-    fn call(&mut self, host: &Inner, entry: Entry, method: &str, argument: &[u8], options: &CallOptions) -> Result<Reply, CallError> {
+    fn call(
+        &mut self,
+        host: &Inner,
+        entry: Entry,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+    ) -> Result<Reply, CallError> {
         let query = entry == Entry::Query;
-        let known = |prefix: &str| self.module.info.exports.iter().any(|export| export.strip_prefix(prefix) == Some(method));
-        let exists = known("canister_query ") || !query && known("canister_update ");
+        let known = |prefix: &str| {
+            self.module
+                .info
+                .exports
+                .iter()
+                .any(|export| export.strip_prefix(prefix) == Some(method))
+        };
+        let other = if query {
+            "canister_composite_query "
+        } else {
+            "canister_update "
+        };
+        let exists = known("canister_query ") || known(other);
         if !exists || method.len() > MAX_METHOD {
-            let (kind, prefix) = if query { ("query", "canister_query ") } else { ("update", "canister_update ") };
-            let mut names: Vec<String> = self.methods(prefix, "").map(|name| name.trim().to_owned()).collect();
+            let (kind, prefix) = if query {
+                ("query", "canister_query ")
+            } else {
+                ("update", "canister_update ")
+            };
+            let mut names: Vec<String> = self
+                .methods(prefix, "")
+                .map(|name| name.trim().to_owned())
+                .collect();
             // What a compiler adds for itself is nobody's to call.
             names.retain(|name| !name.starts_with("__") && !name.starts_with('@'));
-            return Err(CallError::NoMethod { kind, method: method.to_owned(), known: names });
+            return Err(CallError::NoMethod {
+                kind,
+                method: method.to_owned(),
+                known: names,
+            });
         }
         if argument.len() > MAX_ARGUMENT {
-            return Err(CallError::ArgumentTooLarge { size: argument.len(), limit: MAX_ARGUMENT });
+            return Err(CallError::ArgumentTooLarge {
+                size: argument.len(),
+                limit: MAX_ARGUMENT,
+            });
         }
         self.ensure_live(host)?;
         let limits = &host.options.limits;
-        let request = self.request(entry, method, argument, options, if query { limits.query_fuel } else { limits.update_fuel });
+        let request = self.request(
+            entry,
+            method,
+            argument,
+            options,
+            if query {
+                limits.query_fuel
+            } else {
+                limits.update_fuel
+            },
+        );
         let fuel = request.fuel;
         let begin = Instant::now();
         let done = self.run(host, request, options.time.unwrap_or(limits.time))?;
@@ -318,16 +418,28 @@ impl State {
         let fuel_used = fuel - done.fuel_left.min(fuel);
         if query {
             self.restore(&done)?;
-            return outcome(done.outcome).map(|bytes| Reply { bytes, fuel_used, committed: None });
+            return outcome(done.outcome).map(|bytes| Reply {
+                bytes,
+                fuel_used,
+                committed: None,
+            });
         }
-        let committed = self.settle(host, &done)?.map(|commit| Commit { run_time, ..commit });
-        outcome(done.outcome).map(|bytes| Reply { bytes, fuel_used, committed })
+        let committed = self
+            .settle(host, &done)?
+            .map(|commit| Commit { run_time, ..commit });
+        outcome(done.outcome).map(|bytes| Reply {
+            bytes,
+            fuel_used,
+            committed,
+        })
     }
 
     /// Runs a request in the live worker. If the worker is lost, so is what
     /// the call did, and the next call starts another.
     fn run(&mut self, host: &Inner, request: Call, time: Duration) -> Result<Done, CallError> {
-        let Some(live) = &mut self.live else { return Err(CallError::Removed(self.name.clone())) };
+        let Some(live) = &mut self.live else {
+            return Err(CallError::Removed(self.name.clone()));
+        };
         let result = live.run(host, request, &host.options.limits, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
@@ -363,12 +475,21 @@ impl State {
                 }
                 result
             }
-            Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => self.restore(done).map(|()| None),
+            Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => {
+                self.restore(done).map(|()| None)
+            }
         }
     }
 
-    fn commit(&mut self, host: &Inner, after: Meta, sizes: Sizes) -> Result<Option<Commit>, CallError> {
-        let Some(live) = &mut self.live else { return Err(CallError::Removed(self.name.clone())) };
+    fn commit(
+        &mut self,
+        host: &Inner,
+        after: Meta,
+        sizes: Sizes,
+    ) -> Result<Option<Commit>, CallError> {
+        let Some(live) = &mut self.live else {
+            return Err(CallError::Removed(self.name.clone()));
+        };
         let begin = Instant::now();
         let written = live.written(sizes)?;
         let scan_time = begin.elapsed();
@@ -376,7 +497,13 @@ impl State {
             return Ok(None);
         }
         let bytes = encode(&after)?;
-        let committed = live.commit(&mut self.image, &written, sizes, &bytes, host.options.durability)?;
+        let committed = live.commit(
+            &mut self.image,
+            &written,
+            sizes,
+            &bytes,
+            host.options.durability,
+        )?;
         self.meta = after;
         Ok(Some(Commit {
             version: committed.version.0,
@@ -390,11 +517,15 @@ impl State {
 
     /// Puts back what a query or a trapped update wrote.
     fn restore(&mut self, done: &Done) -> Result<(), CallError> {
-        let Some(live) = &mut self.live else { return Ok(()) };
-        let restored = live.written(done.sizes).and_then(|written| match written.is_empty() {
-            true => Ok(true),
-            false => live.put_back(&self.image, &written),
-        });
+        let Some(live) = &mut self.live else {
+            return Ok(());
+        };
+        let restored = live
+            .written(done.sizes)
+            .and_then(|written| match written.is_empty() {
+                true => Ok(true),
+                false => live.put_back(&self.image, &written),
+            });
         match restored {
             Ok(true) => Ok(()),
             // Too much to put back: a new worker.
@@ -423,7 +554,11 @@ fn outcome(outcome: Outcome) -> Result<Vec<u8>, CallError> {
         Outcome::Reject(message) => Err(CallError::Reject(message)),
         Outcome::Trap(trap) => Err(CallError::Trap(trap)),
         Outcome::NoReply => Err(CallError::NoReply),
-        Outcome::NoMethod => Err(CallError::NoMethod { kind: "such", method: String::new(), known: Vec::new() }),
+        Outcome::NoMethod => Err(CallError::NoMethod {
+            kind: "such",
+            method: String::new(),
+            known: Vec::new(),
+        }),
         Outcome::Aborted(reason) => Err(CallError::Aborted(reason)),
     }
 }

@@ -91,7 +91,13 @@ impl KernelTracker {
 
     /// One scan over `start..end`, with every region that matches given to
     /// `found` if there is anything to give.
-    fn scan(&mut self, start: u64, end: u64, masks: Masks, mut found: impl FnMut(u64, u64)) -> io::Result<()> {
+    fn scan(
+        &mut self,
+        start: u64,
+        end: u64,
+        masks: Masks,
+        mut found: impl FnMut(u64, u64),
+    ) -> io::Result<()> {
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
             flags: WP_MATCHING | CHECK_WPASYNC,
@@ -110,7 +116,8 @@ impl KernelTracker {
         loop {
             // SAFETY: an argument of the size it names, whose vector is as long
             // as it says; the kernel writes no more than that.
-            let count = unsafe { libc::ioctl(self.pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut argument) };
+            let count =
+                unsafe { libc::ioctl(self.pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut argument) };
             if count < 0 {
                 let error = io::Error::last_os_error();
                 if error.kind() == io::ErrorKind::Interrupted {
@@ -118,7 +125,11 @@ impl KernelTracker {
                 }
                 return Err(error);
             }
-            for region in self.regions.iter().take(if masks.report { count as usize } else { 0 }) {
+            for region in self
+                .regions
+                .iter()
+                .take(if masks.report { count as usize } else { 0 })
+            {
                 found(region.start, region.end);
             }
             if argument.walk_end >= end || argument.walk_end <= argument.start {
@@ -128,10 +139,18 @@ impl KernelTracker {
         }
     }
 
-    fn region_written(&mut self, region: Region, entered: &[u64], size: u64, out: &mut Written) -> io::Result<()> {
+    fn region_written(
+        &mut self,
+        region: Region,
+        entered: &[u64],
+        size: u64,
+        out: &mut Written,
+    ) -> io::Result<()> {
         let base = self.base(region);
         let push = |out: &mut Written, from: u64, to: u64| {
-            out.extend(((from - base) / PAGE as u64..(to - base) / PAGE as u64).map(|page| (region, page)));
+            out.extend(
+                ((from - base) / PAGE as u64..(to - base) / PAGE as u64).map(|page| (region, page)),
+            );
         };
         let first_of_region = out.len();
         // Chunks that were just entered: what isn't armed need not be written.
@@ -154,7 +173,12 @@ impl KernelTracker {
                 end += 1;
             }
             chunk = end;
-            self.scan(base + first * CHUNK as u64, base + end_of(end, size), Masks::KNOWN, |from, to| push(out, from, to))?;
+            self.scan(
+                base + first * CHUNK as u64,
+                base + end_of(end, size),
+                Masks::KNOWN,
+                |from, to| push(out, from, to),
+            )?;
         }
         if found_in_new > first_of_region {
             out[first_of_region..].sort_unstable();
@@ -182,18 +206,40 @@ struct Masks {
 impl Masks {
     /// In a chunk whose pages are all armed: what lost its protection. The
     /// kernel has a fast path for exactly this.
-    const KNOWN: Self = Self { all: WRITTEN, any: 0, inverted: 0, report: true };
+    const KNOWN: Self = Self {
+        all: WRITTEN,
+        any: 0,
+        inverted: 0,
+        report: true,
+    };
     /// In a chunk that was just entered: pages read before are present and
     /// not armed, but they are the file's, or the zero page.
-    const NEW: Self = Self { all: WRITTEN | FILE | PFNZERO, any: PRESENT | SWAPPED, inverted: FILE | PFNZERO, report: true };
+    const NEW: Self = Self {
+        all: WRITTEN | FILE | PFNZERO,
+        any: PRESENT | SWAPPED,
+        inverted: FILE | PFNZERO,
+        report: true,
+    };
     /// Everything, holes too: arm it.
-    const EVERYTHING: Self = Self { all: 0, any: 0, inverted: 0, report: false };
+    const EVERYTHING: Self = Self {
+        all: 0,
+        any: 0,
+        inverted: 0,
+        report: false,
+    };
     /// What was written: arm it.
-    const AGAIN: Self = Self { all: WRITTEN, any: 0, inverted: 0, report: false };
+    const AGAIN: Self = Self {
+        all: WRITTEN,
+        any: 0,
+        inverted: 0,
+        report: false,
+    };
 }
 
 fn bit(words: &[u64], index: u64) -> bool {
-    words.get((index / 64) as usize).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    words
+        .get((index / 64) as usize)
+        .is_some_and(|word| word >> (index % 64) & 1 == 1)
 }
 
 fn set(words: &mut [u64], index: u64) {
@@ -218,9 +264,12 @@ fn entered(shared: &Shared, region: Region, size: u64) -> Vec<u64> {
         Region::Heap => HEAP_CHUNKS,
         Region::Stable => STABLE_CHUNKS,
     };
-    let chunks = size.div_ceil(CHUNK as u64).min(layout::CHUNKS_SIZE as u64 * 8);
-    let mut words: Vec<u64> =
-        (0..chunks.div_ceil(64) as usize).map(|word| shared.u64(at + word * 8).load(Ordering::Relaxed)).collect();
+    let chunks = size
+        .div_ceil(CHUNK as u64)
+        .min(layout::CHUNKS_SIZE as u64 * 8);
+    let mut words: Vec<u64> = (0..chunks.div_ceil(64) as usize)
+        .map(|word| shared.u64(at + word * 8).load(Ordering::Relaxed))
+        .collect();
     // A bit beyond the size is a lie.
     if let Some(last) = words.last_mut().filter(|_| !chunks.is_multiple_of(64)) {
         *last &= (1 << (chunks % 64)) - 1;
@@ -246,10 +295,18 @@ impl Tracker for KernelTracker {
             // Pages of one chunk in one scan: those between are armed already,
             // or will be reported.
             let chunk = first / CHUNK_PAGES as u64;
-            let count = rest.iter().take_while(|(other, page)| *other == region && page / CHUNK_PAGES as u64 == chunk).count();
+            let count = rest
+                .iter()
+                .take_while(|(other, page)| *other == region && page / CHUNK_PAGES as u64 == chunk)
+                .count();
             let last = rest[count - 1].1;
             let base = self.base(region);
-            self.scan(base + first * PAGE as u64, base + (last + 1) * PAGE as u64, Masks::AGAIN, |_, _| {})?;
+            self.scan(
+                base + first * PAGE as u64,
+                base + (last + 1) * PAGE as u64,
+                Masks::AGAIN,
+                |_, _| {},
+            )?;
             rest = &rest[count..];
         }
         Ok(())
@@ -283,10 +340,18 @@ mod tests {
         let file = lazaret_wire::shared::create().unwrap();
         let shared = Shared::map(file.as_fd()).unwrap();
         for word in 0..8 {
-            shared.u64(HEAP_CHUNKS + word * 8).store(u64::MAX, Ordering::Relaxed);
+            shared
+                .u64(HEAP_CHUNKS + word * 8)
+                .store(u64::MAX, Ordering::Relaxed);
         }
-        assert_eq!(entered(&shared, Region::Heap, 65 * CHUNK as u64 + 1), [u64::MAX, 0b11]);
-        assert_eq!(entered(&shared, Region::Heap, 64 * CHUNK as u64), [u64::MAX]);
+        assert_eq!(
+            entered(&shared, Region::Heap, 65 * CHUNK as u64 + 1),
+            [u64::MAX, 0b11]
+        );
+        assert_eq!(
+            entered(&shared, Region::Heap, 64 * CHUNK as u64),
+            [u64::MAX]
+        );
         assert_eq!(entered(&shared, Region::Stable, CHUNK as u64), [0]);
         assert!(entered(&shared, Region::Heap, 0).is_empty());
     }

@@ -27,6 +27,7 @@ pub fn main(tests: &[Test]) {
 }
 
 /// Lists tests as `(name, function)`.
+#[allow(unused_macros)]
 macro_rules! tests {
     ($($name:ident,)*) => {
         /// All tests of this file.
@@ -39,6 +40,7 @@ macro_rules! tests {
     };
 }
 
+#[allow(unused_imports)]
 pub(crate) use tests;
 
 fn root() -> PathBuf {
@@ -47,26 +49,34 @@ fn root() -> PathBuf {
 
 /// A file of `tests/fixtures/wat`.
 pub fn wat(name: &str) -> Vec<u8> {
-    let path = root().join("tests/fixtures/wat").join(format!("{name}.wat"));
+    let path = root()
+        .join("tests/fixtures/wat")
+        .join(format!("{name}.wat"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A file that `scripts/fixtures.sh` made.
 pub fn fixture(name: &str) -> Vec<u8> {
     let path = root().join(".fixtures").join(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; scripts/fixtures.sh makes it", path.display()))
+    std::fs::read(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}; scripts/fixtures.sh makes it", path.display()))
 }
 
 /// A directory for a test, and a host with its data in it.
 pub fn host() -> (tempfile::TempDir, Host) {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder().data_dir(directory.path().join("data")).cache_dir(cache()).build().unwrap();
+    let host = Host::builder()
+        .data_dir(directory.path().join("data"))
+        .cache_dir(cache())
+        .build()
+        .unwrap();
     (directory, host)
 }
 
 /// A compile cache that tests share.
 pub fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("code-{}", rustix::process::geteuid().as_raw()))
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("code-{}", rustix::process::geteuid().as_raw()))
 }
 
 /// An output to read afterwards.

@@ -40,7 +40,7 @@ pub enum LauncherError {
     #[error(transparent)]
     Ids(#[from] IdsError),
     /// A layer is missing and the operator didn't accept that.
-    #[error("{message}; to run without it: --accept-missing {layer}")]
+    #[error("{message}{}", layer.without())]
     Layer {
         /// The layer.
         layer: Layer,
@@ -142,7 +142,10 @@ pub struct Launcher {
 
 impl std::fmt::Debug for Launcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Launcher").field("pidfd", &self.pidfd).field("missing", &self.missing).finish_non_exhaustive()
+        f.debug_struct("Launcher")
+            .field("pidfd", &self.pidfd)
+            .field("missing", &self.missing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,9 +162,14 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 impl Launcher {
     /// Starts a launcher and waits until it is ready.
     pub fn start(options: &LauncherOptions) -> Result<Self, LauncherError> {
-        let executable = executable::open(options.executable.as_deref()).map_err(LauncherError::Executable)?;
+        let executable =
+            executable::open(options.executable.as_deref()).map_err(LauncherError::Executable)?;
         let ids = HostIds::choose(options.as_user)?;
-        let directories = options.directories.iter().map(directory).collect::<Result<Vec<_>, _>>()?;
+        let directories = options
+            .directories
+            .iter()
+            .map(directory)
+            .collect::<Result<Vec<_>, _>>()?;
         let depth = depth().saturating_add(1);
         let environment = CString::new(format!("{DEPTH}={depth}")).unwrap_or_default();
 
@@ -169,10 +177,16 @@ impl Launcher {
         let pidfd = start(&ours, theirs, &executable, &ids, &environment)?;
         let configure = Configure {
             directories,
-            accept_missing: options.accept_missing.iter().map(|layer| layer.name().to_owned()).collect(),
+            accept_missing: options
+                .accept_missing
+                .iter()
+                .map(|layer| layer.name().to_owned())
+                .collect(),
         };
         let mut bytes = Vec::new();
-        configure.to_bytes(&mut bytes).map_err(|error| LauncherError::Failed(error.to_string()))?;
+        configure
+            .to_bytes(&mut bytes)
+            .map_err(|error| LauncherError::Failed(error.to_string()))?;
         ours.send(&bytes, &[executable.as_fd()])?;
         if !ours.poll(PATIENCE)? {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
@@ -185,7 +199,11 @@ impl Launcher {
         let (missing, directories) = match Report::from_bytes(&answer.bytes) {
             Ok(Report::Configured { missing }) => (missing, answer.descriptors),
             Ok(Report::Failed { layer, message }) => return Err(refusal(layer, message)),
-            other => return Err(LauncherError::Failed(format!("expected Configured, got {other:?}"))),
+            other => {
+                return Err(LauncherError::Failed(format!(
+                    "expected Configured, got {other:?}"
+                )));
+            }
         };
         let book = Arc::new(Mutex::new(Book {
             next_user: ids.first_id,
@@ -204,7 +222,10 @@ impl Launcher {
             channel,
             book,
             pidfd,
-            missing: missing.iter().filter_map(|name| name.parse().ok()).collect(),
+            missing: missing
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
             directories,
             ids,
             reader: Some(reader),
@@ -228,7 +249,11 @@ impl Launcher {
 
     /// Starts a worker with these limits. `ended` is called once, from the
     /// launcher's reader thread, when it has ended.
-    pub fn spawn(&self, limits: Limits, ended: impl FnOnce(Event) + Send + 'static) -> Result<Spawned, LauncherError> {
+    pub fn spawn(
+        &self,
+        limits: Limits,
+        ended: impl FnOnce(Event) + Send + 'static,
+    ) -> Result<Spawned, LauncherError> {
         let (setup, theirs) = Channel::pair()?;
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
@@ -255,18 +280,29 @@ impl Launcher {
             id,
             user,
             data_limit: limits.data,
+            address_space: limits.address_space,
             descriptor_limit: limits.descriptors,
             file_limit: limits.file,
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,
         };
         let mut bytes = Vec::new();
-        order.to_bytes(&mut bytes).map_err(|error| LauncherError::Failed(error.to_string()))?;
+        order
+            .to_bytes(&mut bytes)
+            .map_err(|error| LauncherError::Failed(error.to_string()))?;
         self.channel.send(&bytes, &[theirs.as_fd()])?;
         drop(theirs);
-        let pidfd = receiver.recv_timeout(PATIENCE).map_err(|_| LauncherError::Silent)??;
-        let pid = pid_of(pidfd.as_fd()).ok_or_else(|| LauncherError::Failed("the worker ended at once".into()))?;
-        Ok(Spawned { pidfd, pid, host_uid: self.ids.host_uid(user), setup })
+        let pidfd = receiver
+            .recv_timeout(PATIENCE)
+            .map_err(|_| LauncherError::Silent)??;
+        let pid = pid_of(pidfd.as_fd())
+            .ok_or_else(|| LauncherError::Failed("the worker ended at once".into()))?;
+        Ok(Spawned {
+            pidfd,
+            pid,
+            host_uid: self.ids.host_uid(user),
+            setup,
+        })
     }
 
     /// Whether it runs, as far as is known.
@@ -295,6 +331,9 @@ impl Drop for Launcher {
 pub struct Limits {
     /// Bytes of private memory (RLIMIT_DATA).
     pub data: u64,
+    /// Bytes of address space (RLIMIT_AS): reservations and all. It bounds the
+    /// page tables, which RLIMIT_DATA doesn't count.
+    pub address_space: u64,
     /// Open descriptors (RLIMIT_NOFILE).
     pub descriptors: u64,
     /// Bytes of a file it writes (RLIMIT_FSIZE).
@@ -311,14 +350,25 @@ fn lock(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
 
 /// How many Lazaret processes lie between this one and the first host.
 pub fn depth() -> u32 {
-    std::env::var(DEPTH).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    std::env::var(DEPTH)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn directory(grant: &Grants) -> Result<Directory, LauncherError> {
-    let fail = |source| LauncherError::Directory { path: grant.path.clone(), source };
+    let fail = |source| LauncherError::Directory {
+        path: grant.path.clone(),
+        source,
+    };
     let path = std::path::absolute(&grant.path).map_err(fail)?;
     let stat = rustix::fs::stat(&path).map_err(|errno| fail(errno.into()))?;
-    Ok(Directory { path: path.as_os_str().as_bytes().to_vec(), device: stat.st_dev, inode: stat.st_ino, writable: grant.writable })
+    Ok(Directory {
+        path: path.as_os_str().as_bytes().to_vec(),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        writable: grant.writable,
+    })
 }
 
 fn refusal(layer: Option<String>, message: String) -> LauncherError {
@@ -341,21 +391,39 @@ fn early_end(pidfd: &OwnedFd) -> String {
 /// The number of the process behind a pidfd, in the PID namespace of `/proc`.
 fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))?
+        .trim()
+        .parse()
+        .ok()?;
     (pid > 0).then_some(pid)
 }
 
 /// Clones this process into new namespaces and makes it the launcher.
-fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, environment: &CStr) -> Result<OwnedFd, LauncherError> {
+fn start(
+    ours: &Channel,
+    theirs: Channel,
+    executable: &OwnedFd,
+    ids: &HostIds,
+    environment: &CStr,
+) -> Result<OwnedFd, LauncherError> {
     let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
     let environment = [environment.as_ptr(), std::ptr::null()];
     let theirs: OwnedFd = theirs.into();
-    let (executable, socket, parent) = (executable.as_raw_fd(), theirs.as_raw_fd(), ours.as_fd().as_raw_fd());
+    let (executable, socket, parent) = (
+        executable.as_raw_fd(),
+        theirs.as_raw_fd(),
+        ours.as_fd().as_raw_fd(),
+    );
     // SAFETY: this process may have threads, so the child makes system calls
     // only, on data that was prepared before, until it is another program.
     let cloned = unsafe { clone(NAMESPACES) }.map_err(|errno| LauncherError::Layer {
         layer: Layer::UserNamespace,
-        message: format!("clone3 into new namespaces: {errno}; {}", Layer::UserNamespace.remedy()),
+        message: format!(
+            "clone3 into new namespaces: {errno}; {}",
+            Layer::UserNamespace.remedy()
+        ),
     })?;
     match cloned {
         Cloned::Child => {
@@ -373,7 +441,15 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
                 if libc::syscall(libc::SYS_write, socket, byte.as_ptr(), 1usize) != 1 {
                     libc::_exit(126);
                 }
-                if libc::syscall(libc::SYS_recvfrom, socket, byte.as_mut_ptr(), byte.len(), 0, 0usize, 0usize) < 1
+                if libc::syscall(
+                    libc::SYS_recvfrom,
+                    socket,
+                    byte.as_mut_ptr(),
+                    byte.len(),
+                    0,
+                    0usize,
+                    0usize,
+                ) < 1
                     || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
                     || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
                     || libc::syscall(libc::SYS_dup3, socket, 0, 0) < 0
@@ -381,7 +457,11 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
                     libc::_exit(126);
                 }
                 // Everything else but standard error and the executable goes.
-                let kept = if executable == 3 { 3 } else { libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC) };
+                let kept = if executable == 3 {
+                    3
+                } else {
+                    libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC)
+                };
                 if kept == 3 {
                     libc::syscall(libc::SYS_fcntl, 3, libc::F_SETFD, libc::FD_CLOEXEC);
                     libc::syscall(libc::SYS_close_range, 4u32, u32::MAX, 0);
@@ -399,18 +479,29 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
         }
         Cloned::Parent(pid, pidfd) => {
             drop(theirs);
-            let told = ours.poll(PATIENCE).and_then(|told| if told { ours.receive().map(drop) } else { Err(ChannelError::Closed) });
+            let told = ours.poll(PATIENCE).and_then(|told| {
+                if told {
+                    ours.receive().map(drop)
+                } else {
+                    Err(ChannelError::Closed)
+                }
+            });
             if let Err(error) = told {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                let _ =
+                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
                 return Err(error.into());
             }
             if let Err((file, source)) = map_ids(pid, ids) {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                let _ =
+                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
                 return Err(LauncherError::Layer {
                     layer: Layer::UserNamespace,
-                    message: format!("/proc/{pid}/{file}: {source}; {}", Layer::UserNamespace.remedy()),
+                    message: format!(
+                        "/proc/{pid}/{file}: {source}; {}",
+                        Layer::UserNamespace.remedy()
+                    ),
                 });
             }
             ours.send(b"go", &[])?;
@@ -420,7 +511,10 @@ fn start(ours: &Channel, theirs: Channel, executable: &OwnedFd, ids: &HostIds, e
 }
 
 fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
-    let write = |file: &'static str, text: &str| std::fs::write(Path::new("/proc").join(pid.to_string()).join(file), text).map_err(|error| (file, error));
+    let write = |file: &'static str, text: &str| {
+        std::fs::write(Path::new("/proc").join(pid.to_string()).join(file), text)
+            .map_err(|error| (file, error))
+    };
     if ids.deny_setgroups {
         write("setgroups", "deny")?;
     }
@@ -430,11 +524,15 @@ fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
 
 fn read_reports(channel: &Channel, book: &Mutex<Book>) {
     while let Ok(datagram) = channel.receive() {
-        let Ok(report) = Report::from_bytes(&datagram.bytes) else { break };
+        let Ok(report) = Report::from_bytes(&datagram.bytes) else {
+            break;
+        };
         match report {
             Report::Spawned { id } => {
                 let waiting = lock(book).orders.remove(&id);
-                if let (Some(waiting), Some(pidfd)) = (waiting, datagram.descriptors.into_iter().next()) {
+                if let (Some(waiting), Some(pidfd)) =
+                    (waiting, datagram.descriptors.into_iter().next())
+                {
                     let _ = waiting.send(Ok(pidfd));
                 }
             }
@@ -469,7 +567,10 @@ fn read_reports(channel: &Channel, book: &Mutex<Book>) {
     let (orders, watchers) = {
         let mut book = lock(book);
         book.ended = true;
-        (std::mem::take(&mut book.orders), std::mem::take(&mut book.watchers))
+        (
+            std::mem::take(&mut book.orders),
+            std::mem::take(&mut book.watchers),
+        )
     };
     for waiting in orders.into_values() {
         let _ = waiting.send(Err(LauncherError::Ended));

@@ -50,7 +50,14 @@ pub unsafe fn clone(flags: i32) -> Result<Cloned, Errno> {
         // SAFETY: as above; arguments in the order of x86-64 and aarch64
         // (flags, stack, parent_tid = pidfd, ...).
         pid = unsafe {
-            libc::syscall(libc::SYS_clone, (flags | libc::CLONE_PIDFD | libc::SIGCHLD) as u32 as u64, 0u64, &raw mut pidfd, 0u64, 0u64)
+            libc::syscall(
+                libc::SYS_clone,
+                (flags | libc::CLONE_PIDFD | libc::SIGCHLD) as u32 as u64,
+                0u64,
+                &raw mut pidfd,
+                0u64,
+                0u64,
+            )
         };
     }
     match pid {

@@ -38,7 +38,9 @@ pub struct HostIds {
 #[non_exhaustive]
 pub enum IdsError {
     /// Root without spare ids.
-    #[error("this process is uid 0 but its user namespace maps no other id that a worker could have ({map}); map more ids into it, or run as an ordinary user")]
+    #[error(
+        "this process is uid 0 but its user namespace maps no other id that a worker could have ({map}); map more ids into it, or run as an ordinary user"
+    )]
     NoSpareIds {
         /// The map found.
         map: String,
@@ -50,7 +52,9 @@ pub enum IdsError {
         uid: u32,
     },
     /// Never uid 0.
-    #[error("--as-user 0 is refused: a worker never runs as host uid 0; choose another id, or leave the option out")]
+    #[error(
+        "--as-user 0 is refused: a worker never runs as host uid 0; choose another id, or leave the option out"
+    )]
     Zero,
     /// `/proc` could not be read.
     #[error("/proc/self/uid_map: {0}")]
@@ -62,7 +66,11 @@ fn extents(map: &str) -> Vec<(u32, u32, u32)> {
     map.lines()
         .filter_map(|line| {
             let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>());
-            Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+            Some((
+                numbers.next()?.ok()?,
+                numbers.next()?.ok()?,
+                numbers.next()?.ok()?,
+            ))
         })
         .collect()
 }
@@ -78,7 +86,10 @@ impl HostIds {
 
     /// The plan for this process; with `as_user`, workers have that host id.
     pub fn choose(as_user: Option<u32>) -> Result<Self, IdsError> {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         if uid != 0 {
             return match as_user {
                 Some(wanted) if wanted != uid => Err(IdsError::NotRoot { uid: wanted }),
@@ -102,10 +113,21 @@ impl HostIds {
         // Everything is seen as (first id usable here, count), without 0.
         let spare: Vec<(u32, u32)> = extents(map)
             .into_iter()
-            .map(|(inside, _, count)| if inside == 0 { (1, count.saturating_sub(1)) } else { (inside, count) })
+            .map(|(inside, _, count)| {
+                if inside == 0 {
+                    (1, count.saturating_sub(1))
+                } else {
+                    (inside, count)
+                }
+            })
             .filter(|(_, count)| *count >= 2)
             .collect();
-        let covers = |first: u32, count: u32| spare.iter().any(|(start, n)| first >= *start && u64::from(first) + u64::from(count) <= u64::from(*start) + u64::from(*n));
+        let covers = |first: u32, count: u32| {
+            spare.iter().any(|(start, n)| {
+                first >= *start
+                    && u64::from(first) + u64::from(count) <= u64::from(*start) + u64::from(*n)
+            })
+        };
         let (base, count) = if covers(PREFERRED_BASE, PREFERRED_COUNT) {
             (PREFERRED_BASE, PREFERRED_COUNT)
         } else {
@@ -115,7 +137,11 @@ impl HostIds {
                     // The end of the extent: its beginning is where services live.
                     (first + (count - used), used)
                 }
-                None => return Err(IdsError::NoSpareIds { map: map.split_whitespace().collect::<Vec<_>>().join(" ") }),
+                None => {
+                    return Err(IdsError::NoSpareIds {
+                        map: map.split_whitespace().collect::<Vec<_>>().join(" "),
+                    });
+                }
             }
         };
         // Id 0 inside is the launcher, the rest are workers.
@@ -129,7 +155,13 @@ impl HostIds {
                 (first_id, ids) = (count, 1);
             }
         }
-        Ok(Self { uid_map: maps.clone(), gid_map: maps, deny_setgroups: false, first_id, ids })
+        Ok(Self {
+            uid_map: maps.clone(),
+            gid_map: maps,
+            deny_setgroups: false,
+            first_id,
+            ids,
+        })
     }
 }
 
@@ -159,11 +191,17 @@ mod tests {
     fn a_container_s_range_is_used_from_its_end() {
         let ids = HostIds::for_root("0 100000 65536\n", None).unwrap();
         assert_eq!(ids.uid_map, "0 1 65535\n");
-        assert!(matches!(HostIds::for_root("0 1000 1\n", None), Err(IdsError::NoSpareIds { .. })));
+        assert!(matches!(
+            HostIds::for_root("0 1000 1\n", None),
+            Err(IdsError::NoSpareIds { .. })
+        ));
     }
 
     #[test]
     fn uid_0_is_refused() {
-        assert!(matches!(HostIds::for_root(WHOLE, Some(0)), Err(IdsError::Zero)));
+        assert!(matches!(
+            HostIds::for_root(WHOLE, Some(0)),
+            Err(IdsError::Zero)
+        ));
     }
 }

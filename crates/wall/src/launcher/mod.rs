@@ -11,12 +11,14 @@ mod protocol;
 mod root;
 mod spawn;
 
-pub use client::{DEPTH, Event, Grants, Launcher, LauncherError, LauncherOptions, Limits, Spawned, depth};
+pub use client::{
+    DEPTH, Event, Grants, Launcher, LauncherError, LauncherOptions, Limits, Spawned, depth,
+};
+pub(crate) use clone::{Cloned, clone};
 pub use ids::{HostIds, IdsError};
 pub use process::main;
-pub(crate) use clone::{Cloned, clone};
-pub(crate) use root::{enter_empty, set_attributes};
 pub use protocol::{ExitStatus, Usage};
+pub(crate) use root::{enter_empty, set_attributes};
 
 /// `argv[0]` of a launcher.
 pub const ARGV0: &std::ffi::CStr = c"lazaret:launcher";

@@ -30,8 +30,12 @@ pub fn main() -> ! {
 
 fn run(channel: Channel) -> i32 {
     // Out of the way of descriptors 0 to 2.
-    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), 3) else { return 2 };
-    let Ok(moved) = Channel::from_descriptor(socket) else { return 2 };
+    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(channel.as_fd(), 3) else {
+        return 2;
+    };
+    let Ok(moved) = Channel::from_descriptor(socket) else {
+        return 2;
+    };
     drop(channel);
     let channel = moved;
     let (materials, directories, missing) = match configure(&channel) {
@@ -50,7 +54,11 @@ fn run(channel: Channel) -> i32 {
     serve(&channel, &materials)
 }
 
-fn say(channel: &Channel, report: &Report, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+fn say(
+    channel: &Channel,
+    report: &Report,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
     let mut bytes = Vec::new();
     match report.to_bytes(&mut bytes) {
         Ok(()) => channel.send(&bytes, descriptors),
@@ -63,7 +71,8 @@ type ConfigureError = (Option<Layer>, String);
 fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>), ConfigureError> {
     let plain = |message: String| (None, message);
     let open = |path: &str, flags: OFlags| {
-        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| plain(format!("{path}: {errno}")))
+        rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| plain(format!("{path}: {errno}")))
     };
     // 0 was the socket. The standard descriptors become nothing before
     // anything is received that could take their numbers.
@@ -74,14 +83,23 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         let raw = std::os::fd::AsRawFd::as_raw_fd(&null);
         libc::dup2(raw, 0);
         libc::dup2(raw, 1);
-        rustix::io::fcntl_dupfd_cloexec(&null, 3).map_err(|errno| plain(format!("/dev/null: {errno}")))?
+        rustix::io::fcntl_dupfd_cloexec(&null, 3)
+            .map_err(|errno| plain(format!("/dev/null: {errno}")))?
     };
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let Datagram { bytes, mut descriptors } = channel.receive().map_err(|error| plain(error.to_string()))?;
+    let Datagram {
+        bytes,
+        mut descriptors,
+    } = channel
+        .receive()
+        .map_err(|error| plain(error.to_string()))?;
     let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
-    let executable = descriptors.pop().ok_or_else(|| plain("no executable was handed over".into()))?;
+    let executable = descriptors
+        .pop()
+        .ok_or_else(|| plain("no executable was handed over".into()))?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
-    crate::layers::no_new_privs::apply().map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+    crate::layers::no_new_privs::apply()
+        .map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
     let directories = root::open_directories(&order.directories).map_err(plain)?;
     let mut missing = Vec::new();
     if let Err(error) = root::enter() {
@@ -90,14 +108,27 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         }
         missing.push(Layer::EmptyRoot.name().to_owned());
     }
-    Ok((Materials { executable, proc, null }, directories, missing))
+    Ok((
+        Materials {
+            executable,
+            proc,
+            null,
+        },
+        directories,
+        missing,
+    ))
 }
 
 fn serve(channel: &Channel, materials: &Materials) -> i32 {
-    let Ok(signals) = child_signals() else { return 1 };
+    let Ok(signals) = child_signals() else {
+        return 1;
+    };
     let mut workers: HashMap<i32, u64> = HashMap::new();
     loop {
-        let mut set = [PollFd::new(channel, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let mut set = [
+            PollFd::new(channel, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
         match rustix::event::poll(&mut set, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return 1,
@@ -131,10 +162,24 @@ fn serve(channel: &Channel, materials: &Materials) -> i32 {
     }
 }
 
-fn obey(datagram: Datagram, materials: &Materials, workers: &mut HashMap<i32, u64>) -> (Report, Option<OwnedFd>) {
-    let Datagram { bytes, mut descriptors } = datagram;
+fn obey(
+    datagram: Datagram,
+    materials: &Materials,
+    workers: &mut HashMap<i32, u64>,
+) -> (Report, Option<OwnedFd>) {
+    let Datagram {
+        bytes,
+        mut descriptors,
+    } = datagram;
     let failed = |id, layer: Option<Layer>, message: String| {
-        (Report::SpawnFailed { id, layer: layer.map(|layer| layer.name().to_owned()), message }, None)
+        (
+            Report::SpawnFailed {
+                id,
+                layer: layer.map(|layer| layer.name().to_owned()),
+                message,
+            },
+            None,
+        )
     };
     let order = match Spawn::from_bytes(&bytes) {
         Ok(order) => order,
@@ -180,7 +225,11 @@ fn reap() -> Option<(i32, ExitStatus, Usage)> {
     if pid <= 0 {
         return None;
     }
-    let micros = |time: libc::timeval| (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_usec as u64);
+    let micros = |time: libc::timeval| {
+        (time.tv_sec as u64)
+            .saturating_mul(1_000_000)
+            .saturating_add(time.tv_usec as u64)
+    };
     let status = if libc::WIFSIGNALED(status) {
         ExitStatus::Signaled(libc::WTERMSIG(status))
     } else {

@@ -41,6 +41,8 @@ pub struct Spawn {
     pub user: u32,
     /// Bytes of private memory it may have (RLIMIT_DATA).
     pub data_limit: u64,
+    /// Bytes of address space it may have (RLIMIT_AS).
+    pub address_space: u64,
     /// Descriptors it may have open (RLIMIT_NOFILE).
     pub descriptor_limit: u64,
     /// Bytes a file that it writes may have (RLIMIT_FSIZE).
@@ -121,10 +123,16 @@ fn text(to: &mut Writer<'_>, field: &'static str, value: &str) -> Result<(), Enc
 impl Message for Configure {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         to.list("directories", &self.directories, 64, |to, d| {
-            to.bytes("path", &d.path, MAX_PATH)?.u64(d.device).u64(d.inode).flag(d.writable);
+            to.bytes("path", &d.path, MAX_PATH)?
+                .u64(d.device)
+                .u64(d.inode)
+                .flag(d.writable);
             Ok(())
         })?;
-        to.list("layers", &self.accept_missing, 64, |to, name| text(to, "layer", name)).map(drop)
+        to.list("layers", &self.accept_missing, 64, |to, name| {
+            text(to, "layer", name)
+        })
+        .map(drop)
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -137,7 +145,9 @@ impl Message for Configure {
                     writable: from.flag("writable")?,
                 })
             })?,
-            accept_missing: from.list("layers", 64, |from| from.text("layer", MAX_TEXT).map(str::to_owned))?,
+            accept_missing: from.list("layers", 64, |from| {
+                from.text("layer", MAX_TEXT).map(str::to_owned)
+            })?,
         })
     }
 }
@@ -151,7 +161,12 @@ impl Configure {
 
 impl Message for Spawn {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.u64(self.id).u32(self.user).u64(self.data_limit).u64(self.descriptor_limit).u64(self.file_limit);
+        to.u64(self.id)
+            .u32(self.user)
+            .u64(self.data_limit)
+            .u64(self.address_space)
+            .u64(self.descriptor_limit)
+            .u64(self.file_limit);
         to.option(self.cpu_seconds.as_ref(), |to, seconds| {
             to.u64(*seconds);
             Ok(())
@@ -165,6 +180,7 @@ impl Message for Spawn {
             id: from.u64("id")?,
             user: from.u32("user")?,
             data_limit: from.u64("data limit")?,
+            address_space: from.u64("address space")?,
             descriptor_limit: from.u64("descriptor limit")?,
             file_limit: from.u64("file limit")?,
             cpu_seconds: from.option("cpu seconds", |from| from.u64("cpu seconds"))?,
@@ -180,39 +196,68 @@ impl Message for Report {
             text(to, "message", message)
         };
         match self {
-            Self::Configured { missing } => to.u8(0).list("missing", missing, 64, |to, name| text(to, "layer", name)).map(drop),
+            Self::Configured { missing } => to
+                .u8(0)
+                .list("missing", missing, 64, |to, name| text(to, "layer", name))
+                .map(drop),
             Self::Failed { layer, message } => layer_and_message(to.u8(1), layer, message),
             Self::Spawned { id } => {
                 to.u8(2).u64(*id);
                 Ok(())
             }
-            Self::SpawnFailed { id, layer, message } => layer_and_message(to.u8(3).u64(*id), layer, message),
+            Self::SpawnFailed { id, layer, message } => {
+                layer_and_message(to.u8(3).u64(*id), layer, message)
+            }
             Self::Exited { id, status, usage } => {
                 to.u8(4).u64(*id);
                 match status {
                     ExitStatus::Exited(code) => to.u8(0).u32(*code as u32),
                     ExitStatus::Signaled(signal) => to.u8(1).u32(*signal as u32),
                 };
-                to.u64(usage.user_us).u64(usage.system_us).u64(usage.peak_resident);
+                to.u64(usage.user_us)
+                    .u64(usage.system_us)
+                    .u64(usage.peak_resident);
                 Ok(())
             }
         }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let layer = |from: &mut Reader<'_>| from.option("layer", |from| from.text("layer", MAX_TEXT).map(str::to_owned));
+        let layer = |from: &mut Reader<'_>| {
+            from.option("layer", |from| {
+                from.text("layer", MAX_TEXT).map(str::to_owned)
+            })
+        };
         let message = |from: &mut Reader<'_>| from.text("message", MAX_TEXT).map(str::to_owned);
         Ok(match from.u8("report")? {
-            0 => Self::Configured { missing: from.list("missing", 64, |from| from.text("layer", MAX_TEXT).map(str::to_owned))? },
-            1 => Self::Failed { layer: layer(from)?, message: message(from)? },
-            2 => Self::Spawned { id: from.u64("id")? },
-            3 => Self::SpawnFailed { id: from.u64("id")?, layer: layer(from)?, message: message(from)? },
+            0 => Self::Configured {
+                missing: from.list("missing", 64, |from| {
+                    from.text("layer", MAX_TEXT).map(str::to_owned)
+                })?,
+            },
+            1 => Self::Failed {
+                layer: layer(from)?,
+                message: message(from)?,
+            },
+            2 => Self::Spawned {
+                id: from.u64("id")?,
+            },
+            3 => Self::SpawnFailed {
+                id: from.u64("id")?,
+                layer: layer(from)?,
+                message: message(from)?,
+            },
             4 => Self::Exited {
                 id: from.u64("id")?,
                 status: match from.u8("status")? {
                     0 => ExitStatus::Exited(from.u32("code")? as i32),
                     1 => ExitStatus::Signaled(from.u32("signal")? as i32),
-                    other => return Err(DecodeError::Tag { field: "status", value: other.into() }),
+                    other => {
+                        return Err(DecodeError::Tag {
+                            field: "status",
+                            value: other.into(),
+                        });
+                    }
                 },
                 usage: Usage {
                     user_us: from.u64("user time")?,
@@ -220,7 +265,12 @@ impl Message for Report {
                     peak_resident: from.u64("peak resident")?,
                 },
             },
-            other => return Err(DecodeError::Tag { field: "report", value: other.into() }),
+            other => {
+                return Err(DecodeError::Tag {
+                    field: "report",
+                    value: other.into(),
+                });
+            }
         })
     }
 }
@@ -232,11 +282,28 @@ mod tests {
     #[test]
     fn every_report_comes_back_as_it_was() {
         let reports = [
-            Report::Configured { missing: vec!["mdwe".into()] },
-            Report::Failed { layer: Some("seccomp".into()), message: "x".into() },
+            Report::Configured {
+                missing: vec!["mdwe".into()],
+            },
+            Report::Failed {
+                layer: Some("seccomp".into()),
+                message: "x".into(),
+            },
             Report::Spawned { id: 7 },
-            Report::SpawnFailed { id: 8, layer: None, message: "y".into() },
-            Report::Exited { id: 9, status: ExitStatus::Signaled(31), usage: Usage { user_us: 1, system_us: 2, peak_resident: 3 } },
+            Report::SpawnFailed {
+                id: 8,
+                layer: None,
+                message: "y".into(),
+            },
+            Report::Exited {
+                id: 9,
+                status: ExitStatus::Signaled(31),
+                usage: Usage {
+                    user_us: 1,
+                    system_us: 2,
+                    peak_resident: 3,
+                },
+            },
         ];
         let mut bytes = Vec::new();
         for report in reports {

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 
 use super::protocol::Directory;
 use crate::layer::{Layer, LayerError};
@@ -37,7 +39,8 @@ fn libraries() -> Vec<PathBuf> {
             let mut words = line.splitn(6, |byte| *byte == b' ').map(<[u8]>::trim_ascii);
             let (_, protection) = (words.next()?, words.next()?);
             let path = words.nth(3)?;
-            (protection.get(2) == Some(&b'x') && path.starts_with(b"/")).then(|| PathBuf::from(OsStr::from_bytes(path)))
+            (protection.get(2) == Some(&b'x') && path.starts_with(b"/"))
+                .then(|| PathBuf::from(OsStr::from_bytes(path)))
         })
         .filter(|path| *path != exe && !path.as_os_str().as_bytes().starts_with(b"/memfd:"))
         .collect();
@@ -49,7 +52,9 @@ fn detached(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::mount::open_tree(
         CWD,
         path,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE,
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE,
     )
 }
 
@@ -68,7 +73,11 @@ const IDMAP: u64 = 0x0010_0000;
 
 /// Sets attributes (`MOUNT_ATTR_*`) of a detached tree; with a user namespace,
 /// maps its ids.
-pub(crate) fn set_attributes(tree: &OwnedFd, attr_set: u64, map: Option<&OwnedFd>) -> Result<(), Errno> {
+pub(crate) fn set_attributes(
+    tree: &OwnedFd,
+    attr_set: u64,
+    map: Option<&OwnedFd>,
+) -> Result<(), Errno> {
     let attributes = MountAttr {
         attr_set: attr_set | if map.is_some() { IDMAP } else { 0 },
         userns_fd: map.map_or(0, |map| std::os::fd::AsRawFd::as_raw_fd(map) as u64),
@@ -86,7 +95,11 @@ pub(crate) fn set_attributes(tree: &OwnedFd, attr_set: u64, map: Option<&OwnedFd
             size_of::<MountAttr>(),
         )
     };
-    if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
 }
 
 const RDONLY: u64 = 0x1;
@@ -102,24 +115,36 @@ pub fn open_directories(directories: &[Directory]) -> Result<Vec<OwnedFd>, Strin
         .iter()
         .map(|directory| {
             let path = Path::new(OsStr::from_bytes(&directory.path));
-            let say = |step: &str, errno: Errno| format!("directory {}: {step}: {errno}", path.display());
+            let say =
+                |step: &str, errno: Errno| format!("directory {}: {step}: {errno}", path.display());
             let tree = detached(path).map_err(|errno| say("open_tree", errno))?;
             let stat = rustix::fs::fstat(&tree).map_err(|errno| say("stat", errno))?;
             if stat.st_dev != directory.device || stat.st_ino != directory.inode {
-                return Err(format!("directory {}: it was replaced while it was being granted", path.display()));
+                return Err(format!(
+                    "directory {}: it was replaced while it was being granted",
+                    path.display()
+                ));
             }
             let flags = NOSUID | NODEV | if directory.writable { 0 } else { RDONLY };
             set_attributes(&tree, flags, None).map_err(|errno| say("mount_setattr", errno))?;
-            rustix::fs::openat(&tree, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| say("open", errno))
+            rustix::fs::openat(
+                &tree,
+                ".",
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|errno| say("open", errno))
         })
         .collect()
 }
 
 /// Swaps this process's root for a read-only tmpfs with the libraries.
 pub fn enter() -> Result<(), LayerError> {
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(fail("make mounts private"))?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(fail("make mounts private"))?;
     // Everything is opened before the tmpfs covers anything.
     let mut files = Vec::new();
     for path in libraries() {
@@ -145,11 +170,21 @@ pub fn enter() -> Result<(), LayerError> {
     // (`/lib64/ld-linux-x86-64.so.2`).
     let loader = loader_link();
 
-    let cover = ["/tmp", "/run", "/var", "/usr"].into_iter().find(|path| Path::new(path).is_dir()).unwrap_or("/");
-    rustix::mount::mount("tmpfs", cover, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=1m,nr_inodes=64")
-        .map_err(fail("mount tmpfs"))?;
+    let cover = ["/tmp", "/run", "/var", "/usr"]
+        .into_iter()
+        .find(|path| Path::new(path).is_dir())
+        .unwrap_or("/");
+    rustix::mount::mount(
+        "tmpfs",
+        cover,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"mode=0755,size=1m,nr_inodes=64",
+    )
+    .map_err(fail("mount tmpfs"))?;
     rustix::process::chdir(cover).map_err(fail("enter tmpfs"))?;
-    rustix::fs::mkdir("empty", Mode::from_raw_mode(0o555)).map_err(fail("make the empty directory"))?;
+    rustix::fs::mkdir("empty", Mode::from_raw_mode(0o555))
+        .map_err(fail("make the empty directory"))?;
     for (path, target) in links {
         if let Some(name) = path.file_name() {
             rustix::fs::symlinkat(target, CWD, name).map_err(fail("link"))?;
@@ -158,10 +193,21 @@ pub fn enter() -> Result<(), LayerError> {
     for (path, tree) in files {
         let inside = path.strip_prefix("/").unwrap_or(&path);
         make_parents(inside)?;
-        rustix::fs::openat(CWD, inside, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o555))
-            .map_err(fail("place a library"))?;
-        rustix::mount::move_mount(tree.as_fd(), "", CWD, inside, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(fail("mount a library"))?;
+        rustix::fs::openat(
+            CWD,
+            inside,
+            OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o555),
+        )
+        .map_err(fail("place a library"))?;
+        rustix::mount::move_mount(
+            tree.as_fd(),
+            "",
+            CWD,
+            inside,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .map_err(fail("mount a library"))?;
     }
     if let Some((link, target)) = loader {
         let inside = link.strip_prefix("/").unwrap_or(&link);
@@ -174,8 +220,12 @@ pub fn enter() -> Result<(), LayerError> {
     rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("unmount the old root"))?;
     rustix::process::chdir("/").map_err(fail("enter the new root"))?;
-    rustix::mount::mount_remount("/", MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV, c"mode=0755,size=1m,nr_inodes=64")
-        .map_err(fail("make the root read-only"))
+    rustix::mount::mount_remount(
+        "/",
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
+        c"mode=0755,size=1m,nr_inodes=64",
+    )
+    .map_err(fail("make the root read-only"))
 }
 
 /// The loader's path as the executable names it, and what it leads to, if that
@@ -191,15 +241,23 @@ fn loader_link() -> Option<(PathBuf, PathBuf)> {
 fn interpreter() -> Option<PathBuf> {
     // SAFETY: getauxval only reads what the kernel put on the stack.
     let (headers, size, count) = unsafe {
-        (libc::getauxval(libc::AT_PHDR), libc::getauxval(libc::AT_PHENT), libc::getauxval(libc::AT_PHNUM))
+        (
+            libc::getauxval(libc::AT_PHDR),
+            libc::getauxval(libc::AT_PHENT),
+            libc::getauxval(libc::AT_PHNUM),
+        )
     };
     if headers == 0 || size as usize != size_of::<libc::Elf64_Phdr>() {
         return None;
     }
     // SAFETY: the kernel mapped the program headers there, `count` of them,
     // and they stay for the life of the process.
-    let headers = unsafe { std::slice::from_raw_parts(headers as *const libc::Elf64_Phdr, count as usize) };
-    let base = headers.iter().find(|h| h.p_type == libc::PT_PHDR).map(|h| headers.as_ptr() as u64 - h.p_vaddr)?;
+    let headers =
+        unsafe { std::slice::from_raw_parts(headers as *const libc::Elf64_Phdr, count as usize) };
+    let base = headers
+        .iter()
+        .find(|h| h.p_type == libc::PT_PHDR)
+        .map(|h| headers.as_ptr() as u64 - h.p_vaddr)?;
     let found = headers.iter().find(|h| h.p_type == libc::PT_INTERP)?;
     // SAFETY: PT_INTERP is a NUL-terminated string inside a loaded segment.
     let text = unsafe { std::ffi::CStr::from_ptr((base + found.p_vaddr) as *const libc::c_char) };
@@ -207,7 +265,11 @@ fn interpreter() -> Option<PathBuf> {
 }
 
 fn make_parents(inside: &Path) -> Result<(), LayerError> {
-    let parents: Vec<&Path> = inside.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+    let parents: Vec<&Path> = inside
+        .ancestors()
+        .skip(1)
+        .filter(|p| !p.as_os_str().is_empty())
+        .collect();
     for parent in parents.into_iter().rev() {
         match rustix::fs::mkdir(parent, Mode::from_raw_mode(0o555 | 0o200)) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -219,10 +281,20 @@ fn make_parents(inside: &Path) -> Result<(), LayerError> {
 
 /// In a worker: makes the empty directory the root, and lets go of the rest.
 pub fn enter_empty() -> Result<(), LayerError> {
-    let tree = rustix::mount::open_tree(CWD, EMPTY, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .map_err(fail("open_tree of the empty directory"))?;
-    rustix::mount::move_mount(tree.as_fd(), "", CWD, EMPTY, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(fail("mount the empty directory"))?;
+    let tree = rustix::mount::open_tree(
+        CWD,
+        EMPTY,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .map_err(fail("open_tree of the empty directory"))?;
+    rustix::mount::move_mount(
+        tree.as_fd(),
+        "",
+        CWD,
+        EMPTY,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(fail("mount the empty directory"))?;
     rustix::process::chdir(EMPTY).map_err(fail("enter the empty directory"))?;
     rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("unmount the old root"))?;

@@ -35,13 +35,20 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP;
 
 /// Starts a worker. Returns its number in this PID namespace and its pidfd.
-pub fn spawn(order: &Spawn, materials: &Materials, setup: OwnedFd) -> Result<(i32, OwnedFd), SpawnError> {
+pub fn spawn(
+    order: &Spawn,
+    materials: &Materials,
+    setup: OwnedFd,
+) -> Result<(i32, OwnedFd), SpawnError> {
     let (go, wait) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map(|(read, write)| (write, read))
         .map_err(|errno| (None, format!("pipe: {errno}")))?;
     // SAFETY: the launcher has one thread.
     match unsafe { clone(NAMESPACES) } {
-        Err(errno) => Err((Some(Layer::UserNamespace), format!("clone3 into new namespaces: {errno}"))),
+        Err(errno) => Err((
+            Some(Layer::UserNamespace),
+            format!("clone3 into new namespaces: {errno}"),
+        )),
         Ok(Cloned::Child) => {
             drop(go);
             let (step, errno) = become_worker(order, materials, &setup, &wait);
@@ -58,8 +65,12 @@ pub fn spawn(order: &Spawn, materials: &Materials, setup: OwnedFd) -> Result<(i3
                     Ok((pid, pidfd))
                 }
                 Err(message) => {
-                    let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-                    let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+                    let _ =
+                        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+                    let _ = rustix::process::waitid(
+                        rustix::process::WaitId::PidFd(pidfd.as_fd()),
+                        rustix::process::WaitIdOptions::EXITED,
+                    );
                     Err((Some(Layer::UserNamespace), message))
                 }
             }
@@ -71,7 +82,10 @@ pub fn spawn(order: &Spawn, materials: &Materials, setup: OwnedFd) -> Result<(i3
 /// "root" until the capabilities go, which it needs to empty its root; outside
 /// it is nobody.
 fn map_ids(order: &Spawn, materials: &Materials, pidfd: BorrowedFd<'_>) -> Result<(), String> {
-    let info = read(&materials.proc, &format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let info = read(
+        &materials.proc,
+        &format!("self/fdinfo/{}", pidfd.as_raw_fd()),
+    )?;
     let pid: u32 = info
         .lines()
         .find_map(|line| line.strip_prefix("Pid:"))
@@ -89,7 +103,8 @@ fn map_ids(order: &Spawn, materials: &Materials, pidfd: BorrowedFd<'_>) -> Resul
 
 fn read(proc: &OwnedFd, path: &str) -> Result<String, String> {
     let fail = |errno: Errno| format!("/proc/{path}: {errno}");
-    let file = rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    let file = rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(fail)?;
     let mut text = vec![0; 4096];
     let length = rustix::io::read(&file, &mut text).map_err(fail)?;
     text.truncate(length);
@@ -98,13 +113,19 @@ fn read(proc: &OwnedFd, path: &str) -> Result<String, String> {
 
 fn write(proc: &OwnedFd, path: &str, text: &str) -> Result<(), String> {
     let fail = |errno: Errno| format!("/proc/{path}: {errno}");
-    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
+    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(fail)?;
     rustix::io::write(&file, text.as_bytes()).map_err(fail)?;
     Ok(())
 }
 
 /// In the child: everything up to exec, which on success doesn't return.
-fn become_worker(order: &Spawn, materials: &Materials, setup: &OwnedFd, wait: &OwnedFd) -> (&'static str, Errno) {
+fn become_worker(
+    order: &Spawn,
+    materials: &Materials,
+    setup: &OwnedFd,
+    wait: &OwnedFd,
+) -> (&'static str, Errno) {
     match prepare(order, materials, setup, wait) {
         Err(failed) => failed,
         Ok(executable) => {
@@ -130,7 +151,12 @@ fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
-fn prepare(order: &Spawn, materials: &Materials, setup: &OwnedFd, wait: &OwnedFd) -> Result<i32, (&'static str, Errno)> {
+fn prepare(
+    order: &Spawn,
+    materials: &Materials,
+    setup: &OwnedFd,
+    wait: &OwnedFd,
+) -> Result<i32, (&'static str, Errno)> {
     let at = |step: &'static str| move |errno: Errno| (step, errno);
     let mut byte = [0];
     match rustix::io::read(wait, &mut byte) {
@@ -148,16 +174,26 @@ fn prepare(order: &Spawn, materials: &Materials, setup: &OwnedFd, wait: &OwnedFd
     // Where setgroups is denied there is nothing to drop.
     // SAFETY: an empty list.
     unsafe { libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<u32>()) };
-    // SAFETY: plain numbers. The raw calls, as libc's wrappers signal threads.
-    if unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) } != 0 || unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) } != 0 {
+    // The raw calls, as libc's wrappers signal threads.
+    // SAFETY: plain numbers.
+    let set = unsafe {
+        libc::syscall(libc::SYS_setresgid, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_setresuid, 0, 0, 0) == 0
+    };
+    if !set {
         return Err(("set user and group id", last()));
     }
     limits(order).map_err(at("set limits"))?;
 
     // Descriptors: 0 to 2 nothing, 3 the set-up socket, 4 the executable,
     // closed by exec. Copies are made above the range first.
-    let high = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10).map_err(at("duplicate"));
-    let (setup, executable, null) = (high(setup.as_fd())?, high(materials.executable.as_fd())?, high(materials.null.as_fd())?);
+    let high =
+        |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10).map_err(at("duplicate"));
+    let (setup, executable, null) = (
+        high(setup.as_fd())?,
+        high(materials.executable.as_fd())?,
+        high(materials.null.as_fd())?,
+    );
     for target in 0..3 {
         place(null.as_raw_fd(), target, 0)?;
     }
@@ -174,14 +210,22 @@ fn prepare(order: &Spawn, materials: &Materials, setup: &OwnedFd, wait: &OwnedFd
 
 fn place(from: i32, to: i32, flags: i32) -> Result<(), (&'static str, Errno)> {
     // SAFETY: `from` is open and differs from `to`, which belongs to nobody.
-    if unsafe { libc::dup3(from, to, flags) } < 0 { Err(("place a descriptor", last())) } else { Ok(()) }
+    if unsafe { libc::dup3(from, to, flags) } < 0 {
+        Err(("place a descriptor", last()))
+    } else {
+        Ok(())
+    }
 }
 
 fn limits(order: &Spawn) -> Result<(), Errno> {
-    let both = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
+    let both = |value: u64| Rlimit {
+        current: Some(value),
+        maximum: Some(value),
+    };
     let set = |resource, value| rustix::process::setrlimit(resource, both(value));
     set(Resource::Core, 0)?;
     set(Resource::Data, order.data_limit)?;
+    set(Resource::As, order.address_space)?;
     set(Resource::Nofile, order.descriptor_limit)?;
     set(Resource::Fsize, order.file_limit)?;
     set(Resource::Memlock, 0)?;
@@ -195,7 +239,13 @@ fn limits(order: &Spawn) -> Result<(), Errno> {
     }
     if let Some(seconds) = order.cpu_seconds {
         // SIGXCPU at the soft limit, SIGKILL a second later.
-        rustix::process::setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds.saturating_add(1)) })?;
+        rustix::process::setrlimit(
+            Resource::Cpu,
+            Rlimit {
+                current: Some(seconds),
+                maximum: Some(seconds.saturating_add(1)),
+            },
+        )?;
     }
     Ok(())
 }
@@ -208,7 +258,11 @@ fn report(setup: OwnedFd, step: &str, errno: Errno) {
     let placed = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
     for socket in [setup, placed] {
         let channel = Channel::from_descriptor(socket);
-        if channel.is_ok_and(|channel| channel.send(format!("{step}: {errno}").as_bytes(), &[]).is_ok()) {
+        if channel.is_ok_and(|channel| {
+            channel
+                .send(format!("{step}: {errno}").as_bytes(), &[])
+                .is_ok()
+        }) {
             return;
         }
     }

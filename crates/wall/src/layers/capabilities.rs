@@ -30,10 +30,22 @@ pub fn apply() -> Result<(), LayerError> {
         }
     }
     // SAFETY: plain numbers.
-    if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) } != 0 {
+    if unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        )
+    } != 0
+    {
         return Err(fail("prctl(PR_CAP_AMBIENT_CLEAR_ALL)"));
     }
-    let header = Header { version: VERSION, pid: 0 };
+    let header = Header {
+        version: VERSION,
+        pid: 0,
+    };
     let nothing = [0u32; 6];
     // SAFETY: a version-3 header and its two zeroed data structs of three words.
     if unsafe { libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr()) } != 0 {

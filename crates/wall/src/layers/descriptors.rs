@@ -14,7 +14,13 @@ pub fn open(pid: i32) -> Result<Open, String> {
     let mut found = Open::new();
     for entry in std::fs::read_dir(&directory).map_err(fail)? {
         let entry = entry.map_err(fail)?;
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(number) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         let target = std::fs::read_link(entry.path()).map_err(fail)?;
         found.insert(number, kind(&target.to_string_lossy()));
     }
@@ -43,11 +49,25 @@ pub struct Expected<'a> {
 /// From outside: what is expected, and nothing else.
 pub fn verify(pid: i32, expected: Expected<'_>) -> Result<String, String> {
     let found = open(pid)?;
-    let others: Vec<&str> =
-        found.iter().filter(|(number, _)| !expected.fixed.contains(number)).map(|(_, kind)| kind.as_str()).collect();
-    if expected.fixed.iter().all(|number| found.contains_key(number)) && others == vec!["path"; expected.directories] {
-        Ok(found.iter().map(|(number, kind)| format!("{number}: {kind}")).collect::<Vec<_>>().join(", "))
+    let others: Vec<&str> = found
+        .iter()
+        .filter(|(number, _)| !expected.fixed.contains(number))
+        .map(|(_, kind)| kind.as_str())
+        .collect();
+    if expected
+        .fixed
+        .iter()
+        .all(|number| found.contains_key(number))
+        && others == vec!["path"; expected.directories]
+    {
+        Ok(found
+            .iter()
+            .map(|(number, kind)| format!("{number}: {kind}"))
+            .collect::<Vec<_>>()
+            .join(", "))
     } else {
-        Err(format!("open descriptors are {found:?}, expected {expected:?}"))
+        Err(format!(
+            "open descriptors are {found:?}, expected {expected:?}"
+        ))
     }
 }

@@ -8,8 +8,8 @@
 use std::os::fd::BorrowedFd;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::layer::{Layer, LayerError};
@@ -28,7 +28,13 @@ const NEWEST: ABI = ABI::V6;
 
 /// Denies everything that Landlock can deny here, except below `granted`.
 pub fn apply(granted: &[Granted<'_>]) -> Result<(), LayerError> {
-    let fail = |step: &'static str| move |error: landlock::RulesetError| LayerError { layer: Layer::Landlock, step, source: std::io::Error::other(error) };
+    let fail = |step: &'static str| {
+        move |error: landlock::RulesetError| LayerError {
+            layer: Layer::Landlock,
+            step,
+            source: std::io::Error::other(error),
+        }
+    };
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
@@ -40,14 +46,29 @@ pub fn apply(granted: &[Granted<'_>]) -> Result<(), LayerError> {
         .create()
         .map_err(fail("create a ruleset"))?;
     for grant in granted {
-        let writing = AccessFs::from_write(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::MakeFifo | AccessFs::IoctlDev);
+        let writing = AccessFs::from_write(NEWEST)
+            & !(AccessFs::MakeChar
+                | AccessFs::MakeBlock
+                | AccessFs::MakeSock
+                | AccessFs::MakeFifo
+                | AccessFs::IoctlDev);
         let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-        let rights = if grant.writable { reading | writing } else { reading };
-        ruleset = ruleset.add_rule(PathBeneath::new(grant.directory, rights)).map_err(fail("grant a directory"))?;
+        let rights = if grant.writable {
+            reading | writing
+        } else {
+            reading
+        };
+        ruleset = ruleset
+            .add_rule(PathBeneath::new(grant.directory, rights))
+            .map_err(fail("grant a directory"))?;
     }
     let status = ruleset.restrict_self().map_err(fail("restrict"))?;
     if status.ruleset == RulesetStatus::NotEnforced {
-        return Err(LayerError { layer: Layer::Landlock, step: "restrict", source: std::io::ErrorKind::Unsupported.into() });
+        return Err(LayerError {
+            layer: Layer::Landlock,
+            step: "restrict",
+            source: std::io::ErrorKind::Unsupported.into(),
+        });
     }
     Ok(())
 }
@@ -56,6 +77,13 @@ pub fn apply(granted: &[Granted<'_>]) -> Result<(), LayerError> {
 /// (`LANDLOCK_CREATE_RULESET_VERSION`).
 pub fn abi() -> Option<i64> {
     // SAFETY: the documented way to ask: no attributes, size 0, flag 1.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0usize,
+            1u32,
+        )
+    };
     (version > 0).then_some(version)
 }

@@ -27,13 +27,20 @@ pub fn is_on() -> bool {
 /// From outside: no mapping is both writable and executable. (The flag itself
 /// is shown nowhere in `/proc`; the red team's test tries it from inside.)
 pub fn verify(pid: i32) -> Result<String, String> {
-    let maps = std::fs::read(proc(pid, "maps")).map_err(|error| format!("/proc/{pid}/maps: {error}"))?;
+    let maps =
+        std::fs::read(proc(pid, "maps")).map_err(|error| format!("/proc/{pid}/maps: {error}"))?;
     let mut count = 0;
-    for line in maps.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in maps
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         count += 1;
         let protection = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
         if protection.get(1) == Some(&b'w') && protection.get(2) == Some(&b'x') {
-            return Err(format!("writable and executable: {}", String::from_utf8_lossy(line)));
+            return Err(format!(
+                "writable and executable: {}",
+                String::from_utf8_lossy(line)
+            ));
         }
     }
     Ok(format!("{count} mappings, none writable and executable"))

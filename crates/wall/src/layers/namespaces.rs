@@ -27,16 +27,27 @@ pub fn verify(pid: i32, name: &str) -> Result<String, String> {
     // it; for the launcher's children `ns/pid` is their own.
     let theirs = identity(&proc(pid, &format!("ns/{name}")))?;
     let ours = identity(Path::new("/proc/self/ns").join(name).as_path())?;
-    if theirs == ours { Err(format!("shares the host's {theirs}")) } else { Ok(theirs) }
+    if theirs == ours {
+        Err(format!("shares the host's {theirs}"))
+    } else {
+        Ok(theirs)
+    }
 }
 
 /// From outside: the uid on the host is what the launcher gave it, and not 0.
 pub fn verify_user(status: &str, expected: u32) -> Result<String, String> {
     let uids = super::status_field(status, "Uid")?;
-    let numbers: Vec<u32> = uids.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<u32> = uids
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     match numbers.as_slice() {
         [0, ..] | [_, 0, ..] => Err("runs as host uid 0".into()),
-        [real, effective, saved, filesystem] if [real, effective, saved, filesystem].iter().all(|uid| **uid == expected) => {
+        [real, effective, saved, filesystem]
+            if [real, effective, saved, filesystem]
+                .iter()
+                .all(|uid| **uid == expected) =>
+        {
             Ok(format!("uid {expected} on the host"))
         }
         _ => Err(format!("uids on the host are {uids}, expected {expected}")),

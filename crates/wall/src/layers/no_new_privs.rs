@@ -6,7 +6,10 @@ use crate::layer::{Layer, LayerError};
 
 /// Sets it for this thread and all that it starts.
 pub fn apply() -> Result<(), LayerError> {
-    rustix::thread::set_no_new_privs(true).map_err(LayerError::new(Layer::NoNewPrivs, "prctl(PR_SET_NO_NEW_PRIVS)"))
+    rustix::thread::set_no_new_privs(true).map_err(LayerError::new(
+        Layer::NoNewPrivs,
+        "prctl(PR_SET_NO_NEW_PRIVS)",
+    ))
 }
 
 /// From outside: `NoNewPrivs: 1`.

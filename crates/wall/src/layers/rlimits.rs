@@ -2,14 +2,17 @@
 //! processes, core dumps. The launcher sets them before exec.
 //!
 //! Memory is limited by RLIMIT_DATA, which counts private writable mappings
-//! (kernel: `may_expand_vm`, mm/mmap.c), not by RLIMIT_AS, which would count
-//! the reservations of address space that make bounds checks free.
+//! (kernel: `may_expand_vm`, mm/mmap.c). RLIMIT_AS, which also counts the
+//! reservations of address space that make bounds checks free, is generous: it
+//! bounds the page tables that a worker could make the kernel build with
+//! mappings that it only reads.
 
 use super::proc;
 
 /// From outside: no core dump, a finite number of descriptors, finite data.
 pub fn verify(pid: i32) -> Result<String, String> {
-    let text = std::fs::read_to_string(proc(pid, "limits")).map_err(|error| format!("/proc/{pid}/limits: {error}"))?;
+    let text = std::fs::read_to_string(proc(pid, "limits"))
+        .map_err(|error| format!("/proc/{pid}/limits: {error}"))?;
     let hard = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name))
@@ -19,9 +22,20 @@ pub fn verify(pid: i32) -> Result<String, String> {
     if hard("Max core file size")? != "0" {
         return Err("core dumps are not off".into());
     }
-    let (data, files) = (hard("Max data size")?, hard("Max open files")?);
-    if data == "unlimited" || files == "unlimited" {
-        return Err(format!("data {data}, open files {files}: not limited"));
+    let (data, space, files) = (
+        hard("Max data size")?,
+        hard("Max address space")?,
+        hard("Max open files")?,
+    );
+    if [&data, &space, &files]
+        .into_iter()
+        .any(|limit| limit == "unlimited")
+    {
+        return Err(format!(
+            "data {data}, address space {space}, open files {files}: not limited"
+        ));
     }
-    Ok(format!("core 0, data {data}, open files {files}"))
+    Ok(format!(
+        "core 0, data {data}, address space {space}, open files {files}"
+    ))
 }

@@ -10,7 +10,8 @@ pub fn apply() -> Result<(), LayerError> {
 
 /// From outside: `/proc/PID/root` lists nothing.
 pub fn verify(pid: i32) -> Result<String, String> {
-    let mut entries = std::fs::read_dir(proc(pid, "root/")).map_err(|error| format!("/proc/{pid}/root: {error}"))?;
+    let mut entries = std::fs::read_dir(proc(pid, "root/"))
+        .map_err(|error| format!("/proc/{pid}/root: {error}"))?;
     match entries.next() {
         None => Ok("empty".into()),
         Some(Ok(entry)) => Err(format!("the root has {:?}", entry.file_name())),

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
 };
 
 use super::status_field;
@@ -22,25 +23,47 @@ const ARCH: TargetArch = TargetArch::aarch64;
 
 fn condition(check: Check) -> Result<SeccompCondition, seccompiler::BackendError> {
     match check {
-        Check::Is(argument, value) => SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()),
-        Check::Masked(argument, mask, value) => {
-            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask.into()), value.into())
-        }
+        Check::Is(argument, value) => SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            value.into(),
+        ),
+        Check::Masked(argument, mask, value) => SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::MaskedEq(mask.into()),
+            value.into(),
+        ),
     }
 }
 
 /// Compiles a policy for the kernel.
 pub fn compile(policy: &Policy) -> Result<BpfProgram, LayerError> {
-    let fail = |error: seccompiler::BackendError| LayerError { layer: Layer::Seccomp, step: "compile the filter", source: std::io::Error::other(error) };
+    let fail = |error: seccompiler::BackendError| LayerError {
+        layer: Layer::Seccomp,
+        step: "compile the filter",
+        source: std::io::Error::other(error),
+    };
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for allowed in &policy.allowed {
         let entry = rules.entry(allowed.number).or_default();
         for alternative in &allowed.arguments {
-            let conditions = alternative.iter().map(|check| condition(*check)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
+            let conditions = alternative
+                .iter()
+                .map(|check| condition(*check))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(fail)?;
             entry.push(SeccompRule::new(conditions).map_err(fail)?);
         }
     }
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, ARCH).map_err(fail)?;
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        ARCH,
+    )
+    .map_err(fail)?;
     filter.try_into().map_err(fail)
 }
 
@@ -51,7 +74,11 @@ pub fn apply(policy: &Policy) -> Result<(), LayerError> {
 
 /// Loads a compiled filter.
 pub fn load(program: &BpfProgram) -> Result<(), LayerError> {
-    seccompiler::apply_filter(program).map_err(|error| LayerError { layer: Layer::Seccomp, step: "load the filter", source: std::io::Error::other(error) })
+    seccompiler::apply_filter(program).map_err(|error| LayerError {
+        layer: Layer::Seccomp,
+        step: "load the filter",
+        source: std::io::Error::other(error),
+    })
 }
 
 /// From outside: `Seccomp: 2`, with at least `filters` filters.
@@ -61,7 +88,9 @@ pub fn verify(status: &str, filters: u32) -> Result<String, String> {
         other => return Err(format!("Seccomp is {other}, not 2")),
     }
     // The count came with Linux 5.10.
-    let found: u32 = status_field(status, "Seccomp_filters")?.parse().map_err(|_| "Seccomp_filters is no number".to_owned())?;
+    let found: u32 = status_field(status, "Seccomp_filters")?
+        .parse()
+        .map_err(|_| "Seccomp_filters is no number".to_owned())?;
     if found < filters {
         return Err(format!("{found} filters, expected {filters}"));
     }

@@ -52,7 +52,10 @@ impl Message for Sizes {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { heap: from.u64("heap size")?, stable: from.u64("stable size")? })
+        Ok(Self {
+            heap: from.u64("heap size")?,
+            stable: from.u64("stable size")?,
+        })
     }
 }
 
@@ -90,14 +93,22 @@ impl Message for Global {
             2 => Self::F32(from.u32("global")?),
             3 => Self::F64(from.u64("global")?),
             4 => Self::V128(from.u128("global")?),
-            other => return Err(DecodeError::Tag { field: "global type", value: other.into() }),
+            other => {
+                return Err(DecodeError::Tag {
+                    field: "global type",
+                    value: other.into(),
+                });
+            }
         })
     }
 }
 
 /// A list of globals, as many as a module may have.
 pub fn encode_globals(globals: &[Global], to: &mut Writer<'_>) -> Result<(), EncodeError> {
-    to.list("globals", globals, MAX_GLOBALS, |to, global| global.encode(to)).map(drop)
+    to.list("globals", globals, MAX_GLOBALS, |to, global| {
+        global.encode(to)
+    })
+    .map(drop)
 }
 
 /// Reads such a list.
@@ -155,7 +166,9 @@ impl Message for Call {
             .u64(self.version)
             .u128(self.cycles)
             .u64(self.fuel)
-            .option(self.certificate.as_ref(), |to, bytes| to.bytes("certificate", bytes, MAX_CERTIFICATE).map(drop))?;
+            .option(self.certificate.as_ref(), |to, bytes| {
+                to.bytes("certificate", bytes, MAX_CERTIFICATE).map(drop)
+            })?;
         self.sizes.encode(to)?;
         encode_globals(&self.globals, to)?;
         let chunk = |to: &mut Writer<'_>, chunk: &u32| {
@@ -163,7 +176,12 @@ impl Message for Call {
             Ok(())
         };
         to.list("closed heap chunks", &self.close_heap, MAX_CLOSED, chunk)?;
-        to.list("closed stable chunks", &self.close_stable, MAX_CLOSED, chunk)?;
+        to.list(
+            "closed stable chunks",
+            &self.close_stable,
+            MAX_CLOSED,
+            chunk,
+        )?;
         Ok(())
     }
 
@@ -179,11 +197,15 @@ impl Message for Call {
             version: from.u64("version")?,
             cycles: from.u128("cycles")?,
             fuel: from.u64("fuel")?,
-            certificate: from.option("certificate", |from| from.bytes("certificate", MAX_CERTIFICATE).map(<[u8]>::to_vec))?,
+            certificate: from.option("certificate", |from| {
+                from.bytes("certificate", MAX_CERTIFICATE)
+                    .map(<[u8]>::to_vec)
+            })?,
             sizes: Sizes::decode(from)?,
             globals: decode_globals(from)?,
             close_heap: from.list("closed heap chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
-            close_stable: from.list("closed stable chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
+            close_stable: from
+                .list("closed stable chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
         })
     }
 }
@@ -262,7 +284,10 @@ impl Message for Outcome {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         match self {
             Self::Reply(bytes) => to.u8(0).bytes("reply", bytes, MAX_REPLY).map(drop),
-            Self::Reject(text) => to.u8(1).bytes("reject message", text.as_bytes(), MAX_TEXT).map(drop),
+            Self::Reject(text) => to
+                .u8(1)
+                .bytes("reject message", text.as_bytes(), MAX_TEXT)
+                .map(drop),
             Self::Trap(trap) => trap.encode(to.u8(2)),
             Self::NoReply => {
                 to.u8(3);
@@ -272,7 +297,10 @@ impl Message for Outcome {
                 to.u8(4);
                 Ok(())
             }
-            Self::Aborted(text) => to.u8(5).bytes("abort reason", text.as_bytes(), MAX_TEXT).map(drop),
+            Self::Aborted(text) => to
+                .u8(5)
+                .bytes("abort reason", text.as_bytes(), MAX_TEXT)
+                .map(drop),
         }
     }
 
@@ -284,7 +312,12 @@ impl Message for Outcome {
             3 => Self::NoReply,
             4 => Self::NoMethod,
             5 => Self::Aborted(from.text("abort reason", MAX_TEXT)?.to_owned()),
-            other => return Err(DecodeError::Tag { field: "outcome", value: other.into() }),
+            other => {
+                return Err(DecodeError::Tag {
+                    field: "outcome",
+                    value: other.into(),
+                });
+            }
         })
     }
 }
@@ -303,18 +336,24 @@ pub struct Effects {
 
 impl Message for Effects {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.option(self.certified_data.as_ref(), |to, bytes| to.bytes("certified data", bytes, MAX_CERTIFIED_DATA).map(drop))?
-            .option(self.global_timer.as_ref(), |to, time| {
-                to.u64(*time);
-                Ok(())
-            })?
-            .u128(self.cycles_burned);
+        to.option(self.certified_data.as_ref(), |to, bytes| {
+            to.bytes("certified data", bytes, MAX_CERTIFIED_DATA)
+                .map(drop)
+        })?
+        .option(self.global_timer.as_ref(), |to, time| {
+            to.u64(*time);
+            Ok(())
+        })?
+        .u128(self.cycles_burned);
         Ok(())
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            certified_data: from.option("certified data", |from| from.bytes("certified data", MAX_CERTIFIED_DATA).map(<[u8]>::to_vec))?,
+            certified_data: from.option("certified data", |from| {
+                from.bytes("certified data", MAX_CERTIFIED_DATA)
+                    .map(<[u8]>::to_vec)
+            })?,
             global_timer: from.option("global timer", |from| from.u64("global timer"))?,
             cycles_burned: from.u128("cycles burned")?,
         })
@@ -367,7 +406,8 @@ pub struct HostCall {
 
 impl Message for HostCall {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.u16(self.function).bytes("host argument", &self.argument, MAX_HOST_BYTES)?;
+        to.u16(self.function)
+            .bytes("host argument", &self.argument, MAX_HOST_BYTES)?;
         Ok(())
     }
 
@@ -390,7 +430,9 @@ impl Message for HostReturn {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         match &self.result {
             Ok(bytes) => to.flag(true).bytes("host result", bytes, MAX_HOST_BYTES)?,
-            Err(text) => to.flag(false).bytes("host error", text.as_bytes(), MAX_TEXT)?,
+            Err(text) => to
+                .flag(false)
+                .bytes("host error", text.as_bytes(), MAX_TEXT)?,
         };
         Ok(())
     }

@@ -39,7 +39,12 @@ impl Message for Compile {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { settings: CompileSettings { purpose: Purpose::decode(from)?, metered: from.flag("metered")? } })
+        Ok(Self {
+            settings: CompileSettings {
+                purpose: Purpose::decode(from)?,
+                metered: from.flag("metered")?,
+            },
+        })
     }
 }
 
@@ -70,7 +75,10 @@ impl Message for Compiled {
                 to.flag(true).u64(artefact.length).flag(artefact.reusable);
                 encode_globals(&artefact.globals, to)
             }
-            Err(text) => to.flag(false).bytes("reason", text.as_bytes(), MAX_TEXT).map(drop),
+            Err(text) => to
+                .flag(false)
+                .bytes("reason", text.as_bytes(), MAX_TEXT)
+                .map(drop),
         }
     }
 

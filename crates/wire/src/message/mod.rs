@@ -11,10 +11,15 @@ pub mod compile;
 pub mod program;
 pub mod setup;
 
-pub use call::{Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Sizes, Trap, TrapKind};
+pub use call::{
+    Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Sizes, Trap, TrapKind,
+};
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use program::{Exited, ProgramEnd};
-pub use setup::{Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup, WorkerKind};
+pub use setup::{
+    Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup,
+    WorkerKind,
+};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
@@ -54,7 +59,10 @@ impl Message for ToWorker {
             2 => Call::decode(from).map(Self::Call),
             3 => HostReturn::decode(from).map(Self::HostReturn),
             4 => Compile::decode(from).map(Self::Compile),
-            other => Err(DecodeError::Tag { field: "request", value: other.into() }),
+            other => Err(DecodeError::Tag {
+                field: "request",
+                value: other.into(),
+            }),
         }
     }
 }
@@ -96,7 +104,10 @@ impl Message for FromWorker {
             3 => HostCall::decode(from).map(Self::HostCall),
             4 => Exited::decode(from).map(Self::Exited),
             5 => Compiled::decode(from).map(Self::Compiled),
-            other => Err(DecodeError::Tag { field: "answer", value: other.into() }),
+            other => Err(DecodeError::Tag {
+                field: "answer",
+                value: other.into(),
+            }),
         }
     }
 }

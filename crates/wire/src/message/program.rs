@@ -35,7 +35,8 @@ impl Message for Exited {
             }
             ProgramEnd::Trap(trap) => trap.encode(to.u8(1))?,
             ProgramEnd::Aborted(text) => {
-                to.u8(2).bytes("abort reason", text.as_bytes(), super::setup::MAX_TEXT)?;
+                to.u8(2)
+                    .bytes("abort reason", text.as_bytes(), super::setup::MAX_TEXT)?;
             }
         }
         to.option(self.fuel_left.as_ref(), |to, fuel| {
@@ -50,8 +51,16 @@ impl Message for Exited {
         let end = match from.u8("program end")? {
             0 => ProgramEnd::Exit(from.u32("exit code")?),
             1 => ProgramEnd::Trap(Trap::decode(from)?),
-            2 => ProgramEnd::Aborted(from.text("abort reason", super::setup::MAX_TEXT)?.to_owned()),
-            other => return Err(DecodeError::Tag { field: "program end", value: other.into() }),
+            2 => ProgramEnd::Aborted(
+                from.text("abort reason", super::setup::MAX_TEXT)?
+                    .to_owned(),
+            ),
+            other => {
+                return Err(DecodeError::Tag {
+                    field: "program end",
+                    value: other.into(),
+                });
+            }
         };
         Ok(Self {
             end,

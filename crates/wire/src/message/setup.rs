@@ -142,7 +142,11 @@ impl Message for Hello {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { accept_missing: from.list("accepted layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))? })
+        Ok(Self {
+            accept_missing: from.list("accepted layers", 64, |from| {
+                from.text("layer", MAX_NAME).map(str::to_owned)
+            })?,
+        })
     }
 }
 
@@ -156,49 +160,82 @@ pub struct Assign {
 impl Message for Assign {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.assignment.kind().encode(to)?;
-        let string = |field| move |to: &mut Writer<'_>, text: &String| to.bytes(field, text.as_bytes(), MAX_STRING).map(drop);
+        let string = |field| {
+            move |to: &mut Writer<'_>, text: &String| {
+                to.bytes(field, text.as_bytes(), MAX_STRING).map(drop)
+            }
+        };
         match &self.assignment {
             Assignment::Compiler => Ok(()),
             Assignment::Program(p) => {
                 to.list("arguments", &p.arguments, MAX_STRINGS, string("argument"))?;
-                to.list("environment", &p.environment, MAX_STRINGS, string("variable"))?;
+                to.list(
+                    "environment",
+                    &p.environment,
+                    MAX_STRINGS,
+                    string("variable"),
+                )?;
                 to.list("preopens", &p.preopens, MAX_PREOPENS, |to, preopen| {
-                    to.bytes("guest path", preopen.guest.as_bytes(), MAX_STRING)?.flag(preopen.writable);
+                    to.bytes("guest path", preopen.guest.as_bytes(), MAX_STRING)?
+                        .flag(preopen.writable);
                     Ok(())
                 })?;
                 to.u64(p.memory_limit).option(p.fuel.as_ref(), |to, fuel| {
                     to.u64(*fuel);
                     Ok(())
                 })?;
-                to.list("host functions", &p.host_functions, MAX_HOST_FUNCTIONS, string("host function")).map(drop)
+                to.list(
+                    "host functions",
+                    &p.host_functions,
+                    MAX_HOST_FUNCTIONS,
+                    string("host function"),
+                )
+                .map(drop)
             }
             Assignment::Tenant(t) => {
                 to.u64(t.heap_limit).u64(t.stable_limit);
                 t.sizes.encode(to)?;
                 to.list("runs", &t.runs, MAX_RUNS, |to, run| {
                     run.region.encode(to)?;
-                    to.u64(run.first_page).u64(run.pages).u16(run.file).u64(run.offset);
+                    to.u64(run.first_page)
+                        .u64(run.pages)
+                        .u16(run.file)
+                        .u64(run.offset);
                     Ok(())
                 })?;
                 to.flag(t.track).flag(t.reusable);
-                to.list("host functions", &t.host_functions, MAX_HOST_FUNCTIONS, string("host function")).map(drop)
+                to.list(
+                    "host functions",
+                    &t.host_functions,
+                    MAX_HOST_FUNCTIONS,
+                    string("host function"),
+                )
+                .map(drop)
             }
         }
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let string = |field| move |from: &mut Reader<'_>| from.text(field, MAX_STRING).map(str::to_owned);
+        let string =
+            |field| move |from: &mut Reader<'_>| from.text(field, MAX_STRING).map(str::to_owned);
         let assignment = match WorkerKind::decode(from)? {
             WorkerKind::Compiler => Assignment::Compiler,
             WorkerKind::Program => Assignment::Program(ProgramSetup {
                 arguments: from.list("arguments", MAX_STRINGS, string("argument"))?,
                 environment: from.list("environment", MAX_STRINGS, string("variable"))?,
                 preopens: from.list("preopens", MAX_PREOPENS, |from| {
-                    Ok(Preopen { guest: from.text("guest path", MAX_STRING)?.to_owned(), writable: from.flag("writable")? })
+                    Ok(Preopen {
+                        guest: from.text("guest path", MAX_STRING)?.to_owned(),
+                        writable: from.flag("writable")?,
+                    })
                 })?,
                 memory_limit: from.u64("memory limit")?,
                 fuel: from.option("fuel", |from| from.u64("fuel"))?,
-                host_functions: from.list("host functions", MAX_HOST_FUNCTIONS, string("host function"))?,
+                host_functions: from.list(
+                    "host functions",
+                    MAX_HOST_FUNCTIONS,
+                    string("host function"),
+                )?,
             }),
             WorkerKind::Tenant => Assignment::Tenant(TenantSetup {
                 heap_limit: from.u64("heap limit")?,
@@ -215,7 +252,11 @@ impl Message for Assign {
                 })?,
                 track: from.flag("track")?,
                 reusable: from.flag("reusable")?,
-                host_functions: from.list("host functions", MAX_HOST_FUNCTIONS, string("host function"))?,
+                host_functions: from.list(
+                    "host functions",
+                    MAX_HOST_FUNCTIONS,
+                    string("host function"),
+                )?,
             }),
         };
         Ok(Self { assignment })
@@ -239,7 +280,9 @@ pub struct Ready {
 impl Message for Ready {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         to.u64(self.heap_at).u64(self.stable_at);
-        to.list("missing layers", &self.missing, 64, |to, name| to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop))?;
+        to.list("missing layers", &self.missing, 64, |to, name| {
+            to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
+        })?;
         Ok(())
     }
 
@@ -247,7 +290,9 @@ impl Message for Ready {
         Ok(Self {
             heap_at: from.u64("heap address")?,
             stable_at: from.u64("stable address")?,
-            missing: from.list("missing layers", 64, |from| from.text("layer", MAX_NAME).map(str::to_owned))?,
+            missing: from.list("missing layers", 64, |from| {
+                from.text("layer", MAX_NAME).map(str::to_owned)
+            })?,
         })
     }
 }
@@ -263,14 +308,18 @@ pub struct Failed {
 
 impl Message for Failed {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.option(self.layer.as_ref(), |to, layer| to.bytes("layer", layer.as_bytes(), MAX_NAME).map(drop))?;
+        to.option(self.layer.as_ref(), |to, layer| {
+            to.bytes("layer", layer.as_bytes(), MAX_NAME).map(drop)
+        })?;
         to.bytes("message", self.message.as_bytes(), MAX_TEXT)?;
         Ok(())
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            layer: from.option("layer", |from| from.text("layer", MAX_NAME).map(str::to_owned))?,
+            layer: from.option("layer", |from| {
+                from.text("layer", MAX_NAME).map(str::to_owned)
+            })?,
             message: from.text("message", MAX_TEXT)?.to_owned(),
         })
     }
@@ -282,14 +331,29 @@ mod tests {
 
     #[test]
     fn a_tenant_comes_back_as_it_was_sent() {
-        let run = Run { region: Region::Stable, first_page: 3, pages: 16, file: 1, offset: 1 << 40 };
+        let run = Run {
+            region: Region::Stable,
+            first_page: 3,
+            pages: 16,
+            file: 1,
+            offset: 1 << 40,
+        };
         for (track, reusable) in [(false, true), (true, false)] {
             let sent = Assign {
                 assignment: Assignment::Tenant(TenantSetup {
                     heap_limit: 1 << 32,
                     stable_limit: 1 << 33,
-                    sizes: crate::message::Sizes { heap: 1 << 16, stable: 2 << 16 },
-                    runs: vec![run, Run { region: Region::Heap, ..run }],
+                    sizes: crate::message::Sizes {
+                        heap: 1 << 16,
+                        stable: 2 << 16,
+                    },
+                    runs: vec![
+                        run,
+                        Run {
+                            region: Region::Heap,
+                            ..run
+                        },
+                    ],
                     track,
                     reusable,
                     host_functions: vec!["log".to_owned()],

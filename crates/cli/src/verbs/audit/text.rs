@@ -31,6 +31,19 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
     for worker in &account.workers {
         write_worker(to, worker)?;
     }
+    if !account.unfiltered.is_empty() {
+        writeln!(
+            to,
+            "{TITLE}What no filter can refuse{TITLE:#}\n  The kernel answers these before it asks any filter, and does nothing:"
+        )?;
+    }
+    for call in account.unfiltered {
+        writeln!(
+            to,
+            "    {:<22} {:>4}  {}",
+            call.name, call.number, call.effect
+        )?;
+    }
     writeln!(to, "{TITLE}Layers of the wall{TITLE:#}")?;
     for layer in &account.layers {
         writeln!(to, "  {:<18} {}", layer.name, layer.purpose)?;

@@ -17,13 +17,55 @@ const CALL: Contexts = Contexts::of(&[Context::Update, Context::CompositeQuery])
 const UPDATE: Contexts = Contexts::of(&[Context::Update]);
 
 pub(super) const TABLE: &[Import] = &[
-    Import { name: "call_new", parameters: &[I, I, I, I, I, I, I, I], result: None, allowed: CALL, run: unsupported },
-    Import { name: "call_on_cleanup", parameters: &[I, I], result: None, allowed: CALL, run: none_begun },
-    Import { name: "call_data_append", parameters: &[I, I], result: None, allowed: CALL, run: none_begun },
-    Import { name: "call_with_best_effort_response", parameters: &[I32], result: None, allowed: CALL, run: none_begun },
-    Import { name: "call_cycles_add", parameters: &[I64], result: None, allowed: UPDATE, run: none_begun },
-    Import { name: "call_cycles_add128", parameters: &[I64, I64], result: None, allowed: UPDATE, run: none_begun },
-    Import { name: "call_perform", parameters: &[], result: Some(I32), allowed: CALL, run: none_begun },
+    Import {
+        name: "call_new",
+        parameters: &[I, I, I, I, I, I, I, I],
+        result: None,
+        allowed: CALL,
+        run: unsupported,
+    },
+    Import {
+        name: "call_on_cleanup",
+        parameters: &[I, I],
+        result: None,
+        allowed: CALL,
+        run: none_begun,
+    },
+    Import {
+        name: "call_data_append",
+        parameters: &[I, I],
+        result: None,
+        allowed: CALL,
+        run: none_begun,
+    },
+    Import {
+        name: "call_with_best_effort_response",
+        parameters: &[I32],
+        result: None,
+        allowed: CALL,
+        run: none_begun,
+    },
+    Import {
+        name: "call_cycles_add",
+        parameters: &[I64],
+        result: None,
+        allowed: UPDATE,
+        run: none_begun,
+    },
+    Import {
+        name: "call_cycles_add128",
+        parameters: &[I64, I64],
+        result: None,
+        allowed: UPDATE,
+        run: none_begun,
+    },
+    Import {
+        name: "call_perform",
+        parameters: &[],
+        result: Some(I32),
+        allowed: CALL,
+        run: none_begun,
+    },
 ];
 
 fn unsupported(guest: &mut Guest<'_>, _: &Arguments) -> Result<u64, Stop> {

@@ -15,23 +15,49 @@ use super::super::stop::Stop;
 use super::{Arguments, HOST, Type, define};
 
 /// Adds host function number `number`.
-pub(super) fn add(linker: &mut Linker<State>, engine: &Engine, number: usize, name: &str, memory64: bool) -> wasmtime::Result<FuncType> {
+pub(super) fn add(
+    linker: &mut Linker<State>,
+    engine: &Engine,
+    number: usize,
+    name: &str,
+    memory64: bool,
+) -> wasmtime::Result<FuncType> {
     let number = u16::try_from(number)?;
     // At most 256 of at most 256 bytes, once in a worker's life.
     let owned: &'static str = name.to_owned().leak();
     let pointer = Type::I.wasm(memory64);
     let parameters = std::iter::repeat_n(pointer.clone(), 4);
-    define(linker, engine, (HOST, name), parameters, Some(pointer), move |caller, arguments| {
-        call(&mut Guest { caller, import: (HOST, owned) }, number, arguments)
-    })
+    define(
+        linker,
+        engine,
+        (HOST, name),
+        parameters,
+        Some(pointer),
+        move |caller, arguments| {
+            call(
+                &mut Guest {
+                    caller,
+                    import: (HOST, owned),
+                },
+                number,
+                arguments,
+            )
+        },
+    )
 }
 
-fn call(guest: &mut Guest<'_>, function: u16, &[at, length, out, capacity, ..]: &Arguments) -> Result<u64, Stop> {
+fn call(
+    guest: &mut Guest<'_>,
+    function: u16,
+    &[at, length, out, capacity, ..]: &Arguments,
+) -> Result<u64, Stop> {
     let (_, name) = guest.import;
     let failed = |message: String| Stop::HostFunction { name, message };
     guest.charge(costs::HOST_FUNCTION)?;
     if length > MAX_HOST_BYTES as u64 {
-        return Err(guest.contract(format_args!("an argument of {length} bytes; at most {MAX_HOST_BYTES} may be passed")));
+        return Err(guest.contract(format_args!(
+            "an argument of {length} bytes; at most {MAX_HOST_BYTES} may be passed"
+        )));
     }
     let argument = guest.read(at, length, MAX_HOST_BYTES)?;
     let size = guest.state().heap.size();
@@ -41,8 +67,13 @@ fn call(guest: &mut Guest<'_>, function: u16, &[at, length, out, capacity, ..]: 
     let Some(exchange) = &mut guest.state_mut().exchange else {
         return Err(failed("there is no host to call".to_owned()));
     };
-    let result = exchange.host_call(HostCall { function, argument }).result.map_err(failed)?;
-    let room = usize::try_from(capacity).unwrap_or(usize::MAX).min(result.len());
+    let result = exchange
+        .host_call(HostCall { function, argument })
+        .result
+        .map_err(failed)?;
+    let room = usize::try_from(capacity)
+        .unwrap_or(usize::MAX)
+        .min(result.len());
     guest.write(out, result.get(..room).unwrap_or_default())?;
     Ok(result.len() as u64)
 }

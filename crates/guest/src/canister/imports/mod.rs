@@ -62,7 +62,13 @@ struct Import {
 }
 
 /// All of them, a list for each subject.
-const TABLES: [&[Import]; 5] = [message::TABLE, system::TABLE, stable::TABLE, cycles::TABLE, calls::TABLE];
+const TABLES: [&[Import]; 5] = [
+    message::TABLE,
+    system::TABLE,
+    stable::TABLE,
+    cycles::TABLE,
+    calls::TABLE,
+];
 
 fn table() -> impl Iterator<Item = &'static Import> {
     TABLES.into_iter().flatten()
@@ -99,8 +105,11 @@ pub(super) fn linker(
         };
         let position = || host_functions.iter().position(|name| name == import.name());
         let expected = match import.module() {
-            IC0 => table().find(|known| known.name == import.name()).map(|known| add(&mut linker, engine, known, memory64)),
-            HOST => position().map(|number| host::add(&mut linker, engine, number, import.name(), memory64)),
+            IC0 => table()
+                .find(|known| known.name == import.name())
+                .map(|known| add(&mut linker, engine, known, memory64)),
+            HOST => position()
+                .map(|number| host::add(&mut linker, engine, number, import.name(), memory64)),
             _ => None,
         };
         match expected {
@@ -108,27 +117,52 @@ pub(super) fn linker(
             Some(expected) => {
                 let expected = expected.map_err(LoadError::Engine)?;
                 if !FuncType::eq(&found, &expected) {
-                    return Err(LoadError::ImportType { name: full(), found: found.to_string(), expected: expected.to_string() });
+                    return Err(LoadError::ImportType {
+                        name: full(),
+                        found: found.to_string(),
+                        expected: expected.to_string(),
+                    });
                 }
             }
         }
     }
-    if unknown.is_empty() { Ok(linker) } else { Err(LoadError::Imports { names: unknown.join(", ") }) }
+    if unknown.is_empty() {
+        Ok(linker)
+    } else {
+        Err(LoadError::Imports {
+            names: unknown.join(", "),
+        })
+    }
 }
 
-fn add(linker: &mut Linker<State>, engine: &Engine, import: &'static Import, memory64: bool) -> wasmtime::Result<FuncType> {
+fn add(
+    linker: &mut Linker<State>,
+    engine: &Engine,
+    import: &'static Import,
+    memory64: bool,
+) -> wasmtime::Result<FuncType> {
     let wasm = |ty: &Type| ty.wasm(memory64);
-    define(linker, engine, (IC0, import.name), import.parameters.iter().map(wasm), import.result.as_ref().map(wasm), {
-        move |caller, arguments| {
-            let mut guest = Guest { caller, import: (IC0, import.name) };
-            let context = guest.state().context;
-            if !import.allowed.contains(context) {
-                return Err(guest.contract(format_args!("can't be called in {context}")));
+    define(
+        linker,
+        engine,
+        (IC0, import.name),
+        import.parameters.iter().map(wasm),
+        import.result.as_ref().map(wasm),
+        {
+            move |caller, arguments| {
+                let mut guest = Guest {
+                    caller,
+                    import: (IC0, import.name),
+                };
+                let context = guest.state().context;
+                if !import.allowed.contains(context) {
+                    return Err(guest.contract(format_args!("can't be called in {context}")));
+                }
+                guest.charge(costs::SYSTEM_CALL)?;
+                (import.run)(&mut guest, arguments)
             }
-            guest.charge(costs::SYSTEM_CALL)?;
-            (import.run)(&mut guest, arguments)
-        }
-    })
+        },
+    )
 }
 
 /// Defines a function over integers of 32 and 64 bits.
@@ -150,11 +184,19 @@ fn define(
             // SAFETY: the engine initialises as many values as the type has
             // parameters, and `wide` has one for each.
             let value = unsafe { value.assume_init() };
-            *argument = if *wide { value.get_u64() } else { value.get_u32().into() };
+            *argument = if *wide {
+                value.get_u64()
+            } else {
+                value.get_u32().into()
+            };
         }
         let returned = run(caller, &arguments)?;
         if let (Some(wide), Some(value)) = (result_wide, values.first_mut()) {
-            value.write(if wide { ValRaw::u64(returned) } else { ValRaw::u32(returned as u32) });
+            value.write(if wide {
+                ValRaw::u64(returned)
+            } else {
+                ValRaw::u32(returned as u32)
+            });
         }
         Ok(())
     };
@@ -181,6 +223,10 @@ mod tests {
     #[test]
     fn only_system_calls_are_provided() {
         assert!(provided("ic0", "msg_reply") && provided("ic0", "stable64_write"));
-        assert!(!provided("ic0", "msg_repl") && !provided("env", "msg_reply") && !provided("host", "msg_reply"));
+        assert!(
+            !provided("ic0", "msg_repl")
+                && !provided("env", "msg_reply")
+                && !provided("host", "msg_reply")
+        );
     }
 }

@@ -25,33 +25,183 @@ const CERTIFICATE: Contexts = Contexts::of(&[Query, CompositeQuery]);
 const RUNNING: u64 = 1;
 
 pub(super) const TABLE: &[Import] = &[
-    Import { name: "canister_self_size", parameters: &[], result: Some(I), allowed: Contexts::NOT_START, run: |guest, _| Ok(guest.state().call.canister.len() as u64) },
-    Import { name: "canister_self_copy", parameters: &[I, I, I], result: None, allowed: Contexts::NOT_START, run: canister },
-    Import { name: "canister_status", parameters: &[], result: Some(I32), allowed: Contexts::NOT_START, run: |_, _| Ok(RUNNING) },
-    Import { name: "canister_version", parameters: &[], result: Some(I64), allowed: Contexts::NOT_START, run: |guest, _| Ok(guest.state().call.version) },
+    Import {
+        name: "canister_self_size",
+        parameters: &[],
+        result: Some(I),
+        allowed: Contexts::NOT_START,
+        run: |guest, _| Ok(guest.state().call.canister.len() as u64),
+    },
+    Import {
+        name: "canister_self_copy",
+        parameters: &[I, I, I],
+        result: None,
+        allowed: Contexts::NOT_START,
+        run: canister,
+    },
+    Import {
+        name: "canister_status",
+        parameters: &[],
+        result: Some(I32),
+        allowed: Contexts::NOT_START,
+        run: |_, _| Ok(RUNNING),
+    },
+    Import {
+        name: "canister_version",
+        parameters: &[],
+        result: Some(I64),
+        allowed: Contexts::NOT_START,
+        run: |guest, _| Ok(guest.state().call.version),
+    },
     // There is no subnet and no root key here: both are empty.
-    Import { name: "subnet_self_size", parameters: &[], result: Some(I), allowed: Contexts::NOT_START, run: |_, _| Ok(0) },
-    Import { name: "subnet_self_copy", parameters: &[I, I, I], result: None, allowed: Contexts::NOT_START, run: nothing },
-    Import { name: "root_key_size", parameters: &[], result: Some(I), allowed: REPLICATED, run: |_, _| Ok(0) },
-    Import { name: "root_key_copy", parameters: &[I, I, I], result: None, allowed: REPLICATED, run: nothing },
-    Import { name: "certified_data_set", parameters: &[I, I], result: None, allowed: EFFECT, run: certify },
-    Import { name: "data_certificate_present", parameters: &[], result: Some(I32), allowed: Contexts::NOT_START, run: |guest, _| Ok(certified(guest).into()) },
-    Import { name: "data_certificate_size", parameters: &[], result: Some(I), allowed: CERTIFICATE, run: certificate_size },
-    Import { name: "data_certificate_copy", parameters: &[I, I, I], result: None, allowed: CERTIFICATE, run: certificate },
-    Import { name: "time", parameters: &[], result: Some(I64), allowed: Contexts::NOT_START, run: |guest, _| Ok(guest.state().call.time) },
-    Import { name: "global_timer_set", parameters: &[I64], result: Some(I64), allowed: EFFECT, run: timer },
-    Import { name: "performance_counter", parameters: &[I32], result: Some(I64), allowed: Contexts::ALL, run: counter },
-    Import { name: "is_controller", parameters: &[I, I], result: Some(I32), allowed: Contexts::ALL, run: is_controller },
-    Import { name: "in_replicated_execution", parameters: &[], result: Some(I32), allowed: Contexts::ALL, run: |guest, _| Ok((!CERTIFICATE.contains(guest.state().context)).into()) },
+    Import {
+        name: "subnet_self_size",
+        parameters: &[],
+        result: Some(I),
+        allowed: Contexts::NOT_START,
+        run: |_, _| Ok(0),
+    },
+    Import {
+        name: "subnet_self_copy",
+        parameters: &[I, I, I],
+        result: None,
+        allowed: Contexts::NOT_START,
+        run: nothing,
+    },
+    Import {
+        name: "root_key_size",
+        parameters: &[],
+        result: Some(I),
+        allowed: REPLICATED,
+        run: |_, _| Ok(0),
+    },
+    Import {
+        name: "root_key_copy",
+        parameters: &[I, I, I],
+        result: None,
+        allowed: REPLICATED,
+        run: nothing,
+    },
+    Import {
+        name: "certified_data_set",
+        parameters: &[I, I],
+        result: None,
+        allowed: EFFECT,
+        run: certify,
+    },
+    Import {
+        name: "data_certificate_present",
+        parameters: &[],
+        result: Some(I32),
+        allowed: Contexts::NOT_START,
+        run: |guest, _| Ok(certified(guest).into()),
+    },
+    Import {
+        name: "data_certificate_size",
+        parameters: &[],
+        result: Some(I),
+        allowed: CERTIFICATE,
+        run: certificate_size,
+    },
+    Import {
+        name: "data_certificate_copy",
+        parameters: &[I, I, I],
+        result: None,
+        allowed: CERTIFICATE,
+        run: certificate,
+    },
+    Import {
+        name: "time",
+        parameters: &[],
+        result: Some(I64),
+        allowed: Contexts::NOT_START,
+        run: |guest, _| Ok(guest.state().call.time),
+    },
+    Import {
+        name: "global_timer_set",
+        parameters: &[I64],
+        result: Some(I64),
+        allowed: EFFECT,
+        run: timer,
+    },
+    Import {
+        name: "performance_counter",
+        parameters: &[I32],
+        result: Some(I64),
+        allowed: Contexts::ALL,
+        run: counter,
+    },
+    Import {
+        name: "is_controller",
+        parameters: &[I, I],
+        result: Some(I32),
+        allowed: Contexts::ALL,
+        run: is_controller,
+    },
+    Import {
+        name: "in_replicated_execution",
+        parameters: &[],
+        result: Some(I32),
+        allowed: Contexts::ALL,
+        run: |guest, _| Ok((!CERTIFICATE.contains(guest.state().context)).into()),
+    },
     // No tenant has environment variables yet.
-    Import { name: "env_var_count", parameters: &[], result: Some(I), allowed: Contexts::NOT_START, run: |_, _| Ok(0) },
-    Import { name: "env_var_name_size", parameters: &[I], result: Some(I), allowed: Contexts::NOT_START, run: no_variable },
-    Import { name: "env_var_name_copy", parameters: &[I, I, I, I], result: None, allowed: Contexts::NOT_START, run: no_variable },
-    Import { name: "env_var_name_exists", parameters: &[I, I], result: Some(I32), allowed: Contexts::NOT_START, run: |_, _| Ok(0) },
-    Import { name: "env_var_value_size", parameters: &[I, I], result: Some(I), allowed: Contexts::NOT_START, run: no_variable },
-    Import { name: "env_var_value_copy", parameters: &[I, I, I, I, I], result: None, allowed: Contexts::NOT_START, run: no_variable },
-    Import { name: "debug_print", parameters: &[I, I], result: None, allowed: Contexts::ALL, run: print },
-    Import { name: "trap", parameters: &[I, I], result: None, allowed: Contexts::ALL, run: trap },
+    Import {
+        name: "env_var_count",
+        parameters: &[],
+        result: Some(I),
+        allowed: Contexts::NOT_START,
+        run: |_, _| Ok(0),
+    },
+    Import {
+        name: "env_var_name_size",
+        parameters: &[I],
+        result: Some(I),
+        allowed: Contexts::NOT_START,
+        run: no_variable,
+    },
+    Import {
+        name: "env_var_name_copy",
+        parameters: &[I, I, I, I],
+        result: None,
+        allowed: Contexts::NOT_START,
+        run: no_variable,
+    },
+    Import {
+        name: "env_var_name_exists",
+        parameters: &[I, I],
+        result: Some(I32),
+        allowed: Contexts::NOT_START,
+        run: |_, _| Ok(0),
+    },
+    Import {
+        name: "env_var_value_size",
+        parameters: &[I, I],
+        result: Some(I),
+        allowed: Contexts::NOT_START,
+        run: no_variable,
+    },
+    Import {
+        name: "env_var_value_copy",
+        parameters: &[I, I, I, I, I],
+        result: None,
+        allowed: Contexts::NOT_START,
+        run: no_variable,
+    },
+    Import {
+        name: "debug_print",
+        parameters: &[I, I],
+        result: None,
+        allowed: Contexts::ALL,
+        run: print,
+    },
+    Import {
+        name: "trap",
+        parameters: &[I, I],
+        result: None,
+        allowed: Contexts::ALL,
+        run: trap,
+    },
 ];
 
 fn canister(guest: &mut Guest<'_>, &[to, offset, length, ..]: &Arguments) -> Result<u64, Stop> {
@@ -84,7 +234,9 @@ fn certificate_size(guest: &mut Guest<'_>, _: &Arguments) -> Result<u64, Stop> {
 
 fn certificate(guest: &mut Guest<'_>, &[to, offset, length, ..]: &Arguments) -> Result<u64, Stop> {
     certificate_size(guest, &[0; 8])?;
-    guest.copy_field([to, offset, length], |state| state.call.certificate.as_deref().unwrap_or_default())?;
+    guest.copy_field([to, offset, length], |state| {
+        state.call.certificate.as_deref().unwrap_or_default()
+    })?;
     Ok(0)
 }
 
