@@ -90,37 +90,37 @@ fn the_first_write_enters_its_chunk_and_closing_takes_it_back() {
         assert_eq!(tenant.update("write", &pair(5 * MIB, 7)), done());
         assert_eq!(
             entered(tenant.shared, HEAP_CHUNKS),
-            [0, 2],
+            [0, 10],
             "the argument's chunk and the word's"
         );
         assert_eq!(tenant.update("write", &pair(8 * MIB - 4, u64::MAX)), done());
         assert_eq!(
             entered(tenant.shared, HEAP_CHUNKS),
-            [0, 2, 3, 4],
+            [0, 10, 15, 16],
             "one store across two chunks"
         );
         assert_eq!(tenant.update("copy_in", &[1; 16]), done());
         assert_eq!(
             entered(tenant.shared, HEAP_CHUNKS),
-            [0, 2, 3, 4, 5],
+            [0, 10, 15, 16, 20],
             "a store of a host function"
         );
         assert_eq!(tenant.update("stable_write", &pair(2 * MIB - 4, 9)), done());
-        assert_eq!(entered(tenant.shared, STABLE_CHUNKS), [0, 1]);
+        assert_eq!(entered(tenant.shared, STABLE_CHUNKS), [3, 4]);
         assert_eq!(count(&tenant), 7);
-        tenant.next.close_heap = vec![0, 2, 3, 5];
-        tenant.next.close_stable = vec![1];
+        tenant.next.close_heap = vec![0, 10, 15, 20];
+        tenant.next.close_stable = vec![4];
         assert_eq!(tenant.query("silent_read", b""), done());
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [4]);
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [16]);
         assert_eq!(
             (entered(tenant.shared, STABLE_CHUNKS), count(&tenant)),
-            (vec![0], 2)
+            (vec![3], 2)
         );
         tenant.next.close_heap = vec![];
         tenant.next.close_stable = vec![];
         assert_eq!(tenant.query("read", &word(5 * MIB)), reply(7));
         assert_eq!(tenant.update("write", &pair(5 * MIB, 8)), done());
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 2, 4]);
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 10, 16]);
         assert_eq!(tenant.query("read", &word(5 * MIB)), reply(8));
         assert_eq!(tenant.query("stable_read", &word(2 * MIB - 4)), reply(9));
     }
@@ -153,12 +153,19 @@ fn beyond_the_size_is_a_trap_also_within_an_entered_chunk() {
 #[test]
 fn growth_is_entered_and_a_rolled_back_one_comes_back_as_zeros() {
     for memory64 in [false, true] {
-        let mut tenant = zeros(memory64, 3 * MIB, MIB);
+        // The size lies in the middle of a chunk.
+        let mut tenant = zeros(memory64, 3 * MIB + MIB / 4, MIB);
         let before = tenant.sizes;
-        assert_eq!(tenant.run(Entry::Update, "grow", b"").sizes.heap, 7 * MIB);
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [1, 2, 3]);
+        assert_eq!(
+            tenant.run(Entry::Update, "grow", b"").sizes.heap,
+            7 * MIB + MIB / 4
+        );
+        assert_eq!(
+            entered(tenant.shared, HEAP_CHUNKS),
+            (6..=14).collect::<Vec<_>>()
+        );
         // The lower part of the chunk in which the old size lay is open too.
-        assert_eq!(tenant.update("write", &pair(2 * MIB, 3)), done());
+        assert_eq!(tenant.update("write", &pair(3 * MIB, 3)), done());
         assert_eq!(tenant.update("write", &pair(6 * MIB, 5)), done());
         assert_eq!(tenant.query("read", &word(6 * MIB)), reply(5));
         assert_eq!(
@@ -177,12 +184,12 @@ fn growth_is_entered_and_a_rolled_back_one_comes_back_as_zeros() {
             TrapKind::MemoryOutOfBounds,
             "stable memory of 1048576",
         );
-        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 1]);
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0, 6]);
         assert_eq!(tenant.update("grow", b""), done());
         assert_eq!(tenant.update("stable_grow", b""), done());
         assert_eq!(tenant.query("read", &word(6 * MIB)), reply(0));
         assert_eq!(tenant.query("stable_read", &word(4 * MIB)), reply(0));
-        assert_eq!(tenant.query("read", &word(2 * MIB)), reply(3));
+        assert_eq!(tenant.query("read", &word(3 * MIB)), reply(3));
         // A version that is larger than what the worker has now.
         let larger = tenant.sizes;
         tenant.sizes = before;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Pages below the size are readable from the start, and writable once their
-//! chunk of 2 MiB is entered ([`chunks`]): the first write to a closed chunk
+//! chunk of 512 KiB is entered ([`chunks`]): the first write to a closed chunk
 //! faults, our handler ([`fault`]) opens the chunk and tells the host. Pages
 //! beyond the size can't be accessed at all, which is how compiled code finds
 //! the end of the memory.

@@ -2,7 +2,7 @@
 //! armed again by `PAGEMAP_SCAN` (Linux 6.7, kernel: `fs/proc/task_mmu.c`;
 //! `Documentation/admin-guide/mm/pagemap.rst`).
 //!
-//! A scan is linear in what is scanned, so only *entered* chunks of 2 MiB are:
+//! A scan is linear in what is scanned, so only *entered* chunks of 512 KiB are:
 //! a chunk that was never written is mapped read-only, and its first write
 //! sets its bit in shared memory.
 

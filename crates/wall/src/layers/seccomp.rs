@@ -5,6 +5,8 @@
 //! alone: a call through another entry (32-bit `int 0x80`) kills, and x32
 //! numbers are on no list.
 
+mod numbers;
+
 use std::collections::BTreeMap;
 
 use seccompiler::{
@@ -40,6 +42,18 @@ fn condition(check: Check) -> Result<SeccompCondition, seccompiler::BackendError
 
 /// Compiles a policy for the kernel.
 pub fn compile(policy: &Policy) -> Result<BpfProgram, LayerError> {
+    // Where no arguments are looked at, a tree does.
+    if policy
+        .allowed
+        .iter()
+        .all(|entry| entry.arguments.is_empty())
+    {
+        let numbers = policy
+            .allowed
+            .iter()
+            .filter_map(|entry| u32::try_from(entry.number).ok());
+        return Ok(numbers::compile(numbers));
+    }
     let fail = |error: seccompiler::BackendError| LayerError {
         layer: Layer::Seccomp,
         step: "compile the filter",
