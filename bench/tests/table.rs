@@ -26,9 +26,24 @@ const KEYS: &[&str] = &[
 
 fn main() {
     lazaret::init();
-    every_row_is_there_with_plausible_numbers();
-    a_filter_leaves_only_its_rows();
-    println!("test result: ok. 2 passed");
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trial = |name: &str, test: fn()| {
+        libtest_mimic::Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    let trials = vec![
+        trial(
+            "heavy_every_row_is_there",
+            every_row_is_there_with_plausible_numbers,
+        ),
+        trial(
+            "heavy_a_filter_leaves_only_its_rows",
+            a_filter_leaves_only_its_rows,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn every_row_is_there_with_plausible_numbers() {

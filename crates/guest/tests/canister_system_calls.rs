@@ -134,6 +134,15 @@ fn main() {
         // SAFETY: ends the process, as a worker does, without any clean-up.
         unsafe { libc::_exit(0) }
     }
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trial = libtest_mimic::Trial::test(NAME, || {
+        in_workers();
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, vec![trial]).exit();
+}
+
+fn in_workers() {
     for kind in ["kept", "fresh"] {
         let worker = std::process::Command::new(std::env::current_exe().unwrap())
             .env(WORKER, kind)
@@ -146,5 +155,4 @@ fn main() {
             worker.status
         );
     }
-    println!("test {NAME} ... ok");
 }
