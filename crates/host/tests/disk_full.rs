@@ -6,13 +6,15 @@
 
 mod harness;
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use harness::{cache, wat};
 use lazaret::{CallError, Host};
 
 /// Where the small disk is mounted, in this process's view only.
-const DISK: &str = "/tmp";
+fn disk() -> PathBuf {
+    std::env::temp_dir().join("lazaret-small-disk")
+}
 
 fn small_disk() {
     let (uid, gid) = (
@@ -38,9 +40,10 @@ fn small_disk() {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
     .unwrap();
+    std::fs::create_dir_all(disk()).unwrap();
     mount(
         "tmpfs",
-        DISK,
+        disk(),
         "tmpfs",
         MountFlags::empty(),
         c"size=12m,mode=1777",
@@ -49,7 +52,7 @@ fn small_disk() {
 }
 
 fn a_full_disk_fails_the_update_and_nothing_else() {
-    let data = Path::new(DISK).join("data");
+    let data = disk().join("data");
     let host = Host::builder()
         .data_dir(&data)
         .cache_dir(cache())
@@ -61,7 +64,7 @@ fn a_full_disk_fails_the_update_and_nothing_else() {
     tenant.update("write", &argument(600, 4096)).unwrap();
     let before = sum();
     // Leaves less than the next update needs.
-    let filler = Path::new(DISK).join("filler");
+    let filler = disk().join("filler");
     let mut size = 12 << 20;
     while size > 0 {
         match std::fs::write(&filler, vec![1u8; size]) {
