@@ -243,8 +243,8 @@ fn row(size: &Size, durable: bool, [ours, theirs, first]: [&Sample; 3], parts: &
         // The argument lies in a page of its own.
         .note(format!("per page: {:.2} us, baseline {:.2} us", us(ours) / (size.pages + 1) as f64, us(theirs) / (size.pages + 1) as f64))
         .note(format!(
-            "the very first such update, which enters every {} MiB chunk it touches: {:.1} us",
-            lazaret::wire::layout::CHUNK >> 20,
+            "the very first such update, which enters every chunk of {} KiB that it touches: {:.1} us",
+            lazaret::wire::layout::CHUNK >> 10,
             first.median(MICROSECOND)
         ));
     if !durable && size.pages >= 100 {

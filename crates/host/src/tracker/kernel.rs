@@ -111,7 +111,10 @@ impl KernelTracker {
         };
         if masks.report {
             argument.vec = self.regions.as_mut_ptr() as u64;
-            argument.vec_len = self.regions.len() as u64;
+            // The kernel allocates a buffer of this length for each call. No
+            // more regions than every other page can come of it.
+            let most = (end - start) / PAGE as u64 / 2 + 1;
+            argument.vec_len = (self.regions.len() as u64).min(most);
         }
         loop {
             // SAFETY: an argument of the size it names, whose vector is as long
