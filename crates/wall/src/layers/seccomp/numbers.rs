@@ -68,7 +68,7 @@ fn search(changes: &[u32], allowed: bool) -> BpfProgram {
     };
     let below = search(&changes[..middle], allowed);
     // Every change turns the answer round.
-    let above = search(&changes[middle + 1..], allowed ^ (middle % 2 == 0));
+    let above = search(&changes[middle + 1..], allowed ^ middle.is_multiple_of(2));
     // A jump reaches 255 instructions: 120 changes on one side, far more than
     // there are. A longer list would be cut to "kill" here, never to "allow".
     let Ok(skip) = u8::try_from(below.len()) else {
