@@ -424,6 +424,35 @@ fn a_host_function_is_called_by_a_tenant() {
     );
 }
 
+/// The time limit is one for the whole call, however often the guest calls the
+/// host in between.
+fn host_calls_do_not_begin_the_time_limit_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::builder()
+        .data_dir(directory.path())
+        .host_function("nothing", 8, 8, |_| Ok(Vec::new()))
+        .build()
+        .unwrap();
+    let module = r#"(module
+        (import "host" "nothing" (func $nothing (param i32 i32 i32 i32) (result i32)))
+        (memory 1)
+        (func (export "canister_update for_ever")
+            (loop $again
+                (drop (call $nothing (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+                (br $again))))"#;
+    let tenant = host.install("busy", module, b"").unwrap();
+    let limit = std::time::Duration::from_millis(300);
+    let options = CallOptions {
+        time: Some(limit),
+        fuel: Some(i64::MAX as u64),
+        ..CallOptions::default()
+    };
+    match tenant.update_with("for_ever", b"", &options) {
+        Err(CallError::TimeLimit(named)) => assert_eq!(named, limit),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Many pages, at random, against a model.
 fn updates_and_queries_agree_with_a_model() {
     let (_directory, host) = host();
@@ -478,5 +507,6 @@ harness::tests! {
     installs_that_can_not_be_leave_nothing,
     a_start_function_that_loops_is_stopped,
     a_host_function_is_called_by_a_tenant,
+    host_calls_do_not_begin_the_time_limit_anew,
     updates_and_queries_agree_with_a_model,
 }

@@ -86,6 +86,17 @@ fn mapping(owner: u32, group: u32, worker: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: the child makes no call but to wait for its end.
     match unsafe { clone(libc::CLONE_NEWUSER) }? {
         Cloned::Child => loop {
+            // SAFETY: plain numbers: it ends with the thread that waits for it.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_prctl,
+                    libc::PR_SET_PDEATHSIG,
+                    libc::SIGKILL,
+                    0,
+                    0,
+                    0,
+                )
+            };
             // SAFETY: sleeps for ever; SIGKILL ends it.
             unsafe { libc::syscall(libc::SYS_ppoll, 0usize, 0usize, 0usize, 0usize, 0usize) };
         },

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
 use lazaret_image::{Durability, Image, PageId, Verify};
@@ -86,16 +86,25 @@ impl Live {
                 run.region != lazaret_image::Region::Heap
                     || carried.is_none_or(|carried| carried.keep_heap)
             })
-            .filter_map(|run| {
-                Some(Run {
+            .map(|run| {
+                // A run left out would be pages that read as zeros.
+                let file = files
+                    .iter()
+                    .position(|(id, _)| *id == run.file)
+                    .and_then(|index| u16::try_from(index).ok())
+                    .ok_or_else(|| {
+                        let text = format!("the image has no open file {:?}", run.file);
+                        CallError::Memory(std::io::Error::other(text))
+                    })?;
+                Ok(Run {
                     region: memory::from_image(run.region),
                     first_page: run.first_page,
                     pages: run.pages,
-                    file: files.iter().position(|(id, _)| *id == run.file)? as u16,
+                    file,
                     offset: run.offset,
                 })
             })
-            .collect();
+            .collect::<Result<_, CallError>>()?;
         if let Some(carried) = carried {
             runs = overlay(runs, &carried.pages, files.len() as u16, &carried.sizes);
         }
@@ -201,8 +210,10 @@ impl Live {
             call.entry,
         );
         self.worker.send(&ToWorker::Call(call))?;
+        // One limit for the whole call: host calls don't begin it anew.
+        let begin = Instant::now();
         let done = loop {
-            match self.worker.wait(time) {
+            match self.worker.wait(time.saturating_sub(begin.elapsed())) {
                 Ok(FromWorker::Done(done)) => break done,
                 Ok(FromWorker::HostCall(call)) => {
                     let result = host.functions.call(call.function, &call.argument);
@@ -214,7 +225,7 @@ impl Live {
                         self.worker.malformed("neither an end nor a host call"),
                     ));
                 }
-                Err(Ending::Deadline(limit)) => return Err(CallError::TimeLimit(limit)),
+                Err(Ending::Deadline(_)) => return Err(CallError::TimeLimit(time)),
                 Err(ending) => return Err(CallError::WorkerEnded(ending)),
             }
         };

@@ -98,6 +98,9 @@ impl KernelTracker {
         masks: Masks,
         mut found: impl FnMut(u64, u64),
     ) -> io::Result<()> {
+        if start >= end {
+            return Ok(());
+        }
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
             flags: WP_MATCHING | CHECK_WPASYNC,
@@ -135,8 +138,12 @@ impl KernelTracker {
             {
                 found(region.start, region.end);
             }
-            if argument.walk_end >= end || argument.walk_end <= argument.start {
+            if argument.walk_end >= end {
                 return Ok(());
+            }
+            // What is not scanned would not be committed.
+            if argument.walk_end <= argument.start {
+                return Err(io::Error::other("PAGEMAP_SCAN made no progress"));
             }
             argument.start = argument.walk_end;
         }

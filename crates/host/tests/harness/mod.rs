@@ -1,6 +1,7 @@
 //! What the integration tests share: a `main` that begins with
 //! `lazaret::init()`, as workers are this very executable, and the fixtures.
-#![allow(dead_code)]
+// Each test file uses a part of it.
+#![allow(dead_code, unused_macros, unused_imports)]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,7 +28,6 @@ pub fn main(tests: &[Test]) {
 }
 
 /// Lists tests as `(name, function)`.
-#[allow(unused_macros)]
 macro_rules! tests {
     ($($name:ident,)*) => {
         /// All tests of this file.
@@ -40,7 +40,6 @@ macro_rules! tests {
     };
 }
 
-#[allow(unused_imports)]
 pub(crate) use tests;
 
 fn root() -> PathBuf {
