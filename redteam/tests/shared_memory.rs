@@ -4,6 +4,7 @@
 
 mod quarantine;
 
+use lazaret::TrackerKind;
 use lazaret_redteam::attack::{Expected, Guard};
 use lazaret_redteam::attacks::{self, own_memory};
 use quarantine::{Quarantine, Seen};
@@ -31,7 +32,7 @@ fn a_bell_can_only_be_waited_on_and_rung() {
 #[test]
 fn memory_that_can_not_be_copied_fails_the_call_and_commits_nothing() {
     for name in ["close_heap", "replace_heap"] {
-        let quarantine = Quarantine::new();
+        let quarantine = Quarantine::with(TrackerKind::Kernel);
         let attack = attacks::find(name).expect("the attack");
         assert_eq!(
             (attack.stopped_by, attack.expected),
@@ -57,7 +58,7 @@ fn memory_that_is_gone_or_hidden_is_lost_to_its_own_tenant_only() {
         "all_chunks_entered",
         "all_chunks_of_full_memories_entered",
     ] {
-        let quarantine = Quarantine::new();
+        let quarantine = Quarantine::with(TrackerKind::Kernel);
         let attack = attacks::find(name).expect("the attack");
         quarantine.check(attack, "");
         // A new worker, from what was committed.
@@ -70,7 +71,7 @@ fn memory_that_is_gone_or_hidden_is_lost_to_its_own_tenant_only() {
 /// them: each call is committed, or fails, as a whole.
 #[test]
 fn memory_that_is_pulled_away_while_it_is_copied_is_committed_whole_or_not_at_all() {
-    let quarantine = Quarantine::new();
+    let quarantine = Quarantine::with(TrackerKind::Kernel);
     let attack = attacks::find("pull_away").expect("the attack");
     assert_eq!(attack.stopped_by, Guard::Pages);
     let (mut committed, mut failed, mut held) = (0, 0, 0);
@@ -116,7 +117,7 @@ fn memory_that_is_pulled_away_while_it_is_copied_is_committed_whole_or_not_at_al
 
 #[test]
 fn an_attack_in_a_query_is_no_different() {
-    let quarantine = Quarantine::new();
+    let quarantine = Quarantine::with(TrackerKind::Kernel);
     let time = std::time::Duration::from_secs(20);
     for attack in own_memory::ATTACKS
         .iter()

@@ -3,8 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use lazaret_instrument::{
-    InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument,
+    CardOptions, InstrumentError, Instrumented, Limits, Options, RECURSION_LIMIT, instrument,
 };
+use lazaret_wire::layout;
 use lazaret_wire::message::setup::MAX_TEXT;
 use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose};
 use rustix::io::Errno;
@@ -131,7 +132,9 @@ fn options(settings: &CompileSettings) -> Options {
         metering: tenant || settings.metered,
         recursion_limit: Some(RECURSION_LIMIT),
         persistent: tenant,
-        cards: None,
+        cards: (tenant && settings.cards).then_some(CardOptions {
+            memory_limit: layout::MAX_MEMORY,
+        }),
         limits: if tenant {
             Limits::tenant()
         } else {
@@ -165,10 +168,12 @@ mod tests {
     const TENANT: CompileSettings = CompileSettings {
         purpose: Purpose::Tenant,
         metered: true,
+        cards: false,
     };
     const PROGRAM: CompileSettings = CompileSettings {
         purpose: Purpose::Program,
         metered: false,
+        cards: false,
     };
 
     fn wasm(text: &str) -> Vec<u8> {

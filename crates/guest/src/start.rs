@@ -32,6 +32,7 @@ struct Prepared<T> {
     runs: T,
     heap_at: u64,
     stable_at: u64,
+    cards_at: [u64; 2],
     kind: Kind,
     /// What Landlock leaves open.
     granted: Vec<(OwnedFd, bool)>,
@@ -253,6 +254,7 @@ fn lock<T>(
     exchange.answer(&FromWorker::Ready(Ready {
         heap_at: prepared.heap_at,
         stable_at: prepared.stable_at,
+        cards_at: prepared.cards_at,
         missing: missing
             .iter()
             .map(|layer| layer.name().to_owned())
@@ -307,11 +309,14 @@ fn tenant(
     for number in 0..3 {
         close(number);
     }
-    let (heap_at, stable_at) = canister.addresses();
+    let memory = canister.memory();
     Ok(Prepared {
+        heap_at: memory.heap().base() as u64,
+        stable_at: memory.stable().region().base() as u64,
+        cards_at: memory.cards().map_or([0; 2], |cards| {
+            [0, 1].map(|of: usize| cards[of].region().base() as u64)
+        }),
         runs: canister,
-        heap_at,
-        stable_at,
         kind: Kind::Tenant,
         granted: Vec::new(),
     })
@@ -357,6 +362,7 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
         runs: program,
         heap_at: 0,
         stable_at: 0,
+        cards_at: [0; 2],
         kind: Kind::Program(grants),
         granted,
     })
@@ -419,6 +425,7 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
                 runs: (),
                 heap_at: 0,
                 stable_at: 0,
+                cards_at: [0; 2],
                 kind: Kind::Compiler,
                 granted: Vec::new(),
             })

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use canister_harness::*;
 use lazaret_wire::layout::{ENTERED, HEAP_CHUNKS, STABLE_CHUNKS};
-use lazaret_wire::message::{Entry, Outcome, Region, Run, Sizes, TrapKind};
+use lazaret_wire::message::{Entry, Outcome, Region, Run, Sizes, Tracking, TrapKind};
 
 const MIB: u64 = 1 << 20;
 
@@ -223,13 +223,13 @@ fn descriptors(files: &[std::fs::File]) -> Vec<OwnedFd> {
         .collect()
 }
 
-fn image(track: bool) -> lazaret_wire::message::TenantSetup {
+fn image(tracking: Tracking) -> lazaret_wire::message::TenantSetup {
     let mut image = setup();
     image.sizes = Sizes {
         heap: 4 * MIB,
         stable: 4 * MIB,
     };
-    image.track = track;
+    image.tracking = tracking;
     image.runs = vec![
         run(16, 32, 0, 8 * 4096),
         run(600, 3, 1, 5 * 4096),
@@ -285,7 +285,13 @@ fn check_image(tenant: &mut Tenant) {
 #[test]
 fn an_image_is_mapped_or_copied_and_its_files_stay_as_they_are() {
     let files = files();
-    let mut tenant = load(&text(false), image(false), descriptors(&files), false).unwrap();
+    let mut tenant = load(
+        &text(false),
+        image(Tracking::None),
+        descriptors(&files),
+        false,
+    )
+    .unwrap();
     assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [] as [usize; 0]);
     check_image(&mut tenant);
     for page in [16, 50, 601] {
@@ -314,7 +320,7 @@ fn written(tenant: &Tenant, arm: bool) -> Vec<u64> {
     const WRITTEN: u64 = 2;
     const PRESENT_OR_SWAPPED: u64 = 8 | 16;
     const CHECK_WPASYNC: u64 = 2;
-    let (start, _) = tenant.canister.addresses();
+    let start = tenant.canister.memory().heap().base() as u64;
     let mut regions = [[0u64; 3]; 64];
     let flags = CHECK_WPASYNC | u64::from(arm);
     let (vec, vec_len) = (regions.as_mut_ptr() as u64, regions.len() as u64);
@@ -347,7 +353,12 @@ fn written(tenant: &Tenant, arm: bool) -> Vec<u64> {
 #[test]
 fn with_a_tracker_all_works_the_same() {
     let files = files();
-    let mut tenant = match load(&text(true), image(true), descriptors(&files), false) {
+    let mut tenant = match load(
+        &text(true),
+        image(Tracking::Kernel),
+        descriptors(&files),
+        false,
+    ) {
         Ok(tenant) => tenant,
         // Kernels before 6.7, and containers that forbid it.
         Err(failed) if failed.message.contains("userfaultfd") => {
@@ -373,10 +384,121 @@ fn with_a_tracker_all_works_the_same() {
     assert_eq!(tenant.query("read", &word(7 * MIB)), reply(2));
 }
 
+/// The pages whose cards are set, of the heap and of the stable memory; clears
+/// them, as the host does.
+fn carded(tenant: &Tenant) -> [Vec<usize>; 2] {
+    let cards = tenant.canister.memory().cards().unwrap();
+    [0, 1].map(|of: usize| {
+        let region = cards[of].region();
+        let mut bytes = Vec::new();
+        assert!(region.read(0, region.size(), &mut bytes));
+        let set: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] != 0).collect();
+        for &at in &set {
+            assert!(region.write(at as u64, &[0]));
+        }
+        set
+    })
+}
+
+#[test]
+fn with_cards_all_works_the_same() {
+    for memory64 in [false, true] {
+        let files = files();
+        let image = image(Tracking::Cards);
+        let mut tenant = load(&text(memory64), image, descriptors(&files), false).unwrap();
+        assert!(tenant.tracker.is_none());
+        assert_eq!(
+            (count(&tenant), carded(&tenant)),
+            (0, [vec![], vec![]]),
+            "what the image holds was not written"
+        );
+        check_image(&mut tenant);
+        // The argument is in a page of its own, written by a system call.
+        assert_eq!(carded(&tenant), [vec![0], vec![]]);
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0]);
+        for page in [17, 50, 601, 700] {
+            assert_eq!(tenant.update("write", &pair(page * 4096, 1)), done());
+        }
+        assert_eq!(carded(&tenant), [vec![0, 17, 50, 601, 700], vec![]]);
+        assert_eq!(
+            tenant.update("write", &pair(20 * 4096 - 4, u64::MAX)),
+            done(),
+            "one store to two pages"
+        );
+        assert_eq!(carded(&tenant)[0], [0, 19, 20]);
+        assert_eq!(tenant.update("stable_write", &pair(2 * MIB - 4, 9)), done());
+        assert_eq!(carded(&tenant)[1], [511, 512]);
+        assert_eq!(tenant.update("grow", b""), done());
+        assert_eq!(tenant.update("write", &pair(7 * MIB, 2)), done());
+        assert_eq!(carded(&tenant)[0], [0, 7 * MIB as usize / 4096]);
+        assert_eq!(tenant.query("read", &word(17 * 4096)), reply(1));
+        assert_eq!(tenant.query("read", &word(7 * MIB)), reply(2));
+        // A closed page of cards opens again, and is entered again.
+        carded(&tenant);
+        tenant.next.close_heap = vec![0];
+        assert_eq!(tenant.query("silent_read", b""), done());
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [] as [usize; 0]);
+        tenant.next.close_heap = vec![];
+        assert_eq!(tenant.update("write", &pair(17 * 4096, 3)), done());
+        assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [0]);
+        assert_eq!(carded(&tenant)[0], [0, 17]);
+    }
+}
+
+/// Cards take memory beside the tenant's limit, and none of its fuel.
+#[test]
+fn cards_change_neither_limits_nor_fuel() {
+    let fuel = |tracking| {
+        let mut small = setup();
+        (small.tracking, small.heap_limit) = (tracking, 8 * MIB);
+        small.sizes = Sizes {
+            heap: 4 * MIB,
+            stable: 4 * MIB,
+        };
+        let mut tenant = load(&text(true), small, Vec::new(), false).unwrap();
+        let used = ["write", "grow", "grow", "grow", "copy_in"].map(|method| {
+            let done = tenant.run(Entry::Update, method, &pair(64, 7));
+            (done.fuel_left, done.sizes, done.outcome)
+        });
+        used
+    };
+    assert_eq!(fuel(Tracking::None), fuel(Tracking::Cards));
+}
+
+#[test]
+fn code_with_cards_is_refused_where_none_are_wanted() {
+    let mut asked = image(Tracking::Kernel);
+    asked.runs.clear();
+    let wasm = wat::parse_str(text(true)).unwrap();
+    let settings = lazaret_wire::message::CompileSettings {
+        purpose: lazaret_wire::message::Purpose::Tenant,
+        metered: true,
+        cards: true,
+    };
+    let (artefact, _) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();
+    let engine = lazaret_guest::engine::engine(settings.purpose).unwrap();
+    let shared: &'static lazaret_wire::Shared = Box::leak(Box::new(
+        lazaret_wire::Shared::map(std::os::fd::AsFd::as_fd(
+            &lazaret_wire::shared::create().unwrap(),
+        ))
+        .unwrap(),
+    ));
+    let failed = lazaret_guest::canister::Canister::load(
+        &engine,
+        &canister_harness::file(&artefact),
+        &asked,
+        Vec::new(),
+        shared,
+    )
+    .err()
+    .unwrap();
+    assert!(failed.message.contains("compiled with cards"), "{failed:?}");
+}
+
 #[test]
 fn a_wrong_image_is_refused_before_anything_is_mapped() {
     let refused = |change: fn(&mut lazaret_wire::message::TenantSetup), part: &str| {
-        let mut wrong = image(false);
+        let mut wrong = image(Tracking::None);
         change(&mut wrong);
         let failed = load(&text(false), wrong, descriptors(&files()), false)
             .err()

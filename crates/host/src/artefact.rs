@@ -20,7 +20,7 @@ use lazaret_wall::launcher::{Launcher, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, Purpose, ToWorker,
+    Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, ToWorker,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 use thiserror::Error;
@@ -65,6 +65,8 @@ pub enum CompileError {
 pub(crate) struct Artefact {
     /// The code, in a sealed memfd, opened read-only.
     pub file: OwnedFd,
+    /// How it was compiled.
+    pub settings: CompileSettings,
     /// What the compiler found.
     pub made: Made,
 }
@@ -130,7 +132,11 @@ const MAGIC: &[u8; 8] = b"LAZCODE1";
 pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
     hasher.update(contract::identity(settings.purpose).as_bytes());
-    hasher.update(&[settings.purpose as u8, u8::from(settings.metered)]);
+    hasher.update(&[
+        settings.purpose as u8,
+        u8::from(settings.metered),
+        u8::from(settings.cards),
+    ]);
     hasher.update(wasm);
     *hasher.finalize().as_bytes()
 }
@@ -162,7 +168,7 @@ impl Cache {
         let path = self.directory.as_ref().map(|directory| {
             directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex()))
         });
-        if let Some(found) = path.as_deref().and_then(|path| load(path).ok()) {
+        if let Some(found) = path.as_deref().and_then(|path| load(path, settings).ok()) {
             let found = Arc::new(found);
             self.lock().insert(key, found.clone());
             return Ok((found, None));
@@ -277,6 +283,7 @@ fn compile(
     }
     Ok(Artefact {
         file: seal(&output).map_err(CompileError::Memfd)?,
+        settings,
         made,
     })
 }
@@ -329,7 +336,7 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
 }
 
 /// Reads a cache file into a sealed memfd, checking its hash on the way.
-fn load(path: &Path) -> io::Result<Artefact> {
+fn load(path: &Path, settings: CompileSettings) -> io::Result<Artefact> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -382,18 +389,22 @@ fn load(path: &Path) -> io::Result<Artefact> {
     }
     Ok(Artefact {
         file: seal(&memory)?,
+        settings,
         made,
     })
 }
 
-/// The settings for a program or a tenant.
-pub(crate) fn settings(purpose: Purpose, metered: bool) -> CompileSettings {
-    CompileSettings { purpose, metered }
-}
-
 #[cfg(test)]
 mod tests {
+    use lazaret_wire::message::Purpose;
+
     use super::*;
+
+    const SETTINGS: CompileSettings = CompileSettings {
+        purpose: Purpose::Tenant,
+        metered: true,
+        cards: false,
+    };
 
     fn artefact() -> Artefact {
         let file = memfd().unwrap();
@@ -402,6 +413,7 @@ mod tests {
             .unwrap();
         Artefact {
             file: seal(&file).unwrap(),
+            settings: SETTINGS,
             made: Made {
                 length: 5000,
                 globals: Vec::new(),
@@ -415,16 +427,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
-        assert_eq!(load(&path).unwrap().made.length, 5000);
+        assert_eq!(load(&path, SETTINGS).unwrap().made.length, 5000);
         let good = fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {
             let mut changed = good.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).unwrap();
-            assert!(load(&path).is_err(), "a change at {at} went unnoticed");
+            assert!(
+                load(&path, SETTINGS).is_err(),
+                "a change at {at} went unnoticed"
+            );
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(load(&path).is_err());
+        assert!(load(&path, SETTINGS).is_err());
     }
 
     #[test]
@@ -434,6 +449,6 @@ mod tests {
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load(&path).is_err());
+        assert!(load(&path, SETTINGS).is_err());
     }
 }

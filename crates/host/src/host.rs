@@ -18,6 +18,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::Program;
 use crate::tenant::{self, Tenant, TenantError, TenantLimits, WeakTenant};
+use crate::tracker::TrackerKind;
 
 /// Why a host could not be made.
 #[derive(Debug, Error)]
@@ -55,6 +56,7 @@ pub(crate) struct Options {
     pub limits: TenantLimits,
     pub compile: CompileLimits,
     pub cycles: u128,
+    pub tracker: TrackerKind,
 }
 
 /// How to make a [`Host`].
@@ -78,6 +80,7 @@ impl Builder {
                 compile: CompileLimits::default(),
                 // As many as a canister is usually given to begin with.
                 cycles: 3_000_000_000_000,
+                tracker: TrackerKind::default(),
             },
             data: None,
             cache: None,
@@ -122,6 +125,14 @@ impl Builder {
     #[must_use]
     pub fn relaxed_durability(mut self) -> Self {
         self.options.durability = Durability::Relaxed;
+        self
+    }
+
+    /// How the pages that a tenant's calls write are found. It changes neither
+    /// results nor fuel.
+    #[must_use]
+    pub fn tracker(mut self, tracker: TrackerKind) -> Self {
+        self.options.tracker = tracker;
         self
     }
 

@@ -51,5 +51,5 @@ pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo,
     TenantLimits, check_name,
 };
-pub use tracker::{KernelTracker, Tracker, Written};
+pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
 pub use worker::WorkerError;

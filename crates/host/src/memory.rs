@@ -16,6 +16,7 @@ pub(crate) struct WorkerMemory {
     pid: i32,
     heap_at: u64,
     stable_at: u64,
+    cards_at: [u64; 2],
 }
 
 impl WorkerMemory {
@@ -24,10 +25,17 @@ impl WorkerMemory {
     /// must only not overflow.
     pub(crate) fn new(pid: i32, ready: &Ready) -> Option<Self> {
         let plausible = |at: u64| at.is_multiple_of(PAGE as u64) && at < 1 << 47;
-        (plausible(ready.heap_at) && plausible(ready.stable_at)).then_some(Self {
+        let all = [
+            ready.heap_at,
+            ready.stable_at,
+            ready.cards_at[0],
+            ready.cards_at[1],
+        ];
+        all.into_iter().all(plausible).then_some(Self {
             pid,
             heap_at: ready.heap_at,
             stable_at: ready.stable_at,
+            cards_at: ready.cards_at,
         })
     }
 
@@ -37,6 +45,16 @@ impl WorkerMemory {
             Region::Stable => self.stable_at,
         };
         base.wrapping_add(page.wrapping_mul(PAGE as u64))
+    }
+
+    /// The same worker's cards, as memories of their own.
+    pub(crate) fn cards(&self) -> Self {
+        let [heap_at, stable_at] = self.cards_at;
+        Self {
+            heap_at,
+            stable_at,
+            ..*self
+        }
     }
 
     /// The parts of the worker's memory that `pages` are, neighbours joined.
@@ -173,6 +191,7 @@ mod tests {
         let ready = Ready {
             heap_at: aligned,
             stable_at: aligned + PAGE as u64 * 4,
+            cards_at: [0; 2],
             missing: Vec::new(),
         };
         let worker = WorkerMemory::new(std::process::id() as i32, &ready).unwrap();
@@ -199,6 +218,7 @@ mod tests {
             &Ready {
                 heap_at: 0,
                 stable_at: 0,
+                cards_at: [0; 2],
                 missing: Vec::new(),
             },
         )

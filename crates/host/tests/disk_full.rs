@@ -111,5 +111,6 @@ fn main() {
     harness::main(&[(
         "a_full_disk_fails_the_update_and_nothing_else",
         a_full_disk_fails_the_update_and_nothing_else,
+        &[],
     )]);
 }

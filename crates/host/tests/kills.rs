@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use harness::{cache, host, wat};
-use lazaret::{CallError, Host, Tenant, WorkerError};
+use harness::{host, wat};
+use lazaret::{CallError, Tenant, WorkerError};
 
 fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
@@ -192,11 +192,7 @@ const VICTIM: &str = "LAZARET_TEST_VICTIM";
 /// A host in a process of its own: counts for ever, and prints each
 /// acknowledged count.
 fn victim(directory: &str) {
-    let host = Host::builder()
-        .data_dir(directory)
-        .cache_dir(cache())
-        .build()
-        .unwrap();
+    let host = harness::builder().data_dir(directory).build().unwrap();
     let tenant = match host.tenant("c") {
         Ok(tenant) => tenant,
         Err(_) => host.install("c", wat("counter32"), b"").unwrap(),
@@ -246,11 +242,7 @@ fn a_host_killed_at_random_loses_nothing_acknowledged() {
         below.into_iter().for_each(gone);
     }
     assert!(least > 12, "only {least} updates in all rounds");
-    let host = Host::builder()
-        .data_dir(&data)
-        .cache_dir(cache())
-        .build()
-        .unwrap();
+    let host = harness::builder().data_dir(&data).build().unwrap();
     let last = count(&host.tenant("c").unwrap());
     assert!(last == least || last == least + 1, "{last} after {least}");
 }
@@ -264,18 +256,22 @@ fn main() {
         (
             "a_worker_killed_in_an_update_costs_that_update",
             a_worker_killed_in_an_update_costs_that_update,
+            harness::TRACKERS,
         ),
         (
             "heavy_workers_killed_at_random_lose_nothing_acknowledged",
             workers_killed_at_random_lose_nothing_acknowledged,
+            harness::TRACKERS,
         ),
         (
             "a_launcher_killed_takes_its_workers_and_is_replaced",
             a_launcher_killed_takes_its_workers_and_is_replaced,
+            harness::TRACKERS,
         ),
         (
             "heavy_a_host_killed_at_random_loses_nothing_acknowledged",
             a_host_killed_at_random_loses_nothing_acknowledged,
+            &[],
         ),
     ]);
 }

@@ -4,8 +4,8 @@
 mod harness;
 
 use candid::{Decode, Encode, Nat};
-use harness::{cache, fixture, host, wat};
-use lazaret::{CallError, CallOptions, Host, Tenant, TenantError, TrapKind};
+use harness::{fixture, host, wat};
+use lazaret::{CallError, CallOptions, Tenant, TenantError, TrapKind};
 
 fn canister(name: &str) -> Vec<u8> {
     fixture(&format!("canisters/{name}.wasm"))
@@ -33,9 +33,8 @@ fn u64s(bytes: &[u8]) -> Vec<u64> {
 fn a_motoko_counter_keeps_its_count() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
-        Host::builder()
+        harness::builder()
             .data_dir(directory.path().join("data"))
-            .cache_dir(cache())
             .build()
             .unwrap()
     };
@@ -69,9 +68,8 @@ fn a_motoko_counter_keeps_its_count() {
 fn heavy_a_large_state_survives() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
-        Host::builder()
+        harness::builder()
             .data_dir(directory.path().join("data"))
-            .cache_dir(cache())
             .relaxed_durability()
             .build()
             .unwrap()
@@ -165,9 +163,8 @@ fn a_trap_half_way_changes_nothing() {
 /// limits, and the tenant goes on.
 fn the_tenant_s_own_limits_end_in_traps() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = harness::builder()
         .data_dir(directory.path())
-        .cache_dir(cache())
         .tenant_limits(|limits| {
             limits.update_fuel = 200_000_000;
             limits.heap = 256 << 20;
@@ -368,9 +365,8 @@ fn installs_that_can_not_be_leave_nothing() {
 /// A start function that never ends is stopped by its fuel.
 fn a_start_function_that_loops_is_stopped() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = harness::builder()
         .data_dir(directory.path())
-        .cache_dir(cache())
         .tenant_limits(|limits| limits.update_fuel = 100_000_000)
         .build()
         .unwrap();
@@ -386,7 +382,7 @@ fn a_start_function_that_loops_is_stopped() {
 /// An embedder's function is called by a tenant.
 fn a_host_function_is_called_by_a_tenant() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = harness::builder()
         .data_dir(directory.path())
         .host_function("double", 8, 8, |bytes| {
             let number = u64::from_le_bytes(
@@ -428,7 +424,7 @@ fn a_host_function_is_called_by_a_tenant() {
 /// host in between.
 fn host_calls_do_not_begin_the_time_limit_anew() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = harness::builder()
         .data_dir(directory.path())
         .host_function("nothing", 8, 8, |_| Ok(Vec::new()))
         .build()
@@ -495,6 +491,7 @@ fn updates_and_queries_agree_with_a_model() {
 }
 
 harness::tests! {
+    with harness::TRACKERS;
     a_motoko_counter_keeps_its_count,
     heavy_a_large_state_survives,
     a_trap_half_way_changes_nothing,

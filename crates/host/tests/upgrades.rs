@@ -118,6 +118,7 @@ fn a_failed_upgrade_changes_nothing() {
 }
 
 harness::tests! {
+    with harness::TRACKERS;
     a_motoko_canister_keeps_its_variables,
     a_canister_that_saves_itself_is_restored,
     nothing_of_an_old_heap_shows_through,

@@ -3,7 +3,7 @@
 //! ```text
 //! 0x0000  control page: magic, version, bells and lengths, a cache line each
 //! 0x1000  last words: why the worker is about to end itself
-//! 0x2000  entered chunks of the heap, a bit each (512 KiB a chunk)
+//! 0x2000  entered chunks of the heap, a bit each
 //! 0x6000  entered chunks of the stable memory, a bit each
 //! 0xa000  log area
 //! ......  request area (host to worker)
@@ -57,7 +57,8 @@ pub const LAST_WORDS: usize = PAGE;
 /// Bytes of the last-words page.
 pub const LAST_WORDS_SIZE: usize = PAGE;
 
-/// Bytes in a chunk of tenant memory: what is entered by the first write.
+/// Bytes in a chunk of tenant memory under the kernel's tracking: what is
+/// entered by the first write.
 ///
 /// Entering costs one fault (5 to 10 µs), and every later call scans what is
 /// entered (4 ns a page). Smaller chunks scan less where writes are scattered,
@@ -65,6 +66,9 @@ pub const LAST_WORDS_SIZE: usize = PAGE;
 pub const CHUNK: usize = 512 << 10;
 /// Pages in a chunk.
 pub const CHUNK_PAGES: usize = CHUNK / PAGE;
+/// Pages in a chunk under tracking by cards: as many as have their cards in one
+/// page. What the first write enters is the page of cards.
+pub const CARD_CHUNK_PAGES: usize = PAGE;
 /// Offset of the bitmap of entered heap chunks.
 pub const HEAP_CHUNKS: usize = 2 * PAGE;
 /// Offset of the bitmap of entered stable-memory chunks.

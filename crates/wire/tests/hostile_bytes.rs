@@ -73,12 +73,15 @@ fn effects() -> impl Strategy<Value = Effects> {
 
 fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
-        (any::<u64>(), any::<u64>(), vec("[a-z-]{0,12}", 0..4)).prop_map(
-            |(heap_at, stable_at, missing)| FromWorker::Ready(Ready {
-                heap_at,
-                stable_at,
-                missing
-            })
+        (any::<[u64; 4]>(), vec("[a-z-]{0,12}", 0..4)).prop_map(
+            |([heap_at, stable_at, heap_cards, stable_cards], missing)| {
+                FromWorker::Ready(Ready {
+                    heap_at,
+                    stable_at,
+                    cards_at: [heap_cards, stable_cards],
+                    missing,
+                })
+            }
         ),
         (proptest::option::of("[a-z-]{0,12}"), ".{0,40}")
             .prop_map(|(layer, message)| FromWorker::Failed(Failed { layer, message })),

@@ -116,6 +116,7 @@ fn other_answers(inside: &mut Inside<'_>) -> String {
     let message = match inside.number() {
         0 => FromWorker::Ready(Ready {
             heap_at: 0,
+            cards_at: [0; 2],
             stable_at: 0,
             missing: Vec::new(),
         }),

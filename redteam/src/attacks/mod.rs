@@ -1,6 +1,7 @@
 //! All attacks, a file for each kind.
 
 pub mod answers;
+pub mod cards;
 pub mod compat;
 pub mod endings;
 pub mod executable_memory;
@@ -26,6 +27,7 @@ use crate::attack::Attack;
 /// Every attack, by kind.
 pub const KINDS: &[&[Attack]] = &[
     answers::ATTACKS,
+    cards::ATTACKS,
     compat::ATTACKS,
     endings::ATTACKS,
     executable_memory::ATTACKS,

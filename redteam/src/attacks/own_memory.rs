@@ -1,5 +1,6 @@
 //! Tricks with the tenant's own memory, which the host copies pages from and
-//! to: taking it away, replacing it, lying about what was written.
+//! to: taking it away, replacing it, lying about what was written. They are on a
+//! tenant that the kernel's tracker watches.
 
 use std::sync::atomic::Ordering::Relaxed;
 

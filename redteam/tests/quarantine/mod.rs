@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use lazaret::wall::policy::{Kind, ProgramGrants};
 use lazaret::{
-    CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant, Verdict,
+    CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant,
+    TrackerKind, Verdict,
 };
 use lazaret_redteam::attack::{Attack, Expected};
 use lazaret_redteam::{ATTACK, ATTACK_QUERY, COMPILER_MARK, TENANT};
@@ -87,6 +88,11 @@ pub struct Quarantine {
 impl Quarantine {
     /// A host with both tenants installed.
     pub fn new() -> Self {
+        Self::with(TrackerKind::default())
+    }
+
+    /// The same, with this tracker.
+    pub fn with(tracker: TrackerKind) -> Self {
         lazaret::init();
         let data = tempfile::tempdir().expect("a temporary directory");
         let notes = Arc::new(Mutex::new(Vec::new()));
@@ -95,6 +101,7 @@ impl Quarantine {
             .worker_exe(env!("CARGO_BIN_EXE_lazaret-redteam"))
             .data_dir(data.path().join("tenants"))
             .relaxed_durability()
+            .tracker(tracker)
             .tenant_limits(|limits| {
                 limits.heap = MEMORY;
                 limits.stable = MEMORY;

@@ -1,6 +1,6 @@
 //! Why a tenant can't be loaded.
 
-use lazaret_wire::message::Failed;
+use lazaret_wire::message::{Failed, Tracking};
 use thiserror::Error;
 
 use crate::memory::{Lack, MemoryError};
@@ -39,6 +39,16 @@ pub enum LoadError {
     NotTenant {
         /// What is missing.
         export: String,
+    },
+    /// An artefact that was compiled for another way of tracking.
+    #[error(
+        "the artefact was compiled {with} cards, which is not how its writes are to be tracked: {tracking:?}"
+    )]
+    Tracking {
+        /// "with" or "without".
+        with: &'static str,
+        /// What was asked for.
+        tracking: Tracking,
     },
     /// The module's smallest memory is over the limit.
     #[error(

@@ -33,6 +33,8 @@ pub(super) struct Exports {
     pub(super) memory64: bool,
     /// Bytes that the heap has at least.
     pub(super) minimum: u64,
+    /// Bytes of its cards, if the code sets any.
+    pub(super) cards: Option<u64>,
     init: Option<Number>,
     start: Option<Number>,
     canister_init: Option<Number>,
@@ -69,6 +71,10 @@ impl Exports {
                 .collect(),
             memory64: memory.is_64(),
             minimum: memory.minimum().saturating_mul(WASM_PAGE),
+            cards: match module.get_export(names::CARDS) {
+                Some(ExternType::Memory(cards)) => Some(cards.minimum().saturating_mul(WASM_PAGE)),
+                _ => None,
+            },
             init: None,
             start: None,
             canister_init: None,

@@ -47,10 +47,11 @@ impl Live {
     ) -> Result<Self, LoadError> {
         let mut store = Store::new(engine, State::new(memory));
         store.limiter(|state| &mut state.limits);
-        linear::provide(memory.heap());
+        linear::provide(memory);
         let instance = pre
             .instantiate(&mut store)
             .map_err(|error| LoadError::Instance(crate::trap::message(&error)))?;
+        store.data_mut().limits.instantiated();
         let mut global = |export: &ModuleExport| {
             let found = instance
                 .get_module_export(&mut store, export)

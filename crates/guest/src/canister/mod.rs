@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use lazaret_wire::Shared;
 use lazaret_wire::message::{
     Call, Done, Effects, Failed, FromWorker, Global, Outcome, Sizes, TenantSetup, ToWorker,
+    Tracking,
 };
 use wasmtime::{Engine, InstancePre};
 
@@ -90,7 +91,14 @@ impl Canister {
                 limit: setup.heap_limit,
             });
         }
-        let (memory, tracker) = TenantMemory::new(setup, files, shared)?;
+        if exports.cards.is_some() != (setup.tracking == Tracking::Cards) {
+            return Err(LoadError::Tracking {
+                with: exports.cards.map_or("without", |_| "with"),
+                tracking: setup.tracking,
+            });
+        }
+        let (memory, tracker) =
+            TenantMemory::new(setup, exports.cards.unwrap_or(0), files, shared)?;
         if memory.heap().size() < exports.minimum {
             memory.heap().grow(exports.minimum)?;
         }
@@ -107,14 +115,6 @@ impl Canister {
             reusable,
         };
         Ok((canister, tracker))
-    }
-
-    /// Where the heap and the stable memory begin in this process.
-    pub fn addresses(&self) -> (u64, u64) {
-        (
-            self.memory.heap().base() as u64,
-            self.memory.stable().region().base() as u64,
-        )
     }
 
     /// The tenant's memory.

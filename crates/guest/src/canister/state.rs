@@ -49,6 +49,7 @@ impl State {
         let heap = Arc::clone(memory.heap());
         let limits = Limits {
             heap: heap.limit(),
+            instantiating: true,
             table_elements: 0,
         };
         Self {
@@ -101,7 +102,16 @@ fn no_call() -> Call {
 #[derive(Debug)]
 pub(super) struct Limits {
     heap: u64,
+    /// What a module begins with was checked when it was loaded.
+    instantiating: bool,
     table_elements: usize,
+}
+
+impl Limits {
+    /// From now on it is the tenant that grows its heap.
+    pub(super) fn instantiated(&mut self) {
+        self.instantiating = false;
+    }
 }
 
 impl ResourceLimiter for Limits {
@@ -111,7 +121,7 @@ impl ResourceLimiter for Limits {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired as u64 <= self.heap)
+        Ok(self.instantiating || desired as u64 <= self.heap)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {

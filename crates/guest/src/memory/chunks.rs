@@ -21,9 +21,9 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Chunks for a memory of at most `limit` bytes, none entered.
-    pub fn new(kind: Kind, limit: u64, shared: &'static Shared) -> Self {
-        let words = limit.div_ceil(layout::CHUNK as u64).div_ceil(64) as usize;
+    /// So many chunks at most, none entered.
+    pub fn new(kind: Kind, chunks: u64, shared: &'static Shared) -> Self {
+        let words = chunks.div_ceil(64) as usize;
         let bitmap = match kind {
             Kind::Heap => layout::HEAP_CHUNKS,
             Kind::Stable => layout::STABLE_CHUNKS,

@@ -1,26 +1,35 @@
-//! The heap as wasmtime sees it.
+//! The heap, and its cards if it has any, as wasmtime sees them.
 //!
 //! The engine is made before there is a tenant, and its memory creator belongs
-//! to the engine. So the creator takes the heap from where the canister put it
-//! just before it instantiates: [`provide`].
+//! to the engine. So the creator takes the memories from where the canister put
+//! them just before it instantiates: [`provide`].
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType};
 
+use super::TenantMemory;
 use super::region::Region;
 
 thread_local! {
-    static NEXT: RefCell<Option<Arc<Region>>> = const { RefCell::new(None) };
+    static NEXT: RefCell<VecDeque<Arc<Region>>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// Gives the next instance that this thread makes its memory.
-pub fn provide(heap: &Arc<Region>) {
-    NEXT.with(|next| next.replace(Some(Arc::clone(heap))));
+/// Gives the next instance that this thread makes its memories: the heap, then
+/// its cards.
+pub fn provide(memory: &TenantMemory) {
+    let cards = memory.cards().map(|[heap, _]| Arc::clone(heap.region()));
+    NEXT.with(|next| {
+        let mut next = next.borrow_mut();
+        next.clear();
+        next.push_back(Arc::clone(memory.heap()));
+        next.extend(cards);
+    });
 }
 
-/// Hands out the heap given to [`provide`]. It keeps its contents and its size.
+/// Hands out what was given to [`provide`]. It keeps its contents and its size.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeapCreator;
 
@@ -28,7 +37,8 @@ pub struct HeapCreator;
 // guard that were asked for (checked), whose base never moves; beyond its size
 // nothing can be accessed. It isn't zero-filled but holds the tenant's state,
 // which is what its size says it is: instantiation writes nothing, as tenants'
-// modules have only passive data segments.
+// modules have only passive data segments. Cards are zeros at first, and later
+// what was written since the host last looked, which only costs it a look.
 unsafe impl MemoryCreator for HeapCreator {
     fn new_memory(
         &self,
@@ -39,8 +49,8 @@ unsafe impl MemoryCreator for HeapCreator {
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
         let heap = NEXT
-            .with(RefCell::take)
-            .ok_or("a tenant's module has exactly one memory")?;
+            .with(|next| next.borrow_mut().pop_front())
+            .ok_or("a tenant's module has one memory, and one of cards if it is tracked by them")?;
         if reserved.is_some_and(|reserved| reserved > heap.capacity()) || guard > heap.guard() {
             return Err(format!(
                 "{} bytes of address space are too few",

@@ -79,7 +79,7 @@ pub(super) fn load(
     }
     for memory in memories {
         memory
-            .protect(0, memory.size(), MprotectFlags::READ)
+            .protect(0, memory.size(), memory.closed())
             .map_err(system("mprotect of the image"))?;
     }
     Ok(())
@@ -159,7 +159,7 @@ fn copy(run: &Run, memory: &Region, file: &OwnedFd) -> Result<(), Errno> {
         }
     }
     memory
-        .write(run.first_page * PAGE, &bytes)
+        .place(run.first_page * PAGE, &bytes)
         .then_some(())
         .ok_or(Errno::INVAL)
 }

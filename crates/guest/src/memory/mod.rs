@@ -6,13 +6,15 @@
 //! | image pages, zero pages ... | no access ............... | no access |
 //! ```
 //!
-//! Pages below the size are readable from the start, and writable once their
-//! chunk of 512 KiB is entered ([`chunks`]): the first write to a closed chunk
-//! faults, our handler ([`fault`]) opens the chunk and tells the host. Pages
-//! beyond the size can't be accessed at all, which is how compiled code finds
-//! the end of the memory.
+//! Pages below the size are readable from the start. Under the kernel's
+//! tracking they are writable once their chunk of 512 KiB is entered
+//! ([`chunks`]): the first write to a closed chunk faults, our handler
+//! ([`fault`]) opens the chunk and tells the host. With [`cards`] they are
+//! writable, and it is the cards that are entered. Pages beyond the size can't
+//! be accessed at all, which is how compiled code finds the end of the memory.
 
 pub mod allocator;
+pub mod cards;
 pub mod chunks;
 pub mod fault;
 pub mod linear;
@@ -24,11 +26,12 @@ pub mod tracking;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lazaret_wire::message::{Region as Kind, Sizes, TenantSetup};
+use lazaret_wire::message::{Region as Kind, Sizes, TenantSetup, Tracking};
 use lazaret_wire::{Shared, layout};
 use rustix::io::Errno;
 use thiserror::Error;
 
+pub use cards::Cards;
 pub use linear::HeapCreator;
 pub use region::{Lack, Region};
 pub use stable::StableMemory;
@@ -106,38 +109,67 @@ pub(crate) fn system(step: &'static str) -> impl Fn(Errno) -> MemoryError {
 pub struct TenantMemory {
     heap: Arc<Region>,
     stable: StableMemory,
+    cards: Option<[Cards; 2]>,
 }
 
 impl TenantMemory {
     /// Maps both memories as `setup` says, with the files of the image, and
-    /// arms the tracker if asked: then the userfaultfd comes back, for the host.
+    /// arms the tracker: if it is the kernel's, the userfaultfd comes back, for
+    /// the host. `heap_cards` are the bytes that compiled code expects of the
+    /// heap's cards.
     ///
     /// Writes to closed chunks are handled from here on. Wasmtime's own signal
     /// handlers must be installed before (by making an engine), as ours come
     /// first and pass on what they don't know.
     pub fn new(
         setup: &TenantSetup,
+        heap_cards: u64,
         files: &[OwnedFd],
         shared: &'static Shared,
     ) -> Result<(Self, Option<OwnedFd>), MemoryError> {
         map::disable_huge_pages()?;
-        let heap = Region::reserve(Kind::Heap, setup.heap_limit, setup.sizes.heap, shared)?;
-        let stable = Region::reserve(Kind::Stable, setup.stable_limit, setup.sizes.stable, shared)?;
+        let cards = match setup.tracking {
+            Tracking::Cards => Some([
+                Cards::new(Kind::Heap, heap_cards, shared)?,
+                Cards::new(Kind::Stable, Cards::bytes_for(setup.stable_limit), shared)?,
+            ]),
+            Tracking::None | Tracking::Kernel => None,
+        };
+        let cards_of = |index: usize| Some(cards.as_ref()?.get(index)?.clone());
+        let (heap, stable) = (setup.heap_limit, setup.stable_limit);
+        let sizes = setup.sizes;
+        let heap = Region::reserve(Kind::Heap, heap, sizes.heap, cards_of(0), shared)?;
+        let stable = Region::reserve(Kind::Stable, stable, sizes.stable, cards_of(1), shared)?;
         map::load([&heap, &stable], &setup.runs, files)?;
-        let tracker = match setup.track {
-            true => Some(tracking::track([&heap, &stable])?),
-            false => None,
+        let tracker = match setup.tracking {
+            Tracking::Kernel => Some(tracking::track([&heap, &stable])?),
+            Tracking::None | Tracking::Cards => None,
         };
         let (heap, stable) = (Arc::new(heap), Arc::new(stable));
-        fault::watch(&heap)?;
-        fault::watch(&stable)?;
+        match &cards {
+            Some([heap, stable]) => {
+                fault::watch(heap.region())?;
+                fault::watch(stable.region())?;
+            }
+            None => {
+                fault::watch(&heap)?;
+                fault::watch(&stable)?;
+            }
+        }
         Ok((
             Self {
                 heap,
                 stable: StableMemory::new(stable),
+                cards,
             },
             tracker,
         ))
+    }
+
+    /// The cards of the heap and of the stable memory, if writes are tracked by
+    /// them.
+    pub fn cards(&self) -> Option<&[Cards; 2]> {
+        self.cards.as_ref()
     }
 
     /// The heap.

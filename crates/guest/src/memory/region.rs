@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use thiserror::Error;
 
+use super::cards::Cards;
 use super::chunks::Chunks;
 use super::{MemoryError, WASM_PAGE, fault, system};
 use crate::abort::{self, Reason};
@@ -41,7 +42,17 @@ pub struct Region {
     /// What the image held: mapped from files, so it can't be dropped.
     floor: u64,
     size: AtomicU64,
-    chunks: Chunks,
+    watch: Watch,
+}
+
+/// How writes to a memory become known.
+#[derive(Debug)]
+enum Watch {
+    /// It is read-only, a chunk of so many bytes at a time, until its first
+    /// write.
+    Chunks { entered: Chunks, bytes: u64 },
+    /// Whoever writes sets a card first.
+    Cards(Cards),
 }
 
 // SAFETY: the mapping belongs to this value until it is dropped; the process
@@ -52,11 +63,13 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Reserves address space for at most `limit` bytes (for a heap at least
-    /// what compiled code expects) and makes the first `size` readable zeros.
+    /// what compiled code expects) and makes the first `size` readable zeros,
+    /// whose chunks are closed; with cards, writable ones.
     pub fn reserve(
         kind: Kind,
         limit: u64,
         size: u64,
+        cards: Option<Cards>,
         shared: &'static Shared,
     ) -> Result<Self, MemoryError> {
         if limit > layout::MAX_MEMORY {
@@ -65,13 +78,37 @@ impl Region {
         if size > limit || !size.is_multiple_of(WASM_PAGE) {
             return Err(MemoryError::Size { kind, size, limit });
         }
+        let watch = match cards {
+            Some(cards) => Watch::Cards(cards),
+            None => Watch::Chunks {
+                entered: Chunks::new(kind, limit.div_ceil(CHUNK), shared),
+                bytes: CHUNK,
+            },
+        };
+        Self::map(kind, limit, size, watch)
+    }
+
+    /// The cards of a memory: so many zeros, whose pages are closed.
+    pub(super) fn cards(
+        kind: Kind,
+        bytes: u64,
+        shared: &'static Shared,
+    ) -> Result<Self, MemoryError> {
+        let page = layout::PAGE as u64;
+        let watch = Watch::Chunks {
+            entered: Chunks::new(kind, bytes.div_ceil(page), shared),
+            bytes: page,
+        };
+        Self::map(kind, bytes, bytes, watch)
+    }
+
+    fn map(kind: Kind, limit: u64, size: u64, watch: Watch) -> Result<Self, MemoryError> {
         let (least, guard) = match kind {
             Kind::Heap => (RESERVATION, GUARD),
             Kind::Stable => (CHUNK, 0),
         };
         let capacity = limit.next_multiple_of(CHUNK).max(least);
         let base = reserve(capacity + guard)?;
-        let chunks = Chunks::new(kind, limit, shared);
         let region = Self {
             kind,
             base,
@@ -80,10 +117,10 @@ impl Region {
             limit,
             floor: size,
             size: AtomicU64::new(size),
-            chunks,
+            watch,
         };
         region
-            .protect(0, size, MprotectFlags::READ)
+            .protect(0, size, region.closed())
             .map_err(system("mprotect of the memory's first bytes"))?;
         Ok(region)
     }
@@ -118,13 +155,32 @@ impl Region {
         self.guard as usize
     }
 
-    /// Which chunks are entered.
-    pub fn chunks(&self) -> &Chunks {
-        &self.chunks
+    /// What may be done with pages that nobody has written yet.
+    pub(super) fn closed(&self) -> MprotectFlags {
+        match self.watch {
+            Watch::Chunks { .. } => MprotectFlags::READ,
+            Watch::Cards(_) => MprotectFlags::READ | MprotectFlags::WRITE,
+        }
+    }
+
+    /// The chunks, and the bytes in each, if it has any.
+    fn chunks(&self) -> Option<(&Chunks, u64)> {
+        match &self.watch {
+            Watch::Chunks { entered, bytes } => Some((entered, *bytes)),
+            Watch::Cards(_) => None,
+        }
+    }
+
+    /// Notes a write that is about to happen.
+    fn mark(&self, at: u64, length: u64) {
+        if let Watch::Cards(cards) = &self.watch {
+            cards.mark(at, length);
+        }
     }
 
     /// Grows to `size` bytes. The new pages are zeros, and their chunks are
-    /// entered, as whoever grows a memory is about to write to it.
+    /// entered, as whoever grows a memory is about to write to it. Their cards
+    /// are not set.
     ///
     /// # Errors
     /// If the host has no memory for it; then nothing has changed. A size over
@@ -144,7 +200,10 @@ impl Region {
         }
         // The chunk in which the old size lies is entered as a whole, or its
         // lower part would stay read-only with its bit set.
-        let from = before - before % CHUNK;
+        let from = match self.chunks() {
+            Some((_, bytes)) => before - before % bytes,
+            None => before,
+        };
         if let Err(errno) = self.protect(
             from,
             size - from,
@@ -152,14 +211,16 @@ impl Region {
         ) {
             self.hide(before, size);
             // Its lower part may have become writable.
-            if from < before {
-                self.chunks.enter(chunk(from));
-                self.open(chunk(from), before);
+            if let Some((chunks, bytes)) = self.chunks()
+                && from < before
+            {
+                open(self, chunks, (from / bytes) as usize, bytes, before);
             }
             return Err(lack(errno));
         }
-        self.chunks
-            .enter_all(chunk(from)..size.div_ceil(CHUNK) as usize);
+        if let Some((chunks, bytes)) = self.chunks() {
+            chunks.enter_all((from / bytes) as usize..size.div_ceil(bytes) as usize);
+        }
         self.size.store(size, Relaxed);
         Ok(())
     }
@@ -188,19 +249,26 @@ impl Region {
             return self.grow(size);
         }
         self.hide(size, now);
-        for gone in size.div_ceil(CHUNK) as usize..now.div_ceil(CHUNK) as usize {
-            self.chunks.leave(gone);
+        if let Some((chunks, bytes)) = self.chunks() {
+            for gone in size.div_ceil(bytes) as usize..now.div_ceil(bytes) as usize {
+                chunks.leave(gone);
+            }
         }
         self.size.store(size, Relaxed);
         Ok(())
     }
 
     /// Closes chunks: the next write to each faults. Chunks beyond the size
-    /// are merely no longer entered.
-    pub fn close(&self, chunks: &[u32]) {
-        for (first, count) in consecutive(chunks) {
-            let from = u64::from(first) * CHUNK;
-            let to = (from + count * CHUNK).min(self.size());
+    /// are merely no longer entered. With cards, it is pages of cards that are
+    /// closed, and all of theirs must be 0.
+    pub fn close(&self, numbers: &[u32]) {
+        let (chunks, bytes) = match &self.watch {
+            Watch::Chunks { entered, bytes } => (entered, *bytes),
+            Watch::Cards(cards) => return cards.region().close(numbers),
+        };
+        for (first, count) in consecutive(numbers) {
+            let from = u64::from(first) * bytes;
+            let to = (from + count * bytes).min(self.size());
             if from < to
                 && let Err(errno) = self.protect(from, to - from, MprotectFlags::READ)
             {
@@ -209,8 +277,7 @@ impl Region {
                     &format!("closing chunks of {:?}: {errno}", self.kind),
                 );
             }
-            (first as usize..first as usize + count as usize)
-                .for_each(|chunk| self.chunks.leave(chunk));
+            (first as usize..first as usize + count as usize).for_each(|chunk| chunks.leave(chunk));
         }
     }
 
@@ -221,29 +288,15 @@ impl Region {
             return false;
         };
         let (offset, size) = (offset as u64, self.size());
-        if offset >= size || self.chunks.contains(chunk(offset)) {
+        let Some((chunks, bytes)) = self.chunks() else {
+            return false;
+        };
+        let chunk = (offset / bytes) as usize;
+        if offset >= size || chunks.contains(chunk) {
             return false;
         }
-        self.open(chunk(offset), size);
+        open(self, chunks, chunk, bytes, size);
         true
-    }
-
-    /// Makes a chunk writable up to `size` and enters it. Async-signal-safe.
-    fn open(&self, chunk: usize, size: u64) {
-        let from = chunk as u64 * CHUNK;
-        let to = (from + CHUNK).min(size);
-        // Entered first: a chunk that is writable and not entered would lose
-        // pages, the opposite costs the host a look.
-        self.chunks.enter(chunk);
-        if self
-            .protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE)
-            .is_err()
-        {
-            abort::now(
-                Reason::OutOfMemory,
-                "the host has no memory or no mappings left to open a chunk",
-            );
-        }
     }
 
     /// Makes `from..to` inaccessible and drops its contents.
@@ -320,6 +373,15 @@ impl Region {
     /// all lie below the size.
     #[must_use]
     pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
+        if self.pointer(to, bytes.len() as u64, self.size()).is_some() {
+            self.mark(to, bytes.len() as u64);
+        }
+        self.place(to, bytes)
+    }
+
+    /// The same for what the image holds: it isn't the tenant's writing.
+    #[must_use]
+    pub(super) fn place(&self, to: u64, bytes: &[u8]) -> bool {
         let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else {
             return false;
         };
@@ -327,6 +389,19 @@ impl Region {
         // writable, or becomes so in the fault handler; `bytes` is no part of
         // it, as nobody makes references into it.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Sets `length` bytes at `to` to `byte`; false, and nothing written, if
+    /// they would not all lie below the size.
+    #[must_use]
+    pub(super) fn fill(&self, to: u64, length: u64, byte: u8) -> bool {
+        let Some(at) = self.pointer(to, length, self.size()) else {
+            return false;
+        };
+        self.mark(to, length);
+        // SAFETY: as in `write`.
+        unsafe { std::ptr::write_bytes(at.as_ptr(), byte, length as usize) };
         true
     }
 
@@ -345,6 +420,7 @@ impl Region {
         let target = other
             .pointer(at, length, other.size())
             .ok_or(CopyRefused::Target)?;
+        other.mark(at, length);
         // SAFETY: both ranges are below their sizes (as in `read` and `write`),
         // and of two different mappings, or the same one with `copy` semantics.
         unsafe { std::ptr::copy(source.as_ptr(), target.as_ptr(), length as usize) };
@@ -375,8 +451,21 @@ impl Drop for Region {
     }
 }
 
-fn chunk(offset: u64) -> usize {
-    (offset / CHUNK) as usize
+/// Makes a chunk of `bytes` writable up to `size` and enters it.
+/// Async-signal-safe.
+fn open(region: &Region, chunks: &Chunks, chunk: usize, bytes: u64, size: u64) {
+    let from = chunk as u64 * bytes;
+    let to = (from + bytes).min(size);
+    // Entered first: a chunk that is writable and not entered would lose
+    // pages, the opposite costs the host a look.
+    chunks.enter(chunk);
+    let flags = MprotectFlags::READ | MprotectFlags::WRITE;
+    if region.protect(from, to - from, flags).is_err() {
+        abort::now(
+            Reason::OutOfMemory,
+            "the host has no memory or no mappings left to open a chunk",
+        );
+    }
 }
 
 /// Address space without access, beginning at a multiple of the chunk size, so

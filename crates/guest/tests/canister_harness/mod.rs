@@ -10,7 +10,7 @@ use lazaret_guest::exchange::Exchange;
 use lazaret_wire::Shared;
 use lazaret_wire::message::{
     Call, CompileSettings, Done, Entry, Failed, Global, Outcome, Purpose, Run, Sizes, TenantSetup,
-    Trap, TrapKind,
+    Tracking, Trap, TrapKind,
 };
 
 /// Fuel that is enough for every test but those about fuel.
@@ -35,7 +35,7 @@ pub fn setup() -> TenantSetup {
         stable_limit: 64 << 20,
         sizes: Sizes::default(),
         runs: Vec::new(),
-        track: false,
+        tracking: Tracking::None,
         reusable: true,
         host_functions: Vec::new(),
     }
@@ -70,6 +70,7 @@ pub fn load(
     let settings = CompileSettings {
         purpose: Purpose::Tenant,
         metered: true,
+        cards: setup.tracking == Tracking::Cards,
     };
     let wasm = wat::parse_str(text).unwrap();
     let (artefact, info) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();

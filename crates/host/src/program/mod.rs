@@ -13,14 +13,14 @@ use lazaret_guest::engine;
 use lazaret_wall::launcher::{Grants, IdsError, Launcher, LauncherError, LauncherOptions, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::message::{
-    Assignment, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup, Purpose,
-    ToWorker, Trap, TrapKind,
+    Assignment, CompileSettings, Exited, FromWorker, HostReturn, Preopen, ProgramEnd, ProgramSetup,
+    Purpose, ToWorker, Trap, TrapKind,
 };
 pub use report::{Report, Verdict};
 pub use streams::{Input, Output, StreamError};
 use thiserror::Error;
 
-use crate::artefact::{CompileError, settings};
+use crate::artefact::CompileError;
 use crate::ending::Ending;
 use crate::host::Inner;
 use crate::module::{self, ModuleError};
@@ -235,8 +235,14 @@ impl Program {
             }
             .into());
         }
-        let (artefact, compile_time) =
-            host.compile(&wasm, settings(Purpose::Program, self.fuel.is_some()))?;
+        let (artefact, compile_time) = host.compile(
+            &wasm,
+            CompileSettings {
+                purpose: Purpose::Program,
+                metered: self.fuel.is_some(),
+                cards: false,
+            },
+        )?;
         drop(wasm);
 
         let started = Instant::now();

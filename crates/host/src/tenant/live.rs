@@ -9,21 +9,21 @@ use lazaret_guest::engine;
 use lazaret_image::{Durability, Image, PageId, Verify};
 use lazaret_wall::launcher::Limits;
 use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wire::layout::{CHUNK_PAGES, MAP_RUN_PAGES, PAGE};
+use lazaret_wire::layout::{MAP_RUN_PAGES, PAGE};
 use lazaret_wire::message::{
-    Assignment, Call, Done, FromWorker, HostReturn, Purpose, Region, Run, Sizes, TenantSetup,
-    ToWorker,
+    Assignment, Call, CompileSettings, Done, FromWorker, HostReturn, Purpose, Region, Run, Sizes,
+    TenantSetup, ToWorker, Tracking,
 };
 use lazaret_wire::{Spin, layout};
 
 use super::TenantLimits;
 use super::error::CallError;
 use super::meta::Meta;
-use crate::artefact::{Artefact, CompileError, settings};
+use crate::artefact::{Artefact, CompileError};
 use crate::ending::Ending;
 use crate::host::Inner;
 use crate::memory::{self, Source, WorkerMemory, page_id};
-use crate::tracker::{KernelTracker, Tracker, Written};
+use crate::tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
 use crate::worker::{Start, Worker, WorkerError};
 
 /// A chunk that saw no write for this many calls is closed again.
@@ -32,9 +32,9 @@ const CLOSE_AFTER: u16 = 64;
 const MOST_PUT_BACK: usize = 8192;
 /// Room for the worker's own data beside the tenant's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
-/// Address space that a 32-bit heap reserves, in bytes.
+/// Address space that a 32-bit heap reserves, in bytes. Its cards take as much.
 const RESERVATION: u64 = 4 << 30;
-/// Address space beside the memories: code, stacks, files of the image.
+/// Address space beside the memories: cards, code, stacks, files of the image.
 const OWN_ADDRESSES: u64 = 8 << 30;
 
 /// A worker that holds a tenant at a version.
@@ -77,6 +77,10 @@ impl Live {
         limits: &TenantLimits,
         carried: Option<&Carried>,
     ) -> Result<Self, CallError> {
+        let tracking = match artefact.settings.cards {
+            true => Tracking::Cards,
+            false => Tracking::Kernel,
+        };
         let plan = image.plan();
         let files: Vec<_> = image.files().collect();
         let mut runs: Vec<Run> = plan
@@ -130,6 +134,7 @@ impl Live {
                 address_space: limits
                     .heap
                     .max(RESERVATION)
+                    .saturating_add(RESERVATION)
                     .saturating_add(limits.stable)
                     .saturating_add(OWN_ADDRESSES),
                 data: limits
@@ -146,7 +151,7 @@ impl Live {
                 stable_limit: limits.stable,
                 sizes,
                 runs,
-                track: true,
+                tracking,
                 reusable: artefact.made.reusable,
                 host_functions: host.functions.names(),
             }),
@@ -156,7 +161,7 @@ impl Live {
                 directories: 0,
             },
             accepted: &host.options.accept_missing,
-            tracked: true,
+            tracked: tracking == Tracking::Kernel,
         })?;
         worker.set_spin(Spin::HOT);
         let Some(memory) = WorkerMemory::new(worker.pid(), &ready) else {
@@ -164,13 +169,16 @@ impl Live {
                 worker.malformed("addresses of its memories"),
             ));
         };
-        let Some(userfaultfd) = tracked else {
-            return Err(CallError::WorkerEnded(worker.malformed("no userfaultfd")));
+        let mut tracker: Box<dyn Tracker> = match (tracking, tracked) {
+            (Tracking::Kernel, Some(userfaultfd)) => Box::new(
+                KernelTracker::new(worker.pid(), userfaultfd, ready.heap_at, ready.stable_at)
+                    .map_err(CallError::Memory)?,
+            ),
+            (Tracking::Cards, _) => Box::new(CardTracker::new(&memory)),
+            (Tracking::Kernel, None) | (Tracking::None, _) => {
+                return Err(CallError::WorkerEnded(worker.malformed("no userfaultfd")));
+            }
         };
-        let mut tracker: Box<dyn Tracker> = Box::new(
-            KernelTracker::new(worker.pid(), userfaultfd, ready.heap_at, ready.stable_at)
-                .map_err(CallError::Memory)?,
-        );
         tracker.arm(&copied).map_err(CallError::Memory)?;
         Ok(Self {
             worker,
@@ -263,9 +271,10 @@ impl Live {
         for idle in self.idle.values_mut() {
             *idle = idle.saturating_add(1);
         }
+        let chunk_pages = self.tracker.chunk_pages();
         let mut last = None;
         for &(region, page) in written {
-            let chunk = (region, page / CHUNK_PAGES as u64);
+            let chunk = (region, page / chunk_pages);
             if last != Some(chunk) {
                 self.idle.insert(chunk, 0);
                 last = Some(chunk);
@@ -459,7 +468,14 @@ impl Module {
     pub(crate) fn artefact(&mut self, host: &Inner) -> Result<Arc<Artefact>, CompileError> {
         let artefact = match &self.code {
             Code::Compiled(artefact) => return Ok(artefact.clone()),
-            Code::Wasm(wasm) => host.compile(wasm, settings(Purpose::Tenant, true))?.0,
+            Code::Wasm(wasm) => {
+                let settings = CompileSettings {
+                    purpose: Purpose::Tenant,
+                    metered: true,
+                    cards: host.options.tracker == TrackerKind::Cards,
+                };
+                host.compile(wasm, settings)?.0
+            }
         };
         self.code = Code::Compiled(artefact.clone());
         Ok(artefact)

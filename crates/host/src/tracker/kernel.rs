@@ -9,12 +9,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
-use lazaret_wire::layout::{CHUNK, CHUNK_PAGES, ENTERED, HEAP_CHUNKS, PAGE, STABLE_CHUNKS};
+use lazaret_wire::layout::{CHUNK, CHUNK_PAGES, PAGE};
 use lazaret_wire::message::{Region, Sizes};
 use lazaret_wire::{Shared, layout};
 
+use super::entered::{entered, next_set};
 use super::{Tracker, Written};
 
 /// `_IOWR('f', 16, struct pm_scan_arg)`.
@@ -258,43 +258,12 @@ fn set(words: &mut [u64], index: u64) {
     }
 }
 
-/// The first set bit at or after `from`.
-fn next_set(words: &[u64], from: u64) -> Option<u64> {
-    let (at, shift) = ((from / 64) as usize, from % 64);
-    let rest = words.get(at..)?;
-    rest.iter().enumerate().find_map(|(i, &word)| {
-        let word = if i == 0 { word >> shift << shift } else { word };
-        (word != 0).then(|| (at + i) as u64 * 64 + u64::from(word.trailing_zeros()))
-    })
-}
-
-/// The entered chunks of a memory of `size` bytes, a bit each.
-fn entered(shared: &Shared, region: Region, size: u64) -> Vec<u64> {
-    let at = match region {
-        Region::Heap => HEAP_CHUNKS,
-        Region::Stable => STABLE_CHUNKS,
-    };
-    let chunks = size
-        .div_ceil(CHUNK as u64)
-        .min(layout::CHUNKS_SIZE as u64 * 8);
-    let mut words: Vec<u64> = (0..chunks.div_ceil(64) as usize)
-        .map(|word| shared.u64(at + word * 8).load(Ordering::Relaxed))
-        .collect();
-    // A bit beyond the size is a lie.
-    if let Some(last) = words.last_mut().filter(|_| !chunks.is_multiple_of(64)) {
-        *last &= (1 << (chunks % 64)) - 1;
-    }
-    words
-}
-
 impl Tracker for KernelTracker {
     fn written(&mut self, shared: &Shared, sizes: Sizes) -> io::Result<Written> {
         let mut out = Written::new();
-        if shared.u32(ENTERED).load(Ordering::Relaxed) == 0 {
-            return Ok(out);
-        }
         for (region, size) in [(Region::Heap, sizes.heap), (Region::Stable, sizes.stable)] {
-            self.region_written(region, &entered(shared, region, size), size, &mut out)?;
+            let entered = entered(shared, region, size, CHUNK as u64);
+            self.region_written(region, &entered, size, &mut out)?;
         }
         Ok(out)
     }
@@ -322,47 +291,11 @@ impl Tracker for KernelTracker {
         Ok(())
     }
 
+    fn chunk_pages(&self) -> u64 {
+        CHUNK_PAGES as u64
+    }
+
     fn name(&self) -> &'static str {
         "kernel"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn set_bits_are_found_in_order() {
-        let words = [1 << 3 | 1 << 63, 0, 1];
-        let mut found = Vec::new();
-        let mut from = 0;
-        while let Some(next) = next_set(&words, from) {
-            found.push(next);
-            from = next + 1;
-        }
-        assert_eq!(found, [3, 63, 128]);
-        assert_eq!(next_set(&words, 192), None);
-    }
-
-    #[test]
-    fn a_chunk_beyond_the_size_is_not_entered() {
-        use std::os::fd::AsFd;
-        let file = lazaret_wire::shared::create().unwrap();
-        let shared = Shared::map(file.as_fd()).unwrap();
-        for word in 0..8 {
-            shared
-                .u64(HEAP_CHUNKS + word * 8)
-                .store(u64::MAX, Ordering::Relaxed);
-        }
-        assert_eq!(
-            entered(&shared, Region::Heap, 65 * CHUNK as u64 + 1),
-            [u64::MAX, 0b11]
-        );
-        assert_eq!(
-            entered(&shared, Region::Heap, 64 * CHUNK as u64),
-            [u64::MAX]
-        );
-        assert_eq!(entered(&shared, Region::Stable, CHUNK as u64), [0]);
-        assert!(entered(&shared, Region::Heap, 0).is_empty());
     }
 }

@@ -3,35 +3,66 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use lazaret::{Host, Output};
+use lazaret::{Builder, Host, Output, TrackerKind};
 
-/// A test by name.
-pub type Test = (&'static str, fn());
+/// A test by name, and the trackers with which it runs: none if it has no
+/// tenant.
+pub type Test = (&'static str, fn(), &'static [Tracker]);
+
+/// A tracker by name.
+pub type Tracker = (&'static str, TrackerKind);
+
+/// All trackers.
+pub const TRACKERS: &[Tracker] = &[
+    ("cards", TrackerKind::Cards),
+    ("kernel", TrackerKind::Kernel),
+];
+
+thread_local! {
+    static TRACKER: Cell<TrackerKind> = const { Cell::new(TrackerKind::Cards) };
+}
+
+/// How to make a host for a test, with the tracker that it is to have.
+pub fn builder() -> Builder {
+    Host::builder().tracker(TRACKER.get()).cache_dir(cache())
+}
 
 /// The `main` of a test file.
 pub fn main(tests: &[Test]) {
     lazaret::init();
     let arguments = libtest_mimic::Arguments::from_args();
-    let trials = tests
-        .iter()
-        .map(|&(name, test)| {
-            libtest_mimic::Trial::test(name, move || {
-                test();
-                Ok(())
-            })
+    let trial = |name: String, tracker, test: fn()| {
+        libtest_mimic::Trial::test(name, move || {
+            TRACKER.set(tracker);
+            test();
+            Ok(())
         })
-        .collect();
+    };
+    let mut trials = Vec::new();
+    for &(name, test, trackers) in tests {
+        if trackers.is_empty() {
+            trials.push(trial(name.to_owned(), TrackerKind::default(), test));
+        }
+        for &(tracker, kind) in trackers {
+            trials.push(trial(format!("{name}::{tracker}"), kind, test));
+        }
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Lists tests as `(name, function)`.
+/// Lists tests, which run once with each of the `trackers`.
 macro_rules! tests {
     ($($name:ident,)*) => {
+        harness::tests! { with &[]; $($name,)* }
+    };
+    (with $trackers:expr; $($name:ident,)*) => {
         /// All tests of this file.
-        pub const TESTS: &[harness::Test] = &[$((stringify!($name), $name as fn()),)*];
+        pub const TESTS: &[harness::Test] =
+            &[$((stringify!($name), $name as fn(), $trackers),)*];
 
         #[allow(dead_code)]
         fn main() {
@@ -64,9 +95,8 @@ pub fn fixture(name: &str) -> Vec<u8> {
 /// A directory for a test, and a host with its data in it.
 pub fn host() -> (tempfile::TempDir, Host) {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = builder()
         .data_dir(directory.path().join("data"))
-        .cache_dir(cache())
         .build()
         .unwrap();
     (directory, host)

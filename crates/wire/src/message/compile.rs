@@ -22,6 +22,9 @@ pub struct CompileSettings {
     pub purpose: Purpose,
     /// Whether fuel is counted.
     pub metered: bool,
+    /// Whether the code notes the pages that it writes
+    /// ([`Tracking::Cards`](super::Tracking::Cards)).
+    pub cards: bool,
 }
 
 /// Compile the module in the input descriptor.
@@ -34,7 +37,7 @@ pub struct Compile {
 impl Message for Compile {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.settings.purpose.encode(to)?;
-        to.flag(self.settings.metered);
+        to.flag(self.settings.metered).flag(self.settings.cards);
         Ok(())
     }
 
@@ -43,6 +46,7 @@ impl Message for Compile {
             settings: CompileSettings {
                 purpose: Purpose::decode(from)?,
                 metered: from.flag("metered")?,
+                cards: from.flag("cards")?,
             },
         })
     }

@@ -18,7 +18,7 @@ pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use program::{Exited, ProgramEnd};
 pub use setup::{
     Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup,
-    WorkerKind,
+    Tracking, WorkerKind,
 };
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};

@@ -40,6 +40,19 @@ byte_enum! {
     }
 }
 
+byte_enum! {
+    /// How the host learns which pages a call wrote.
+    Tracking, "tracking" {
+        /// It doesn't: nothing is kept.
+        None = 0,
+        /// The kernel says: write-protection by userfaultfd, read from outside.
+        Kernel = 1,
+        /// The worker notes it: a byte for each page, set before the page is
+        /// written, by compiled code and by system calls alike.
+        Cards = 2,
+    }
+}
+
 /// A directory that a program finds opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preopen {
@@ -93,8 +106,8 @@ pub struct TenantSetup {
     pub sizes: super::Sizes,
     /// Where its pages are.
     pub runs: Vec<Run>,
-    /// Whether the host tracks writes through a userfaultfd.
-    pub track: bool,
+    /// How writes are tracked.
+    pub tracking: Tracking,
     /// Whether one instance may serve all calls ([`Artefact::reusable`]); else
     /// each call gets a fresh one on the same memory.
     ///
@@ -203,7 +216,8 @@ impl Message for Assign {
                         .u64(run.offset);
                     Ok(())
                 })?;
-                to.flag(t.track).flag(t.reusable);
+                t.tracking.encode(to)?;
+                to.flag(t.reusable);
                 to.list(
                     "host functions",
                     &t.host_functions,
@@ -250,7 +264,7 @@ impl Message for Assign {
                         offset: from.u64("offset")?,
                     })
                 })?,
-                track: from.flag("track")?,
+                tracking: Tracking::decode(from)?,
                 reusable: from.flag("reusable")?,
                 host_functions: from.list(
                     "host functions",
@@ -272,6 +286,8 @@ pub struct Ready {
     pub heap_at: u64,
     /// The same of the stable memory.
     pub stable_at: u64,
+    /// The same of the cards of heap and stable memory; 0 where there are none.
+    pub cards_at: [u64; 2],
     /// Layers that the worker could not apply, by name. The host checks from
     /// outside what can be checked.
     pub missing: Vec<String>,
@@ -279,7 +295,10 @@ pub struct Ready {
 
 impl Message for Ready {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        to.u64(self.heap_at).u64(self.stable_at);
+        to.u64(self.heap_at)
+            .u64(self.stable_at)
+            .u64(self.cards_at[0])
+            .u64(self.cards_at[1]);
         to.list("missing layers", &self.missing, 64, |to, name| {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
         })?;
@@ -290,6 +309,10 @@ impl Message for Ready {
         Ok(Self {
             heap_at: from.u64("heap address")?,
             stable_at: from.u64("stable address")?,
+            cards_at: [
+                from.u64("address of the heap's cards")?,
+                from.u64("address of the stable memory's cards")?,
+            ],
             missing: from.list("missing layers", 64, |from| {
                 from.text("layer", MAX_NAME).map(str::to_owned)
             })?,
@@ -338,7 +361,11 @@ mod tests {
             file: 1,
             offset: 1 << 40,
         };
-        for (track, reusable) in [(false, true), (true, false)] {
+        for (tracking, reusable) in [
+            (Tracking::None, true),
+            (Tracking::Kernel, false),
+            (Tracking::Cards, true),
+        ] {
             let sent = Assign {
                 assignment: Assignment::Tenant(TenantSetup {
                     heap_limit: 1 << 32,
@@ -354,7 +381,7 @@ mod tests {
                             ..run
                         },
                     ],
-                    track,
+                    tracking,
                     reusable,
                     host_functions: vec!["log".to_owned()],
                 }),
