@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lazaret::wall::Layer;
-use lazaret::{Builder, Host};
+use lazaret::{Builder, Host, TrackerKind};
 
 use crate::failure::Failure;
 use crate::progress;
@@ -74,6 +74,17 @@ pub(crate) enum Durability {
     Relaxed,
 }
 
+/// How the pages that a call writes are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tracker {
+    /// The module's code notes them: cheapest unless a call stores a thousand
+    /// times and more to each page it writes
+    Cards,
+    /// The kernel notes them (Linux 6.7): the code is as it was, each page's
+    /// first write in a call costs 2 to 3 µs
+    Kernel,
+}
+
 /// Options of verbs that run tenants.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Tenants {
@@ -82,6 +93,10 @@ pub(crate) struct Tenants {
     /// When a version counts as kept
     #[arg(long, value_name = "WHEN", default_value = "durable")]
     pub durability: Durability,
+    /// How the pages that a call writes are found; results and fuel don't
+    /// depend on it
+    #[arg(long, value_name = "TRACKER", default_value = "cards")]
+    pub tracker: Tracker,
     #[command(flatten)]
     pub wall: Wall,
 }
@@ -89,7 +104,14 @@ pub(crate) struct Tenants {
 impl Tenants {
     /// A host that runs them.
     pub(crate) fn host(&self) -> Result<Host, Failure> {
-        let builder = self.wall.builder().data_dir(&self.data.data);
+        let builder = self
+            .wall
+            .builder()
+            .data_dir(&self.data.data)
+            .tracker(match self.tracker {
+                Tracker::Cards => TrackerKind::Cards,
+                Tracker::Kernel => TrackerKind::Kernel,
+            });
         Ok(match self.durability {
             Durability::Durable => builder,
             Durability::Relaxed => builder.relaxed_durability(),

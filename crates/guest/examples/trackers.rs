@@ -215,7 +215,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 kernel.stores.call(&mut kernel.store, arguments)?;
                 // Only entered chunks are scanned: those between the first and
                 // the last page, at most.
-                let chunk = 2 << 20;
+                let chunk = lazaret_wire::layout::CHUNK as u64;
                 let mut found = 0;
                 let step = (arguments.1 as u64).max(chunk);
                 let mut at = 0;

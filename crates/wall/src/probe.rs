@@ -255,10 +255,10 @@ pub fn all() -> Vec<Finding> {
         .collect();
     findings.push(Finding {
         name: "kernel-tracker",
-        purpose: "finds the pages that an update wrote, without a fault in user space",
-        required: true,
+        purpose: "finds the pages that an update wrote, with unchanged code",
+        required: false,
         probe: kernel_tracker(),
-        cost: "tenants can't run; programs can",
+        cost: "tenants can't be run with --tracker kernel; cards, which are the default, work",
         remedy: "run Linux 6.7 or later; in a container allow userfaultfd in the seccomp profile",
     });
     findings.push(Finding {
