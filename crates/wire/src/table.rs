@@ -25,6 +25,9 @@ pub enum Carrier {
     SetupSocket,
     /// A pipe of a program's standard streams.
     Pipe,
+    /// The worker's own memory, which the host copies out of and into
+    /// (`process_vm_readv`, `process_vm_writev`).
+    WorkerMemory,
 }
 
 /// One thing that crosses.
@@ -171,7 +174,7 @@ pub const TABLE: &[Crossing] = &[
         Message,
         ToWorker,
         "compiler",
-        3,
+        4,
         "bytes",
         "the worker ends itself"
     ),
@@ -182,7 +185,7 @@ pub const TABLE: &[Crossing] = &[
             Message,
             ToHost,
             "all",
-            17 + 4 + 64 * (setup::MAX_NAME + 4),
+            33 + 4 + 64 * (setup::MAX_NAME + 4),
             "bytes",
             ""
         )
@@ -304,12 +307,33 @@ pub const TABLE: &[Crossing] = &[
     Crossing {
         when_wrong: KILL,
         ..crossing!(
-            "userfaultfd",
+            "userfaultfd, with the kernel's tracker",
             SetupSocket,
             ToHost,
             "tenant",
             1,
             "descriptors",
+            ""
+        )
+    },
+    crossing!(
+        "cards",
+        WorkerMemory,
+        Both,
+        "tenant",
+        2 * layout::MAX_MEMORY / layout::PAGE as u64,
+        "bytes",
+        "cards beyond the memory are ignored; a page without a card is lost to this tenant only"
+    ),
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "pages that were written, pages put back",
+            WorkerMemory,
+            Both,
+            "tenant",
+            2 * layout::MAX_MEMORY,
+            "bytes",
             ""
         )
     },

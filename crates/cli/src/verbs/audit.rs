@@ -132,6 +132,7 @@ fn carrier(carrier: Carrier) -> &'static str {
         Carrier::Message => "message",
         Carrier::SetupSocket => "descriptor",
         Carrier::Pipe => "pipe",
+        Carrier::WorkerMemory => "copied memory",
     }
 }
 
