@@ -107,6 +107,7 @@ pub fn name(request: &ToWorker) -> &'static str {
         ToWorker::Assign(_) => "Assign",
         ToWorker::Start => "Start",
         ToWorker::Call(_) => "Call",
+        ToWorker::Prepare(_) => "Prepare",
         ToWorker::HostReturn(_) => "HostReturn",
         ToWorker::Compile(_) => "Compile",
     }

@@ -161,6 +161,15 @@ pub const TABLE: &[Crossing] = &[
         "the worker ends itself"
     ),
     crossing!(
+        "Prepare",
+        Message,
+        ToWorker,
+        "tenant",
+        17 + 2 * (4 + 4 * call::MAX_OPENED),
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
         "HostReturn",
         Message,
         ToWorker,
@@ -213,6 +222,10 @@ pub const TABLE: &[Crossing] = &[
             "bytes",
             ""
         )
+    },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!("Prepared", Message, ToHost, "tenant", 1, "bytes", "")
     },
     Crossing {
         when_wrong: KILL,

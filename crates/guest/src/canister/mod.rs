@@ -130,9 +130,13 @@ impl Canister {
                     let done = self.call(call, exchange);
                     exchange.answer(&FromWorker::Done(done));
                 }
+                ToWorker::Prepare(prepare) => {
+                    self.memory.prepare(&prepare);
+                    exchange.answer(&FromWorker::Prepared);
+                }
                 other => abort::now(
                     Reason::Wire,
-                    &format!("expected Call, got {}", exchange::name(&other)),
+                    &format!("expected Call or Prepare, got {}", exchange::name(&other)),
                 ),
             }
         }

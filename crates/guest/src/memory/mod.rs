@@ -26,10 +26,12 @@ pub mod tracking;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lazaret_wire::message::{Region as Kind, Sizes, TenantSetup, Tracking};
+use lazaret_wire::message::{Prepare, Region as Kind, Sizes, TenantSetup, Tracking};
 use lazaret_wire::{Shared, layout};
 use rustix::io::Errno;
 use thiserror::Error;
+
+use crate::abort::{self, Reason};
 
 pub use cards::Cards;
 pub use linear::HeapCreator;
@@ -188,6 +190,17 @@ impl TenantMemory {
             heap: self.heap.size(),
             stable: self.stable.region().size(),
         }
+    }
+
+    /// Makes room for the pages of another version, which the host will write.
+    /// If the host has no memory for it, or the order makes no sense, the
+    /// process ends: another can be started at that version.
+    pub fn prepare(&self, prepare: &Prepare) {
+        if let Err(lack) = self.restore_sizes(prepare.sizes) {
+            abort::now(Reason::OutOfMemory, &lack.to_string());
+        }
+        self.heap.open_all(&prepare.open_heap);
+        self.stable.region().open_all(&prepare.open_stable);
     }
 
     /// Gives the memories the sizes that they had at the version the next call

@@ -281,6 +281,24 @@ impl Region {
         }
     }
 
+    /// Opens chunks, for pages that the host will write. With cards all pages
+    /// are open.
+    pub fn open_all(&self, numbers: &[u32]) {
+        let Some((chunks, bytes)) = self.chunks() else {
+            return;
+        };
+        let size = self.size();
+        for &chunk in numbers {
+            if u64::from(chunk) * bytes >= size {
+                let text = format!("{:?} has no chunk {chunk}", self.kind);
+                abort::now(Reason::Wire, &text);
+            }
+            if !chunks.contains(chunk as usize) {
+                open(self, chunks, chunk as usize, bytes, size);
+            }
+        }
+    }
+
     /// Opens the closed chunk at `address`, if there is one. Runs in the fault
     /// handler: async-signal-safe.
     pub(super) fn open_at(&self, address: usize) -> bool {

@@ -12,8 +12,46 @@ pub const MAX_CERTIFICATE: usize = 64 << 10;
 pub const MAX_CERTIFIED_DATA: usize = 32;
 /// The most chunks that one request closes.
 pub const MAX_CLOSED: usize = 4096;
+/// The most chunks of either memory that one [`Prepare`] opens.
+pub const MAX_OPENED: usize = 16 << 10;
 /// The most bytes that one host call carries in or out.
 pub const MAX_HOST_BYTES: usize = 1 << 20;
+
+/// What a worker does before the host brings its memories to another version:
+/// the pages that differ are written from outside, and must be there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prepare {
+    /// The sizes at that version.
+    pub sizes: Sizes,
+    /// Chunks of the heap to open, ascending, under the kernel's tracking.
+    pub open_heap: Vec<u32>,
+    /// Chunks of the stable memory to open.
+    pub open_stable: Vec<u32>,
+}
+
+impl Message for Prepare {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.sizes.encode(to)?;
+        for (field, chunks) in [
+            ("opened heap chunks", &self.open_heap),
+            ("opened stable chunks", &self.open_stable),
+        ] {
+            to.list(field, chunks, MAX_OPENED, |to, chunk| {
+                to.u32(*chunk);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            sizes: Sizes::decode(from)?,
+            open_heap: from.list("opened heap chunks", MAX_OPENED, |from| from.u32("chunk"))?,
+            open_stable: from.list("opened stable chunks", MAX_OPENED, |from| from.u32("chunk"))?,
+        })
+    }
+}
 
 byte_enum! {
     /// Which entry point runs.

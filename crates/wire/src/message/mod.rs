@@ -12,7 +12,8 @@ pub mod program;
 pub mod setup;
 
 pub use call::{
-    Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Sizes, Trap, TrapKind,
+    Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Prepare, Sizes, Trap,
+    TrapKind,
 };
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use program::{Exited, ProgramEnd};
@@ -32,6 +33,8 @@ pub enum ToWorker {
     Start,
     /// Run one entry point of a tenant.
     Call(Call),
+    /// Get ready for pages that the host will write.
+    Prepare(Prepare),
     /// The answer to a host call.
     HostReturn(HostReturn),
     /// Compile the module in the input descriptor.
@@ -49,6 +52,7 @@ impl Message for ToWorker {
             Self::Call(message) => message.encode(to.u8(2)),
             Self::HostReturn(message) => message.encode(to.u8(3)),
             Self::Compile(message) => message.encode(to.u8(4)),
+            Self::Prepare(message) => message.encode(to.u8(5)),
         }
     }
 
@@ -59,6 +63,7 @@ impl Message for ToWorker {
             2 => Call::decode(from).map(Self::Call),
             3 => HostReturn::decode(from).map(Self::HostReturn),
             4 => Compile::decode(from).map(Self::Compile),
+            5 => Prepare::decode(from).map(Self::Prepare),
             other => Err(DecodeError::Tag {
                 field: "request",
                 value: other.into(),
@@ -82,6 +87,8 @@ pub enum FromWorker {
     Exited(Exited),
     /// The compilation has ended.
     Compiled(Compiled),
+    /// Ready for the pages of a [`Prepare`].
+    Prepared,
 }
 
 impl Message for FromWorker {
@@ -93,6 +100,10 @@ impl Message for FromWorker {
             Self::HostCall(message) => message.encode(to.u8(3)),
             Self::Exited(message) => message.encode(to.u8(4)),
             Self::Compiled(message) => message.encode(to.u8(5)),
+            Self::Prepared => {
+                to.u8(6);
+                Ok(())
+            }
         }
     }
 
@@ -104,6 +115,7 @@ impl Message for FromWorker {
             3 => HostCall::decode(from).map(Self::HostCall),
             4 => Exited::decode(from).map(Self::Exited),
             5 => Compiled::decode(from).map(Self::Compiled),
+            6 => Ok(Self::Prepared),
             other => Err(DecodeError::Tag {
                 field: "answer",
                 value: other.into(),
