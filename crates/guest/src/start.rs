@@ -15,8 +15,8 @@ use lazaret_wire::message::{
     Artefact, Assignment, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
     ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
 };
-use lazaret_wire::socket::{Channel, Datagram};
-use lazaret_wire::{Shared, Spin};
+use lazaret_wire::socket::Channel;
+use lazaret_wire::{Shared, Spin, layout};
 
 use crate::abort::{self, Reason};
 use crate::canister::Canister;
@@ -92,8 +92,8 @@ pub fn worker() -> ! {
 /// The same with other work. Start-up, set-up and lock are no different.
 pub fn worker_with(mut work: impl Work) -> ! {
     let (channel, mut exchange, accepted, mut missing) = greet();
-    let Datagram { descriptors, .. } = match channel.receive() {
-        Ok(datagram) => datagram,
+    let descriptors = match channel.receive_descriptors(layout::MAX_FILES + 1) {
+        Ok(descriptors) => descriptors,
         Err(error) => abort::now(Reason::Wire, &error.to_string()),
     };
     let assignment = match exchange.next() {

@@ -314,8 +314,8 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let mut tenants = self.inner.tenants();
-        let state = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
-        let tenant = Tenant::new(self.inner.clone(), state);
+        let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
+        let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
         tenants.insert(name.to_owned(), tenant.weak());
         Ok(tenant)
     }
@@ -323,13 +323,11 @@ impl Host {
     /// The tenant with this name.
     pub fn tenant(&self, name: &str) -> Result<Tenant, TenantError> {
         let mut tenants = self.inner.tenants();
-        if let Some(state) = tenants.get(name).and_then(WeakTenant::upgrade) {
-            return Ok(Tenant::from_shared(self.inner.clone(), state));
+        if let Some(shared) = tenants.get(name).and_then(WeakTenant::upgrade) {
+            return Ok(Tenant::new(self.inner.clone(), shared));
         }
-        let tenant = Tenant::new(
-            self.inner.clone(),
-            tenant::open(&self.inner, self.data()?, name)?,
-        );
+        let shared = tenant::open(&self.inner, self.data()?, name)?;
+        let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
         tenants.insert(name.to_owned(), tenant.weak());
         Ok(tenant)
     }
@@ -343,13 +341,7 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let tenant = self.tenant(name)?;
-        tenant::upgrade(
-            &self.inner,
-            self.data()?,
-            &mut tenant.lock_state(),
-            &wasm,
-            argument,
-        )?;
+        tenant::upgrade(&self.inner, self.data()?, tenant.shared(), &wasm, argument)?;
         Ok(tenant)
     }
 
@@ -359,9 +351,8 @@ impl Host {
         let open = tenants
             .remove(name)
             .and_then(|weak| weak.upgrade())
-            .map(|state| Tenant::from_shared(self.inner.clone(), state));
-        let mut guard = open.as_ref().map(Tenant::lock_state);
-        tenant::remove(self.data()?, name, guard.as_deref_mut())
+            .map(|shared| Tenant::new(self.inner.clone(), shared));
+        tenant::remove(self.data()?, name, open.as_ref().map(Tenant::shared))
     }
 
     /// Names of all tenants, sorted.

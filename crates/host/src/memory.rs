@@ -5,7 +5,7 @@ use std::io;
 
 use lazaret_image::{PageId, PageSource};
 use lazaret_wire::layout::PAGE;
-use lazaret_wire::message::{Ready, Region};
+use lazaret_wire::message::{Ready, Region, Sizes};
 
 /// The most parts of one call (`UIO_MAXIOV`, kernel: `include/uapi/linux/uio.h`).
 const MAX_PARTS: usize = 1024;
@@ -172,6 +172,36 @@ pub(crate) fn to_image(region: Region) -> lazaret_image::Region {
         Region::Heap => lazaret_image::Region::Heap,
         Region::Stable => lazaret_image::Region::Stable,
     }
+}
+
+/// The image's sizes, as the wire says them.
+pub(crate) fn sizes(sizes: lazaret_image::Sizes) -> Sizes {
+    Sizes {
+        heap: sizes.heap,
+        stable: sizes.stable,
+    }
+}
+
+/// The wire's sizes, as the image says them.
+pub(crate) fn image_sizes(sizes: Sizes) -> lazaret_image::Sizes {
+    lazaret_image::Sizes {
+        heap: sizes.heap,
+        stable: sizes.stable,
+    }
+}
+
+/// The pages of a memory with these sizes.
+pub(crate) fn pages(sizes: Sizes, region: Region) -> u64 {
+    let size = match region {
+        Region::Heap => sizes.heap,
+        Region::Stable => sizes.stable,
+    };
+    size.div_ceil(PAGE as u64)
+}
+
+/// The wire's name for a page of the image.
+pub(crate) fn wire_page(page: &PageId) -> (Region, u64) {
+    (from_image(page.region()), page.page())
 }
 
 /// The image's name for a page.

@@ -133,7 +133,7 @@ impl Worker {
         let sent = spawned
             .setup
             .send(&bytes, &[file.as_fd()])
-            .and_then(|()| spawned.setup.send(b"assign", start.descriptors));
+            .and_then(|()| spawned.setup.send_descriptors(start.descriptors));
         drop(file);
         match sent {
             // It died before it took them: say why, not that the socket closed.

@@ -117,6 +117,10 @@ pub const MAX_GLOBALS: usize = 1_000;
 /// bound is 253 (`SCM_MAX_FD`, include/net/scm.h).
 pub const MAX_DESCRIPTORS: usize = 128;
 
+/// The most files of an image that one worker is given: each costs a descriptor
+/// in the host and, until its lock, in the worker.
+pub const MAX_FILES: usize = 4096;
+
 const _: () = assert!(
     REQUEST.is_multiple_of(PAGE) && ANSWER.is_multiple_of(PAGE) && SIZE.is_multiple_of(PAGE)
 );

@@ -60,6 +60,11 @@ pub struct Channel {
     socket: OwnedFd,
 }
 
+/// The text of a message with descriptors that another follows.
+const MORE: &[u8] = b"more";
+/// The text of the last message with descriptors.
+const LAST: &[u8] = b"all";
+
 /// What arrived: bytes and descriptors.
 #[derive(Debug, Default)]
 pub struct Datagram {
@@ -115,6 +120,33 @@ impl Channel {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(ChannelError::at("sendmsg")(errno)),
                 Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Sends any number of descriptors, in as many messages as that takes.
+    pub fn send_descriptors(&self, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let mut rest = descriptors;
+        while rest.len() > MAX_DESCRIPTORS {
+            let (part, after) = rest.split_at(MAX_DESCRIPTORS);
+            self.send(MORE, part)?;
+            rest = after;
+        }
+        self.send(LAST, rest)
+    }
+
+    /// Receives what [`Channel::send_descriptors`] sent, but no more than
+    /// `most`.
+    pub fn receive_descriptors(&self, most: usize) -> Result<Vec<OwnedFd>, ChannelError> {
+        let mut all = Vec::new();
+        loop {
+            let Datagram { bytes, descriptors } = self.receive()?;
+            all.extend(descriptors);
+            if all.len() > most {
+                return Err(ChannelError::Cut);
+            }
+            if bytes != MORE {
+                return Ok(all);
             }
         }
     }
@@ -203,6 +235,36 @@ mod tests {
             (got.bytes.as_slice(), got.descriptors.len()),
             (b"hello".as_slice(), 2)
         );
+    }
+
+    #[test]
+    fn any_number_of_descriptors_arrives_in_order_but_no_more_than_wanted() {
+        let files: Vec<OwnedFd> = (0..5)
+            .map(|length| {
+                let file = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::empty()).unwrap();
+                rustix::fs::ftruncate(&file, length).unwrap();
+                file
+            })
+            .collect();
+        for count in [0, 1, MAX_DESCRIPTORS, MAX_DESCRIPTORS + 1, 300] {
+            let sent: Vec<BorrowedFd<'_>> =
+                (0..count).map(|i| files[i % files.len()].as_fd()).collect();
+            let (a, b) = Channel::pair().unwrap();
+            a.send_descriptors(&sent).unwrap();
+            let got = b.receive_descriptors(count).unwrap();
+            assert_eq!(got.len(), count);
+            for (i, file) in got.iter().enumerate() {
+                let length = rustix::fs::fstat(file).unwrap().st_size;
+                assert_eq!(length as usize, i % files.len());
+            }
+            if count > 0 {
+                a.send_descriptors(&sent).unwrap();
+                assert!(matches!(
+                    b.receive_descriptors(count - 1),
+                    Err(ChannelError::Cut)
+                ));
+            }
+        }
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub const TABLE: &[Crossing] = &[
         Message,
         ToWorker,
         "tenant",
-        17 + 2 * (4 + 4 * call::MAX_OPENED),
+        33 + 2 * (4 + 4 * call::MAX_OPENED),
         "bytes",
         "the worker ends itself"
     ),
@@ -286,7 +286,7 @@ pub const TABLE: &[Crossing] = &[
         SetupSocket,
         ToWorker,
         "tenant",
-        layout::MAX_DESCRIPTORS - 1,
+        layout::MAX_FILES,
         "descriptors",
         "the worker ends before it runs anything"
     ),

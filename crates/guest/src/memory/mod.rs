@@ -196,7 +196,8 @@ impl TenantMemory {
     /// If the host has no memory for it, or the order makes no sense, the
     /// process ends: another can be started at that version.
     pub fn prepare(&self, prepare: &Prepare) {
-        if let Err(lack) = self.restore_sizes(prepare.sizes) {
+        let sizes = self.restore_sizes(prepare.from);
+        if let Err(lack) = sizes.and_then(|()| self.restore_sizes(prepare.sizes)) {
             abort::now(Reason::OutOfMemory, &lack.to_string());
         }
         self.heap.open_all(&prepare.open_heap);

@@ -72,6 +72,19 @@ pub enum CallError {
     /// The image can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// What the image says of the tenant's state makes no sense.
+    #[error("the tenant's state is of another version or damaged: {0}")]
+    State(#[source] DecodeError),
+    /// As many queries run as may.
+    #[error(
+        "{running} queries were running, which is the limit, and none ended within {waited:?}; try again, or raise the limit of queries"
+    )]
+    Busy {
+        /// The limit.
+        running: usize,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// Compaction failed.
     #[error(transparent)]
     Fold(#[from] FoldError),

@@ -1,16 +1,21 @@
-//! Install, open, upgrade, remove.
+//! Install, open, remove.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
 
 use lazaret_image::Image;
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Entry, Outcome, Purpose, Region, Sizes};
+use lazaret_wire::message::{Entry, Outcome, Purpose};
 
+use super::call::{Asked, CallOptions, bytes};
 use super::error::{CallError, TenantError};
-use super::live::{Live, Module};
+use super::lane::Lane;
+use super::live::Live;
 use super::meta::Meta;
-use super::{CallOptions, State, hex, outcome};
+use super::module::Module;
+use super::workers::Workers;
+use super::{Shared, hex};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module;
@@ -31,7 +36,7 @@ fn directory(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
 }
 
 /// Inspects a module for a tenant.
-fn load(host: &Inner, wasm: &[u8]) -> Result<Module, TenantError> {
+pub(super) fn load(host: &Inner, wasm: &[u8]) -> Result<Module, TenantError> {
     let info = module::inspect(wasm, Purpose::Tenant, &host.functions.names())?;
     let limit = host.options.limits.heap;
     if info.memory_minimum > limit {
@@ -44,7 +49,11 @@ fn load(host: &Inner, wasm: &[u8]) -> Result<Module, TenantError> {
     Ok(Module::new(wasm, info))
 }
 
-fn store_module(data: &DataDir, module: &Module, wasm: &[u8]) -> Result<(), TenantError> {
+pub(super) fn store_module(
+    data: &DataDir,
+    module: &Module,
+    wasm: &[u8],
+) -> Result<(), TenantError> {
     let path = data.module(&hex(&module.hash));
     if path.exists() {
         return Ok(());
@@ -68,12 +77,12 @@ pub(crate) fn install(
     name: &str,
     wasm: &[u8],
     argument: &[u8],
-) -> Result<State, TenantError> {
+) -> Result<Shared, TenantError> {
     let target = directory(data, name)?;
     if target.exists() {
         return Err(TenantError::Exists(name.to_owned()));
     }
-    let mut module = load(host, wasm)?;
+    let module = load(host, wasm)?;
     // Compiled before anything is stored: a module that doesn't compile leaves
     // nothing behind.
     module.artefact(host)?;
@@ -91,59 +100,75 @@ pub(crate) fn install(
         contract: lazaret_guest::contract::contract(),
         ..Meta::default()
     };
-    let principal = principal(&image);
-    let mut state = State {
-        name: name.to_owned(),
-        directory: aside.clone(),
-        image,
-        meta,
-        module,
-        live: None,
-        principal,
-        removed: false,
-    };
-    if let Err(error) = initialise(host, &mut state, argument) {
-        drop(state);
+    let installed = initialise(
+        host,
+        shared(name, aside.clone(), image, meta, module),
+        argument,
+    );
+    if let Err(error) = installed {
         let _ = fs::remove_dir_all(&aside);
         return Err(error);
     }
-    drop(state);
     fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     open(host, data, name)
 }
 
-fn initialise(host: &Inner, state: &mut State, argument: &[u8]) -> Result<(), TenantError> {
-    state
-        .ensure_live(host)
-        .map_err(TenantError::call("install"))?;
+/// A tenant around an image.
+fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Module) -> Shared {
+    Shared {
+        name: name.to_owned(),
+        principal: principal(&image),
+        reader: image.reader(),
+        module: RwLock::new(Arc::new(module)),
+        workers: Workers::default(),
+        log: Mutex::new(directory.clone()),
+        lane: Mutex::new(Lane {
+            image,
+            meta: Arc::new(meta),
+            removed: false,
+            directory,
+        }),
+    }
+}
+
+/// Runs the initialiser in the worker of a tenant that has nothing yet, not
+/// even a state in its image.
+fn initialise(host: &Inner, tenant: Shared, argument: &[u8]) -> Result<(), TenantError> {
+    let mut lane = tenant.lane();
     let limits = host.options.limits;
-    let request = state.request(
-        Entry::Install,
-        "",
+    let view = lane.image.view();
+    let module = tenant.module().clone();
+    let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), None)
+        .map_err(TenantError::call("install"))?;
+    let options = CallOptions::default();
+    let asked = Asked {
+        entry: Entry::Install,
+        method: "",
         argument,
-        &CallOptions::default(),
-        limits.update_fuel,
-    );
-    let done = state
-        .run(host, request, limits.time)
+        options: &options,
+        fuel: limits.update_fuel,
+    };
+    let request = asked.request(&tenant.principal, &live.meta, live.sizes);
+    let done = tenant
+        .run(host, &mut live, request, limits.time)
         .map_err(TenantError::call("install"))?;
-    state
-        .settle(host, &done)
+    lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("install"))?;
+    lane.settle(host, &tenant, live, &done)
         .map_err(TenantError::call("install"))?;
-    lifecycle_outcome(done.outcome).map_err(TenantError::call("install"))
+    Ok(())
 }
 
 /// A lifecycle entry point has no reply: returning is success.
-fn lifecycle_outcome(result: Outcome) -> Result<(), CallError> {
+pub(super) fn lifecycle_outcome(result: Outcome) -> Result<(), CallError> {
     match result {
         Outcome::NoReply => Ok(()),
-        other => outcome(other).map(drop),
+        other => bytes(other).map(drop),
     }
 }
 
 /// Opens a tenant that exists.
-pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<State, TenantError> {
+pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, TenantError> {
     let directory = directory(data, name)?;
     if !directory.is_dir() {
         return Err(TenantError::NotFound {
@@ -169,186 +194,14 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<State, Te
         return Err(TenantError::ModuleHash { path });
     }
     let module = load(host, &wasm)?;
-    let principal = principal(&image);
-    Ok(State {
-        name: name.to_owned(),
-        directory,
-        image,
-        meta,
-        module,
-        live: None,
-        principal,
-        removed: false,
-    })
-}
-
-/// Replaces a tenant's module and keeps its state: the old module's
-/// `canister_pre_upgrade`, then the new one's start function and
-/// `canister_post_upgrade`, as one version. If anything fails, the tenant is
-/// as it was.
-pub(crate) fn upgrade(
-    host: &Inner,
-    data: &DataDir,
-    state: &mut State,
-    wasm: &[u8],
-    argument: &[u8],
-) -> Result<(), TenantError> {
-    let mut module = load(host, wasm)?;
-    module.artefact(host)?;
-    store_module(data, &module, wasm)?;
-    let result = exchange_module(host, state, module, argument);
-    // Whatever happened, no worker is at the image's version any more, but for
-    // the case that all went well, which `exchange_module` sees to.
-    if result.is_err() {
-        state.live = None;
-    }
-    result
-}
-
-fn exchange_module(
-    host: &Inner,
-    state: &mut State,
-    mut module: Module,
-    argument: &[u8],
-) -> Result<(), TenantError> {
-    let limits = host.options.limits;
-    let options = CallOptions::default();
-    state
-        .ensure_live(host)
-        .map_err(TenantError::call("upgrade"))?;
-    let request = state.request(Entry::PreUpgrade, "", &[], &options, limits.update_fuel);
-    let prepared = state
-        .run(host, request, limits.time)
-        .map_err(TenantError::call("pre_upgrade"))?;
-    lifecycle_outcome(prepared.outcome.clone()).map_err(TenantError::call("pre_upgrade"))?;
-
-    let keep = module.info.keeps_heap();
-    let Some(mut old) = state.live.take() else {
-        return Err(TenantError::call("upgrade")(CallError::Removed(
-            state.name.clone(),
-        )));
-    };
-    let mut written = old
-        .written(prepared.sizes)
-        .map_err(TenantError::call("upgrade"))?;
-    if !keep {
-        written.retain(|(region, _)| *region == Region::Stable);
-    }
-    let sizes = Sizes {
-        heap: if keep { prepared.sizes.heap } else { 0 },
-        stable: prepared.sizes.stable,
-    };
-
-    // The new module's worker starts from the committed version and what
-    // pre_upgrade wrote since.
-    let carried = old
-        .carry(written, sizes, keep)
-        .map_err(TenantError::call("upgrade"))?;
-    drop(old);
-    let artefact = module.artefact(host)?;
-    let new = Live::start(host, &state.image, &artefact, &limits, Some(&carried))
-        .map_err(TenantError::call("upgrade"))?;
-    state.live = Some(new);
-    let carried = carried.pages;
-
-    let before = (state.module.clone(), state.meta.clone());
-    let entry = if keep {
-        Entry::PostUpgradeKeepingHeap
-    } else {
-        Entry::PostUpgrade
-    };
-    let mut request = state.request(entry, "", argument, &options, limits.update_fuel);
-    request.sizes = sizes;
-    // The new module's own initial values.
-    request.globals = Vec::new();
-    state.module = module;
-    let done = state
-        .run(host, request, limits.time)
-        .map_err(TenantError::call("post_upgrade"))
-        .and_then(|done| {
-            lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("post_upgrade"))?;
-            Ok(done)
-        });
-    let committed = done.and_then(|done| {
-        let mut after = state.meta.clone();
-        after.module = state.module.hash;
-        after.contract = lazaret_guest::contract::contract();
-        // A timer doesn't survive an upgrade (Internet Computer interface
-        // specification, "Global timer").
-        after.global_timer = done.effects.global_timer.unwrap_or(0);
-        after.certified_data = done
-            .effects
-            .certified_data
-            .clone()
-            .unwrap_or(after.certified_data);
-        after.globals.clone_from(&done.globals);
-        after.version = after.version.saturating_add(1);
-        state
-            .commit_upgrade(host, after, &done.sizes, &carried, keep)
-            .map_err(TenantError::call("upgrade"))
-    });
-    if committed.is_err() {
-        (state.module, state.meta) = before;
-    }
-    committed
-}
-
-impl State {
-    /// Commits an upgrade: what was carried over and what the new module
-    /// wrote. A heap that isn't kept is replaced whole: its old pages are
-    /// committed as what they are in the new worker, zeros as a rule.
-    fn commit_upgrade(
-        &mut self,
-        host: &Inner,
-        after: Meta,
-        sizes: &Sizes,
-        carried: &[(Region, u64)],
-        keep: bool,
-    ) -> Result<(), CallError> {
-        let Some(live) = &mut self.live else {
-            return Err(CallError::Removed(self.name.clone()));
-        };
-        let mut pages = live.written(*sizes)?;
-        pages.extend_from_slice(carried);
-        if !keep {
-            for run in self.image.plan().runs {
-                if run.region == lazaret_image::Region::Heap {
-                    pages.extend(
-                        (run.first_page..run.first_page + run.pages)
-                            .map(|page| (Region::Heap, page)),
-                    );
-                }
-            }
-        }
-        let inside = |(region, page): &(Region, u64)| {
-            let size = if *region == Region::Heap {
-                sizes.heap
-            } else {
-                sizes.stable
-            };
-            *page < size / lazaret_wire::layout::PAGE as u64
-        };
-        pages.retain(inside);
-        pages.sort_unstable();
-        pages.dedup();
-        let bytes = super::encode(&after)?;
-        live.commit(
-            &mut self.image,
-            &pages,
-            *sizes,
-            &bytes,
-            host.options.durability,
-        )?;
-        self.meta = after;
-        Ok(())
-    }
+    Ok(shared(name, directory, image, meta, module))
 }
 
 /// Removes a tenant and all its state.
 pub(crate) fn remove(
     data: &DataDir,
     name: &str,
-    state: Option<&mut State>,
+    tenant: Option<&Shared>,
 ) -> Result<(), TenantError> {
     let directory = directory(data, name)?;
     if !directory.is_dir() {
@@ -357,9 +210,11 @@ pub(crate) fn remove(
             directory: data.path().to_owned(),
         });
     }
-    if let Some(state) = state {
-        state.live = None;
-        state.removed = true;
+    // No update runs while its files go.
+    let mut lane = tenant.map(Shared::lane);
+    if let (Some(tenant), Some(lane)) = (tenant, &mut lane) {
+        lane.removed = true;
+        tenant.workers.retire();
     }
     // Renamed first, so that a half-removed tenant is never seen.
     let aside = data

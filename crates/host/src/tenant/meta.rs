@@ -4,6 +4,9 @@ use lazaret_wire::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 use lazaret_wire::message::Global;
 use lazaret_wire::message::call::{MAX_CERTIFIED_DATA, decode_globals, encode_globals};
 
+use super::error::CallError;
+use crate::worker::WorkerError;
+
 /// Version of this encoding.
 const VERSION: u8 = 1;
 
@@ -45,6 +48,16 @@ impl Meta {
             && *global_timer == other.global_timer
             && *globals == other.globals
             && *contract == other.contract
+    }
+}
+
+impl Meta {
+    /// Its bytes, as they are kept with a version's pages.
+    pub(crate) fn encoded(&self) -> Result<Vec<u8>, CallError> {
+        let mut bytes = Vec::new();
+        self.to_bytes(&mut bytes)
+            .map_err(|error| CallError::Worker(WorkerError::TooLarge(error)))?;
+        Ok(bytes)
     }
 }
 

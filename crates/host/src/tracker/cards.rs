@@ -89,6 +89,10 @@ impl Tracker for CardTracker {
         CARD_CHUNK_PAGES as u64
     }
 
+    fn needs_open_chunks(&self) -> bool {
+        false
+    }
+
     fn name(&self) -> &'static str {
         "cards"
     }

@@ -295,6 +295,10 @@ impl Tracker for KernelTracker {
         CHUNK_PAGES as u64
     }
 
+    fn needs_open_chunks(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         "kernel"
     }

@@ -45,6 +45,9 @@ pub trait Tracker: Send {
     /// Pages in a chunk, of which the worker is told which to close.
     fn chunk_pages(&self) -> u64;
 
+    /// Whether a page can only be written from outside once its chunk is open.
+    fn needs_open_chunks(&self) -> bool;
+
     /// The name for receipts and tables.
     fn name(&self) -> &'static str;
 }

@@ -21,7 +21,9 @@ pub const MAX_HOST_BYTES: usize = 1 << 20;
 /// the pages that differ are written from outside, and must be there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prepare {
-    /// The sizes at that version.
+    /// The sizes at the version before. What is beyond, a query's, is dropped.
+    pub from: Sizes,
+    /// The sizes at the version to come.
     pub sizes: Sizes,
     /// Chunks of the heap to open, ascending, under the kernel's tracking.
     pub open_heap: Vec<u32>,
@@ -31,6 +33,7 @@ pub struct Prepare {
 
 impl Message for Prepare {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.from.encode(to)?;
         self.sizes.encode(to)?;
         for (field, chunks) in [
             ("opened heap chunks", &self.open_heap),
@@ -46,6 +49,7 @@ impl Message for Prepare {
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
+            from: Sizes::decode(from)?,
             sizes: Sizes::decode(from)?,
             open_heap: from.list("opened heap chunks", MAX_OPENED, |from| from.u32("chunk"))?,
             open_stable: from.list("opened stable chunks", MAX_OPENED, |from| from.u32("chunk"))?,

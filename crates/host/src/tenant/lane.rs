@@ -1,0 +1,170 @@
+//! The lane of a tenant's updates: one after another, each a version.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lazaret_image::Image;
+use lazaret_wire::message::{Done, Entry, Outcome, Sizes};
+
+use super::call::{Asked, CallOptions, Commit, Reply, reply};
+use super::error::CallError;
+use super::live::Live;
+use super::meta::Meta;
+use super::{Shared, memory_sizes};
+use crate::host::Inner;
+use crate::tracker::Written;
+
+/// What only one call at a time may change.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(super) image: Image,
+    /// The state at the image's version, besides its pages.
+    pub(super) meta: Arc<Meta>,
+    pub(super) removed: bool,
+    /// Where the tenant is.
+    pub(super) directory: PathBuf,
+}
+
+impl Lane {
+    /// An error if the tenant is gone.
+    pub(super) fn check_removed(&self, name: &str) -> Result<(), CallError> {
+        match self.removed {
+            true => Err(CallError::Removed(name.to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs an update and commits what it did.
+    pub(super) fn update(
+        &mut self,
+        host: &Inner,
+        tenant: &Shared,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+    ) -> Result<Reply, CallError> {
+        self.check_removed(&tenant.name)?;
+        let limits = &host.options.limits;
+        let mut live = self.worker(host, tenant)?;
+        let asked = Asked {
+            entry: Entry::Update,
+            method,
+            argument,
+            options,
+            fuel: limits.update_fuel,
+        };
+        let request = asked.request(&tenant.principal, &live.meta, live.sizes);
+        let (fuel, version) = (request.fuel, live.version);
+        let begin = Instant::now();
+        let done = tenant.run(
+            host,
+            &mut live,
+            request,
+            options.time.unwrap_or(limits.time),
+        )?;
+        let run_time = begin.elapsed();
+        let fuel_used = fuel - done.fuel_left.min(fuel);
+        let commit = self
+            .settle(host, tenant, live, &done)?
+            .map(|commit| Commit { run_time, ..commit });
+        reply(done.outcome, fuel_used, version, commit)
+    }
+
+    /// A worker at the newest version.
+    pub(super) fn worker(&mut self, host: &Inner, tenant: &Shared) -> Result<Live, CallError> {
+        if let Some(live) = tenant.idle_worker() {
+            return Ok(live);
+        }
+        // Before it is mapped once more.
+        if self.image.should_fold() {
+            self.image.fold()?;
+        }
+        tenant.start_worker(host)
+    }
+
+    /// Commits what a call did, or puts it back. The worker goes on, unless it
+    /// holds what the image doesn't.
+    pub(super) fn settle(
+        &mut self,
+        host: &Inner,
+        tenant: &Shared,
+        mut live: Live,
+        done: &Done,
+    ) -> Result<Option<Commit>, CallError> {
+        let commit = match done.outcome {
+            Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply => {
+                let after = self.after(done);
+                self.commit(host, &mut live, after, done.sizes)?
+            }
+            Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => {
+                tenant.put_back(live, done)?;
+                return Ok(None);
+            }
+        };
+        tenant.workers.give(live);
+        Ok(commit)
+    }
+
+    /// The state after a call that is kept.
+    fn after(&self, done: &Done) -> Meta {
+        let mut after = Meta::clone(&self.meta);
+        after.globals.clone_from(&done.globals);
+        if let Some(data) = &done.effects.certified_data {
+            after.certified_data.clone_from(data);
+        }
+        if let Some(timer) = done.effects.global_timer {
+            after.global_timer = timer;
+        }
+        after.cycles = after.cycles.saturating_sub(done.effects.cycles_burned);
+        after.version = after.version.saturating_add(1);
+        after
+    }
+
+    fn commit(
+        &mut self,
+        host: &Inner,
+        live: &mut Live,
+        after: Meta,
+        sizes: Sizes,
+    ) -> Result<Option<Commit>, CallError> {
+        let begin = Instant::now();
+        let written = live.written(sizes)?;
+        let scan_time = begin.elapsed();
+        let changed = !written.is_empty()
+            || memory_sizes(&self.image) != sizes
+            || !self.meta.same_but_version(&after);
+        if !changed {
+            return Ok(None);
+        }
+        self.publish(host, live, &written, sizes, after)
+            .map(|commit| {
+                Some(Commit {
+                    scan_time,
+                    ..commit
+                })
+            })
+    }
+
+    /// Makes what a worker holds the next version.
+    pub(super) fn publish(
+        &mut self,
+        host: &Inner,
+        live: &mut Live,
+        written: &Written,
+        sizes: Sizes,
+        after: Meta,
+    ) -> Result<Commit, CallError> {
+        let durability = host.options.durability;
+        let committed = live.commit(&mut self.image, written, sizes, after, durability)?;
+        self.meta = live.meta.clone();
+        Ok(Commit {
+            version: committed.version.0,
+            pages: written.len() as u64,
+            run_time: Duration::ZERO,
+            scan_time: Duration::ZERO,
+            write_time: committed.write_time,
+            sync_time: committed.sync_time,
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! A new module on a tenant's state.
+
+use std::sync::Arc;
+
+use lazaret_wire::layout::PAGE;
+use lazaret_wire::message::{Done, Entry, Region, Sizes};
+
+use super::Shared;
+use super::call::{Asked, CallOptions};
+use super::error::{CallError, TenantError};
+use super::lane::Lane;
+use super::lifecycle::{lifecycle_outcome, load, store_module};
+use super::live::Live;
+use super::meta::Meta;
+use super::module::Module;
+use super::start::Carried;
+use crate::data_dir::DataDir;
+use crate::host::Inner;
+use crate::memory;
+use crate::tracker::Written;
+
+/// Replaces a tenant's module and keeps its state: the old module's
+/// `canister_pre_upgrade`, then the new one's start function and
+/// `canister_post_upgrade`, as one version. If anything fails, the tenant is
+/// as it was.
+pub(crate) fn upgrade(
+    host: &Inner,
+    data: &DataDir,
+    tenant: &Shared,
+    wasm: &[u8],
+    argument: &[u8],
+) -> Result<(), TenantError> {
+    let module = load(host, wasm)?;
+    module.artefact(host)?;
+    store_module(data, &module, wasm)?;
+    let module = Arc::new(module);
+    let mut lane = tenant.lane();
+    lane.check_removed(&tenant.name)
+        .map_err(TenantError::call("upgrade"))?;
+    let carried = leave(host, tenant, &mut lane, module.info.keeps_heap())?;
+    arrive(host, tenant, &mut lane, module, &carried, argument)
+}
+
+/// The old module's part: `canister_pre_upgrade`, and what it leaves behind.
+fn leave(
+    host: &Inner,
+    tenant: &Shared,
+    lane: &mut Lane,
+    keep: bool,
+) -> Result<Carried, TenantError> {
+    let limits = host.options.limits;
+    let mut old = lane
+        .worker(host, tenant)
+        .map_err(TenantError::call("upgrade"))?;
+    let options = CallOptions::default();
+    let asked = Asked {
+        entry: Entry::PreUpgrade,
+        method: "",
+        argument: &[],
+        options: &options,
+        fuel: limits.update_fuel,
+    };
+    let request = asked.request(&tenant.principal, &old.meta, old.sizes);
+    let prepared = tenant
+        .run(host, &mut old, request, limits.time)
+        .map_err(TenantError::call("pre_upgrade"))?;
+    // Whatever comes of it, this worker is at no version any more: it ends
+    // here.
+    lifecycle_outcome(prepared.outcome).map_err(TenantError::call("pre_upgrade"))?;
+    let mut written = old
+        .written(prepared.sizes)
+        .map_err(TenantError::call("upgrade"))?;
+    if !keep {
+        written.retain(|(region, _)| *region == Region::Stable);
+    }
+    let sizes = Sizes {
+        heap: if keep { prepared.sizes.heap } else { 0 },
+        stable: prepared.sizes.stable,
+    };
+    old.carry(written, sizes, keep)
+        .map_err(TenantError::call("upgrade"))
+}
+
+/// The new module's part: its worker starts from the committed version and what
+/// the old one wrote since.
+fn arrive(
+    host: &Inner,
+    tenant: &Shared,
+    lane: &mut Lane,
+    module: Arc<Module>,
+    carried: &Carried,
+    argument: &[u8],
+) -> Result<(), TenantError> {
+    let limits = host.options.limits;
+    let view = lane.image.view();
+    let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), Some(carried))
+        .map_err(TenantError::call("upgrade"))?;
+    drop(view);
+    let options = CallOptions::default();
+    let asked = Asked {
+        entry: match carried.keep_heap {
+            true => Entry::PostUpgradeKeepingHeap,
+            false => Entry::PostUpgrade,
+        },
+        method: "",
+        argument,
+        options: &options,
+        fuel: limits.update_fuel,
+    };
+    let mut request = asked.request(&tenant.principal, &live.meta, carried.sizes);
+    // The new module's own initial values.
+    request.globals = Vec::new();
+    let done = tenant
+        .run(host, &mut live, request, limits.time)
+        .map_err(TenantError::call("post_upgrade"))?;
+    lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("post_upgrade"))?;
+    let after = after(&lane.meta, &module, &done);
+    let pages =
+        pages(lane, &mut live, &done.sizes, carried).map_err(TenantError::call("upgrade"))?;
+    // Nobody takes the new version for one of the old module.
+    let mut running = tenant.module_mut();
+    lane.publish(host, &mut live, &pages, done.sizes, after)
+        .map_err(TenantError::call("upgrade"))?;
+    *running = module;
+    tenant.workers.retire();
+    live.generation = tenant.workers.generation();
+    tenant.workers.give(live);
+    Ok(())
+}
+
+fn after(before: &Meta, module: &Module, done: &Done) -> Meta {
+    Meta {
+        module: module.hash,
+        contract: lazaret_guest::contract::contract(),
+        // A timer doesn't survive an upgrade (Internet Computer interface
+        // specification, "Global timer").
+        global_timer: done.effects.global_timer.unwrap_or(0),
+        certified_data: done
+            .effects
+            .certified_data
+            .clone()
+            .unwrap_or_else(|| before.certified_data.clone()),
+        globals: done.globals.clone(),
+        version: before.version.saturating_add(1),
+        cycles: before.cycles,
+    }
+}
+
+/// The pages of an upgrade's version: what was carried over and what the new
+/// module wrote. A heap that isn't kept is replaced whole: its old pages are
+/// committed as what they are in the new worker, zeros as a rule.
+fn pages(
+    lane: &Lane,
+    live: &mut Live,
+    sizes: &Sizes,
+    carried: &Carried,
+) -> Result<Written, CallError> {
+    let mut pages = live.written(*sizes)?;
+    pages.extend_from_slice(&carried.pages);
+    if !carried.keep_heap {
+        for run in lane.image.view().plan().runs {
+            if run.region == lazaret_image::Region::Heap {
+                pages.extend(
+                    (run.first_page..run.first_page + run.pages).map(|page| (Region::Heap, page)),
+                );
+            }
+        }
+    }
+    pages.retain(|(region, page)| *page < memory::pages(*sizes, *region));
+    pages.sort_unstable();
+    pages.dedup();
+    Ok(pages)
+}
+
+const _: () = assert!(65_536 % PAGE == 0);
