@@ -16,7 +16,6 @@ use crate::host::Inner;
 use crate::tracker::Written;
 
 /// What only one call at a time may change.
-#[derive(Debug)]
 pub(crate) struct Lane {
     pub(super) image: Image,
     /// The state at the image's version, besides its pages.
@@ -24,6 +23,14 @@ pub(crate) struct Lane {
     pub(super) removed: bool,
     /// Where the tenant is.
     pub(super) directory: PathBuf,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Lane {
