@@ -1,6 +1,10 @@
 //! `audit`, `doctor` and `bench`: what holds, what there is and what it costs can
 //! be read.
 
+use lazaret::wall::Kind;
+use lazaret::wall::layers::descriptors::listed;
+use lazaret::wall::layers::landlock::coverage_here;
+use lazaret::wall::policy::ProgramGrants;
 use serde_json::Value;
 
 use crate::support::{Run, canister, lazaret, wat};
@@ -85,7 +89,35 @@ fn every_kind_of_worker_is_told() {
             .any(|found| found["name"] == "standard streams")
     );
     assert_eq!(tenant["descriptors"], serde_json::json!([]));
+    // What is seen of workers from outside is compared with the same list.
+    let programs = |directories, writable| {
+        Kind::Program(ProgramGrants {
+            directories,
+            writable,
+        })
+    };
+    for (name, kind) in [
+        ("tenant", Kind::Tenant),
+        ("compiler", Kind::Compiler),
+        ("program", programs(false, false)),
+        ("program --dir :ro", programs(true, false)),
+        ("program --dir", programs(true, true)),
+    ] {
+        let listed: Vec<String> = listed(kind).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            worker(&audit, name)["descriptors"],
+            serde_json::json!(listed),
+            "{name}"
+        );
+    }
     assert_eq!(audit["layers"].as_array().unwrap().len(), 15);
+    let landlock = audit["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|layer| layer["name"] == "landlock")
+        .unwrap();
+    assert_eq!(landlock["here"], coverage_here());
     assert!(
         audit["namespaces"]
             .as_array()
@@ -170,12 +202,64 @@ fn a_doctor_tells_what_there_is() {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
     }
+    let landlock = findings
+        .iter()
+        .find(|finding| finding["name"] == "landlock")
+        .unwrap();
+    if landlock["probe"]["state"] == "works" {
+        assert_eq!(landlock["probe"]["detail"], coverage_here());
+    }
     let text = lazaret().arg("doctor").run();
     assert_eq!(text.code, done.code);
     assert!(
         text.stdout.contains("seccomp") && !text.stdout.contains('\u{1b}'),
         "{text:?}"
     );
+}
+
+/// A command on a host that lacks memory-deny-write-execute: an outer filter
+/// refuses it, as a container's profile might.
+fn without_mdwe() -> std::process::Command {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule,
+    };
+    // PR_SET_MDWE (kernel: include/uapi/linux/prctl.h).
+    let condition =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 65).unwrap();
+    let rule = SeccompRule::new(vec![condition]).unwrap();
+    let filter = SeccompFilter::new(
+        std::collections::BTreeMap::from([(libc::SYS_prctl, vec![rule])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EINVAL as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    let mut command = lazaret();
+    // SAFETY: between fork and exec it only makes system calls, on a program
+    // that was made before.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            seccompiler::apply_filter(&program).map_err(std::io::Error::other)
+        });
+    }
+    command
+}
+
+#[test]
+fn a_benchmark_runs_without_a_layer_if_that_is_accepted() {
+    let bench = ["bench", "--quick", "--filter", "start"];
+    without_mdwe()
+        .args(bench)
+        .run()
+        .exits(1)
+        .says(&["mdwe", "--accept-missing mdwe"]);
+    let done = without_mdwe()
+        .args(bench)
+        .args(["--accept-missing", "mdwe"])
+        .run()
+        .exits(0);
+    assert!(done.stdout.contains("start of a locked worker"), "{done:?}");
 }
 
 #[test]

@@ -167,8 +167,7 @@ fn output_that_is_not_read_in_time_is_a_time_limit() {
         .exits(124)
         .says(&["its output was not read", "1s"]);
     drop(reader);
-    let told: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
     assert_eq!(told["verdict"], "time_limit");
     assert_eq!(run().run().exits(0).stdout.len(), 96 << 10);
 }
@@ -234,10 +233,7 @@ fn closed_descriptors_are_survived() {
         shell
             .args(["-c", &script, env!("CARGO_BIN_EXE_lazaret")])
             .arg(wat("cat"))
-            .env(
-                "XDG_CACHE_HOME",
-                concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
-            );
+            .env("XDG_CACHE_HOME", crate::support::cache());
         shell.stdin(Stdio::null()).run().exits(code);
     }
     let mut shell = std::process::Command::new("sh");
