@@ -47,7 +47,8 @@ pub(crate) struct Registry {
 /// A name that nobody else can use until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
-    registry: &'a Registry,
+    /// Nothing once it is fulfilled.
+    registry: Option<&'a Registry>,
     name: &'a str,
 }
 
@@ -68,7 +69,7 @@ impl Registry {
         }
         slots.insert(name.to_owned(), Slot::Reserved(Change::Install));
         Ok(Reservation {
-            registry: self,
+            registry: Some(self),
             name,
         })
     }
@@ -87,7 +88,7 @@ impl Registry {
         };
         slots.insert(name.to_owned(), Slot::Reserved(Change::Remove));
         let reservation = Reservation {
-            registry: self,
+            registry: Some(self),
             name,
         };
         Ok((reservation, open))
@@ -125,19 +126,22 @@ fn busy(name: &str, change: Change) -> TenantError {
 
 impl Reservation<'_> {
     /// From now on the name is this tenant's.
-    pub(crate) fn fulfil(self, tenant: WeakTenant) {
-        self.registry
-            .lock()
-            .insert(self.name.to_owned(), Slot::Open(tenant));
-        // Nothing is left to release: by now the name may be reserved anew, by
-        // somebody who removes the tenant.
-        std::mem::forget(self);
+    pub(crate) fn fulfil(mut self, tenant: WeakTenant) {
+        // Nothing is left to release: once the list is unlocked, the name may be
+        // reserved anew, by somebody who removes the tenant.
+        if let Some(registry) = self.registry.take() {
+            registry
+                .lock()
+                .insert(self.name.to_owned(), Slot::Open(tenant));
+        }
     }
 }
 
 /// Releases the name, whatever became of the attempt.
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.registry.lock().remove(self.name);
+        if let Some(registry) = self.registry {
+            registry.lock().remove(self.name);
+        }
     }
 }
