@@ -4,18 +4,9 @@
 mod quarantine;
 
 use lazaret::Ending;
-use lazaret::wall::policy::{Kind, ProgramGrants};
+use lazaret::wall::Kind;
 use lazaret_redteam::attacks::{exhaustion, find, granted};
-use quarantine::{MEMORY, Quarantine, Seen};
-
-const READ_ONLY: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: false,
-});
-const READ_WRITE: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: true,
-});
+use quarantine::{MEMORY, Quarantine, READ_ONLY, READ_WRITE, Seen};
 
 /// The worker scribbles over everything shared without end, in one thread's
 /// time with the host's reading, for 10,000 calls; it is killed when the host

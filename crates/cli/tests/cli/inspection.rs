@@ -21,13 +21,17 @@ fn audit(arguments: &[&str]) -> Value {
     .unwrap()
 }
 
-fn worker<'a>(audit: &'a Value, name: &str) -> &'a Value {
-    audit["workers"]
-        .as_array()
+/// The member of a list that has this name.
+fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+    list.as_array()
         .unwrap()
         .iter()
-        .find(|worker| worker["name"] == name)
-        .unwrap_or_else(|| panic!("no {name} in {audit}"))
+        .find(|member| member["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {list}"))
+}
+
+fn worker<'a>(audit: &'a Value, name: &str) -> &'a Value {
+    named(&audit["workers"], name)
 }
 
 fn calls(worker: &Value) -> Vec<&str> {
@@ -61,12 +65,7 @@ fn every_kind_of_worker_is_told() {
         ]
     );
     let tenant = worker(&audit, "tenant");
-    let futex = tenant["system_calls"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|call| call["name"] == "futex")
-        .unwrap();
+    let futex = named(&tenant["system_calls"], "futex");
     assert!(
         !futex["arguments"].as_array().unwrap().is_empty()
             && futex["why"].as_str().unwrap().contains("FUTEX_WAIT")
@@ -111,13 +110,7 @@ fn every_kind_of_worker_is_told() {
         );
     }
     assert_eq!(audit["layers"].as_array().unwrap().len(), 15);
-    let landlock = audit["layers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|layer| layer["name"] == "landlock")
-        .unwrap();
-    assert_eq!(landlock["here"], coverage_here());
+    assert_eq!(named(&audit["layers"], "landlock")["here"], coverage_here());
     assert!(
         audit["namespaces"]
             .as_array()
@@ -192,20 +185,14 @@ fn a_doctor_tells_what_there_is() {
         done.code,
         Some(if diagnosis["complete"] == true { 0 } else { 1 })
     );
-    let findings = diagnosis["findings"].as_array().unwrap();
+    let findings = &diagnosis["findings"];
     for name in ["user-namespace", "seccomp", "kernel-tracker", "cgroups"] {
-        let finding = findings
-            .iter()
-            .find(|finding| finding["name"] == name)
-            .unwrap_or_else(|| panic!("no {name}"));
+        let finding = named(findings, name);
         for member in ["purpose", "cost", "remedy"] {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
     }
-    let landlock = findings
-        .iter()
-        .find(|finding| finding["name"] == "landlock")
-        .unwrap();
+    let landlock = named(findings, "landlock");
     if landlock["probe"]["state"] == "works" {
         assert_eq!(landlock["probe"]["detail"], coverage_here());
     }
