@@ -43,7 +43,11 @@ pub(crate) fn rows(
     fs::write(&module, wasm).map_err(BenchError::system("writing hello.wasm"))?;
     let ours = lazaret(options).map(|path| {
         let mut command = Command::new(path);
-        command.arg("run").arg(&module);
+        command.arg("run");
+        for layer in &options.accept_missing {
+            command.args(["--accept-missing", layer.name()]);
+        }
+        command.arg(&module);
         command
     });
     for (key, (name, theirs)) in KEYS.into_iter().zip([bubblewrap(), node(&module)]) {

@@ -26,6 +26,9 @@ mod update;
 
 use std::path::PathBuf;
 
+use lazaret::wall::Layer;
+use lazaret::{Builder, Host};
+
 pub use error::BenchError;
 pub use machine::Machine;
 pub use sample::Quantiles;
@@ -46,6 +49,9 @@ pub struct Options {
     /// own executable if that is called `lazaret`, else those rows are left
     /// without its numbers.
     pub command: Option<PathBuf>,
+    /// Layers of the wall that may be missing on this host, for every host that
+    /// is measured. The figures are then those of a weaker wall.
+    pub accept_missing: Vec<Layer>,
 }
 
 impl Options {
@@ -67,6 +73,15 @@ impl Options {
         } else {
             full
         }
+    }
+
+    /// How every host that is measured is built.
+    fn host(&self) -> Builder {
+        self.accept_missing
+            .iter()
+            .fold(Host::builder(), |builder, layer| {
+                builder.accept_missing(*layer)
+            })
     }
 
     fn temporary(&self) -> Result<tempfile::TempDir, BenchError> {

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
-use lazaret::Host;
-
 use crate::Options;
 use crate::error::BenchError;
 use crate::sample::Quantiles;
@@ -31,7 +29,8 @@ pub(crate) fn row(
     }
     progress("memory of an idle worker");
     let directory = options.temporary()?;
-    let host = Host::builder()
+    let host = options
+        .host()
         .data_dir(directory.path())
         .relaxed_durability()
         .build()?;

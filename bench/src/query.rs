@@ -1,7 +1,5 @@
 //! An empty query on a warm tenant, host to worker and back.
 
-use lazaret::Host;
-
 use crate::Options;
 use crate::error::BenchError;
 use crate::in_process::InProcess;
@@ -27,7 +25,8 @@ pub(crate) fn rows(
     }
     progress("an empty query on a warm tenant");
     let directory = options.temporary()?;
-    let host = Host::builder()
+    let host = options
+        .host()
         .data_dir(directory.path())
         .relaxed_durability()
         .build()?;

@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use lazaret::Tenant;
 use lazaret::wall::Receipt;
 use lazaret::wall::layers::descriptors;
 use lazaret::wall::receipt::Expected;
-use lazaret::{Host, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -28,7 +28,8 @@ pub(crate) fn rows(
     }
     progress("the start of a locked worker");
     let directory = options.temporary()?;
-    let host = Host::builder()
+    let host = options
+        .host()
         .data_dir(directory.path())
         .relaxed_durability()
         .build()?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
-use lazaret::{Host, Reply, Tenant};
+use lazaret::{Reply, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -85,7 +85,7 @@ pub(crate) fn rows(
             // A directory for each: a log that has grown says nothing about
             // the next size.
             let directory = options.temporary()?;
-            let builder = Host::builder().data_dir(directory.path());
+            let builder = options.host().data_dir(directory.path());
             let host = if durable {
                 builder.build()?
             } else {

@@ -4,18 +4,9 @@
 mod quarantine;
 
 use lazaret::Ending;
-use lazaret::wall::policy::{Kind, ProgramGrants};
+use lazaret::wall::Kind;
 use lazaret_redteam::attacks::{exhaustion, find, granted};
-use quarantine::{MEMORY, Quarantine, Seen};
-
-const READ_ONLY: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: false,
-});
-const READ_WRITE: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: true,
-});
+use quarantine::{MEMORY, Quarantine, READ_ONLY, READ_WRITE, Seen};
 
 /// The worker scribbles over everything shared without end, in one thread's
 /// time with the host's reading, for 10,000 calls; it is killed when the host
@@ -98,6 +89,61 @@ fn mappings_end_at_the_kernel_s_limit() {
     assert!(got <= most, "{got} mappings");
     quarantine.neighbour_is_right();
     quarantine.victim_goes_on();
+}
+
+/// 64 GiB that are only read once took 128 MiB of page tables, which no limit
+/// of memory counts.
+#[test]
+fn page_tables_end_at_the_limit_of_addresses() {
+    let quarantine = Quarantine::new();
+    let seen = quarantine.attack("page_tables");
+    let got = refused_after(&seen);
+    // What the kernel says when RLIMIT_AS refuses a mapping (mmap(2)).
+    let refusal = format!("with errno {}", libc::ENOMEM);
+    assert!(
+        matches!(&seen, Seen::Reply(text) if text.ends_with(&refusal)),
+        "{seen:?}"
+    );
+    // All is still mapped, in a worker that lives.
+    let pid = quarantine.hostile.info().worker.expect("its worker");
+    let read = |file: &str| {
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a file of the worker's")
+    };
+    let (status, limits) = (read("status"), read("limits"));
+    let kibibytes = |name: &str| -> u64 {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{name} in {status}"))
+    };
+    let limit: u64 = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_else(|| panic!("the limit of addresses in {limits}"));
+    let (limit, size, tables) = (limit >> 10, kibibytes("VmSize"), kibibytes("VmPTE"));
+    // It was this limit and no other: not two more MiB fit below it.
+    assert!(
+        size <= limit && limit - size < 2048,
+        "{size} KiB of {limit} KiB, {seen:?}"
+    );
+    // A table of 4 KiB for every 2 MiB, of what was got and of what can be; 2
+    // MiB for the levels above and the ends of mappings.
+    assert!(
+        tables >= (got << 10) / 512 && tables <= limit / 512 + 2048,
+        "{tables} KiB of page tables for {got} MiB"
+    );
+    println!("{got} MiB mapped, {tables} KiB of page tables, at most {limit} KiB of addresses");
+    quarantine.neighbour_is_right();
+    quarantine.victim_goes_on();
+    // The other kinds (`OWN_ADDRESSES` of a program, and beside a compiler's
+    // 8 GiB of memory).
+    for (kind, most) in [(READ_ONLY, 1 + 32), (Kind::Compiler, 8 + 16)] {
+        let seen = quarantine.attack_as(kind, "page_tables");
+        let got = refused_after(&seen);
+        assert!(got > 0 && got < most << 10, "{kind:?}: {seen:?}");
+    }
 }
 
 #[test]

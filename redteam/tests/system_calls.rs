@@ -5,25 +5,12 @@
 mod quarantine;
 
 use lazaret::Ending;
-use lazaret::wall::policy::{Allowed, Check, Kind, ProgramGrants, UNFILTERED};
+use lazaret::wall::policy::{Allowed, Check, Kind, UNFILTERED};
 use lazaret::wall::{Layer, policy};
 use lazaret_redteam::attack::{Expected, Guard};
 use lazaret_redteam::attacks;
 use lazaret_redteam::system_call::{X32, compat_entry};
-use quarantine::{Quarantine, Seen};
-
-const NOTHING: Kind = Kind::Program(ProgramGrants {
-    directories: false,
-    writable: false,
-});
-const READ_ONLY: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: false,
-});
-const READ_WRITE: Kind = Kind::Program(ProgramGrants {
-    directories: true,
-    writable: true,
-});
+use quarantine::{NOTHING, Quarantine, READ_ONLY, READ_WRITE, Seen};
 
 /// Arguments of several shapes: nothing, everything, pointers.
 const SHAPES: [&str; 3] = [

@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, Write};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -76,6 +78,20 @@ pub(crate) fn error(failure: &Failure) {
 pub(crate) fn note(text: &str) {
     // Nobody is left to be told if this fails.
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+/// The same, but gives up after a while: standard error may be a full pipe that
+/// nobody reads. This process ends soon, and the thread with it.
+pub(crate) fn note_in_time(text: String) {
+    let (done, wait) = sync_channel(1);
+    let write = move || {
+        note(&text);
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _ = wait.recv_timeout(Duration::from_millis(500));
+    }
 }
 
 /// An error and its causes in one line; a cause that the line holds already is

@@ -456,11 +456,10 @@ fn cards_change_neither_limits_nor_fuel() {
             stable: 4 * MIB,
         };
         let mut tenant = load(&text(true), small, Vec::new(), false).unwrap();
-        let used = ["write", "grow", "grow", "grow", "copy_in"].map(|method| {
+        ["write", "grow", "grow", "grow", "copy_in"].map(|method| {
             let done = tenant.run(Entry::Update, method, &pair(64, 7));
             (done.fuel_left, done.sizes, done.outcome)
-        });
-        used
+        })
     };
     assert_eq!(fuel(Tracking::None), fuel(Tracking::Cards));
 }

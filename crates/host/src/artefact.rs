@@ -25,6 +25,7 @@ use lazaret_wire::message::{
 use rustix::fs::{MemfdFlags, SealFlags};
 use thiserror::Error;
 
+use crate::data_dir;
 use crate::ending::Ending;
 use crate::worker::{Start, Worker, WorkerError};
 
@@ -302,7 +303,7 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
     .map_err(io::Error::other)?;
     let mut code = fs::File::from(artefact.file.try_clone()?);
     io::Seek::rewind(&mut code)?;
-    let aside = path.with_extension(format!("tmp{}", std::process::id()));
+    let aside = data_dir::aside(path);
     let mut write = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new()
             .write(true)

@@ -11,6 +11,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -218,7 +219,7 @@ fn check(file: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
-    let aside = path.with_extension(format!("tmp{}", std::process::id()));
+    let aside = aside(path);
     let write = || {
         let mut file = File::create(&aside)?;
         file.write_all(bytes)?;
@@ -229,6 +230,14 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write().inspect_err(|_| {
         let _ = fs::remove_file(&aside);
     })
+}
+
+/// A name beside `path` that nobody else uses: threads may write the same file
+/// at the same time.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    path.with_extension(format!("tmp{}-{number}", std::process::id()))
 }
 
 /// Makes renames in a directory durable.

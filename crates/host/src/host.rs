@@ -1,9 +1,8 @@
 //! The host: the trusted side, and the embeddable API.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lazaret_image::Durability;
@@ -17,7 +16,8 @@ use crate::artefact::{Artefact, Cache, CompileError, CompileLimits, Compiling, O
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::Program;
-use crate::tenant::{self, Tenant, TenantError, TenantLimits, WeakTenant};
+use crate::registry::Registry;
+use crate::tenant::{self, Tenant, TenantError, TenantLimits};
 use crate::tracker::TrackerKind;
 
 /// Why a host could not be made.
@@ -217,7 +217,7 @@ impl Builder {
                 cache: Cache::new(cache, self.observer),
                 functions: Functions(self.functions),
                 data,
-                tenants: Mutex::default(),
+                tenants: Registry::default(),
             }),
         })
     }
@@ -231,7 +231,7 @@ pub(crate) struct Inner {
     cache: Cache,
     pub functions: Functions,
     data: Option<DataDir>,
-    tenants: Mutex<HashMap<String, WeakTenant>>,
+    tenants: Registry,
 }
 
 impl Inner {
@@ -270,10 +270,6 @@ impl Inner {
             self.options.compile,
         )
     }
-
-    fn tenants(&self) -> MutexGuard<'_, HashMap<String, WeakTenant>> {
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The trusted side. Clones are the same host; when the last is dropped, its
@@ -306,6 +302,14 @@ impl Host {
 
     /// Installs a tenant: fills its memory, runs its initialiser with
     /// `argument`, and commits the result.
+    ///
+    /// Its name is reserved meanwhile, and nothing else waits for it.
+    ///
+    /// # Errors
+    /// [`TenantError::Busy`] if a tenant of this name is just being installed
+    /// or removed, [`TenantError::Exists`] if there is one, and whatever is
+    /// wrong with the module or its initialiser. Then there is no tenant, and
+    /// the name is free again.
     pub fn install(
         &self,
         name: &str,
@@ -313,23 +317,25 @@ impl Host {
         argument: &[u8],
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
-        let mut tenants = self.inner.tenants();
+        let reservation = self.inner.tenants.install(name)?;
         let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
         let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
-        tenants.insert(name.to_owned(), tenant.weak());
+        reservation.fulfil(tenant.weak());
         Ok(tenant)
     }
 
     /// The tenant with this name.
+    ///
+    /// # Errors
+    /// [`TenantError::Busy`] if it is just being installed or removed,
+    /// [`TenantError::NotFound`] if there is none, and whatever is wrong with
+    /// what is kept of it.
     pub fn tenant(&self, name: &str) -> Result<Tenant, TenantError> {
-        let mut tenants = self.inner.tenants();
-        if let Some(shared) = tenants.get(name).and_then(WeakTenant::upgrade) {
-            return Ok(Tenant::new(self.inner.clone(), shared));
-        }
-        let shared = tenant::open(&self.inner, self.data()?, name)?;
-        let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
-        tenants.insert(name.to_owned(), tenant.weak());
-        Ok(tenant)
+        let shared = self.inner.tenants.get(name, || {
+            let shared = tenant::open(&self.inner, self.data()?, name)?;
+            Ok(Arc::new(shared))
+        })?;
+        Ok(Tenant::new(self.inner.clone(), shared))
     }
 
     /// Replaces a tenant's module and keeps its state.
@@ -345,14 +351,14 @@ impl Host {
         Ok(tenant)
     }
 
-    /// Removes a tenant and all its state.
+    /// Removes a tenant and all its state, once the call that it is at has
+    /// ended.
+    ///
+    /// # Errors
+    /// As [`Host::tenant`], but for what is kept of it.
     pub fn remove(&self, name: &str) -> Result<(), TenantError> {
-        let mut tenants = self.inner.tenants();
-        let open = tenants
-            .remove(name)
-            .and_then(|weak| weak.upgrade())
-            .map(|shared| Tenant::new(self.inner.clone(), shared));
-        tenant::remove(self.data()?, name, open.as_ref().map(Tenant::shared))
+        let (_reservation, open) = self.inner.tenants.remove(name)?;
+        tenant::remove(self.data()?, name, open.as_deref())
     }
 
     /// Names of all tenants, sorted.

@@ -31,6 +31,7 @@ mod init;
 mod memory;
 mod module;
 mod program;
+mod registry;
 mod tenant;
 mod tracker;
 mod worker;
@@ -47,6 +48,7 @@ pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
+pub use registry::Change;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo,
     TenantLimits, check_name,

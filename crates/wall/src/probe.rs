@@ -112,7 +112,7 @@ pub fn layer(layer: Layer) -> Probe {
             "prctl works and reads back",
         ),
         Layer::Landlock => match landlock::abi() {
-            Some(abi) => Probe::Works(format!("ABI {abi}")),
+            Some(abi) => Probe::Works(landlock::coverage(abi)),
             None => Probe::Missing(io::Error::last_os_error().to_string()),
         },
         Layer::Seccomp => seccomp_kills(),

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::layer::Layer;
 use crate::layers::{
-    capabilities, descriptors, environment, mdwe, namespaces, no_new_privs, proc, rlimits, root,
-    seccomp, status_field,
+    capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, proc,
+    rlimits, root, seccomp, status_field,
 };
 
 /// How a layer stands.
@@ -110,7 +110,10 @@ impl Receipt {
                 Layer::Rlimits => rlimits::verify(pid),
                 Layer::Mdwe => mdwe::verify(pid),
                 Layer::Seccomp => seccomp::verify(&status, 2),
-                Layer::Landlock => Ok("no trace in /proc: the worker's word".into()),
+                Layer::Landlock => Ok(format!(
+                    "no trace in /proc: the worker's word; {}",
+                    landlock::coverage_here()
+                )),
             };
             let state = match (found, expected.missing.contains(&layer)) {
                 (Ok(evidence), false) if layer == Layer::Landlock => State::Applied(evidence),

@@ -1,4 +1,4 @@
-//! Using up what there is: memory, mappings, descriptors.
+//! Using up what there is: memory, address space, mappings, descriptors.
 
 use lazaret_wall::Layer;
 
@@ -6,8 +6,8 @@ use crate::attack::{Attack, Expected, Guard};
 use crate::inside::Inside;
 use crate::system_call::system_call;
 
-/// The limits: RLIMIT_DATA counts private writable memory, RLIMIT_NOFILE
-/// descriptors.
+/// The limits: RLIMIT_DATA counts private writable memory, RLIMIT_AS all
+/// addresses, RLIMIT_NOFILE descriptors.
 pub const STOPPED_BY: Guard = Guard::Layer(Layer::Rlimits);
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
@@ -36,6 +36,12 @@ pub const ATTACKS: &[Attack] = &[
         STOPPED_BY,
         Expected::Reply("refused after"),
         mappings,
+    ),
+    Attack::native(
+        "page_tables",
+        STOPPED_BY,
+        Expected::Reply("refused after"),
+        page_tables,
     ),
     Attack::native(
         "descriptors",
@@ -120,6 +126,34 @@ fn mappings(_: &mut Inside<'_>) -> String {
         unsafe { system_call(libc::SYS_munmap, [*at, 4096, 0, 0, 0, 0]) };
     }
     format!("refused after {} mappings", got.len())
+}
+
+/// Memory that can only be read costs no memory (every page is the zero page)
+/// and counts for no limit but that of addresses; page tables for it are real
+/// memory, and nobody's limit. One page of every 2 MiB is touched, for which
+/// the kernel makes a table of 4 KiB. What was mapped stays, to be looked at.
+fn page_tables(_: &mut Inside<'_>) -> String {
+    const TABLE: u64 = 2 * MIB;
+    const READ: u64 = libc::PROT_READ as u64;
+    // 256 MiB of tables: this attack was not stopped.
+    const TOO_FAR: u64 = (128 << 10) * MIB;
+    let (mut size, mut got) = (1024 * MIB, 0);
+    let mut refusal = 0;
+    while size >= TABLE && got < TOO_FAR {
+        // SAFETY: a fresh mapping.
+        let at = unsafe { system_call(libc::SYS_mmap, [0, size, READ, ANONYMOUS, u64::MAX, 0]) };
+        if at < 0 {
+            refusal = -at;
+            size /= 2;
+            continue;
+        }
+        got += size;
+        for page in (at as u64..at as u64 + size).step_by(TABLE as usize) {
+            // SAFETY: mapped above, and readable.
+            unsafe { std::ptr::read_volatile(page as *const u8) };
+        }
+    }
+    format!("refused after {} MiB with errno {refusal}", got / MIB)
 }
 
 /// Opens a granted directory over and over: for a program that has one.

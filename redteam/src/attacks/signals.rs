@@ -9,6 +9,23 @@ pub const STOPPED_BY: Guard = Guard::Layer(Layer::Seccomp);
 
 const KILL: u64 = libc::SIGKILL as u64;
 const ALL: u64 = u64::MAX;
+/// Between one buffer of one's own and one of pid 1's.
+const COPY: [Value; 6] = values([
+    Value::Number(1),
+    Value::Memory,
+    Value::Number(1),
+    Value::Memory,
+    Value::Number(1),
+]);
+/// A signal's number or how, a new setting, no old one, and bytes of a set.
+const fn setting(first: u64) -> [Value; 6] {
+    values([
+        Value::Number(first),
+        Value::Memory,
+        Value::Number(0),
+        Value::Number(8),
+    ])
+}
 
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
@@ -87,31 +104,12 @@ pub const ATTACKS: &[Attack] = &[
         libc::SYS_ptrace,
         numbers([libc::PTRACE_SEIZE as u64, 1]),
     ),
-    Attack::call(
-        "read_process",
-        STOPPED_BY,
-        libc::SYS_process_vm_readv,
-        [
-            Value::Number(1),
-            Value::Memory,
-            Value::Number(1),
-            Value::Memory,
-            Value::Number(1),
-            Value::Number(0),
-        ],
-    ),
+    Attack::call("read_process", STOPPED_BY, libc::SYS_process_vm_readv, COPY),
     Attack::call(
         "write_process",
         STOPPED_BY,
         libc::SYS_process_vm_writev,
-        [
-            Value::Number(1),
-            Value::Memory,
-            Value::Number(1),
-            Value::Memory,
-            Value::Number(1),
-            Value::Number(0),
-        ],
+        COPY,
     ),
     Attack::call(
         "advise_process",
@@ -135,22 +133,12 @@ pub const ATTACKS: &[Attack] = &[
         "ignore_signals",
         STOPPED_BY,
         libc::SYS_rt_sigprocmask,
-        values([
-            Value::Number(0),
-            Value::Memory,
-            Value::Number(0),
-            Value::Number(8),
-        ]),
+        setting(0),
     ),
     Attack::call(
         "handle_signals",
         STOPPED_BY,
         libc::SYS_rt_sigaction,
-        values([
-            Value::Number(11),
-            Value::Memory,
-            Value::Number(0),
-            Value::Number(8),
-        ]),
+        setting(11),
     ),
 ];

@@ -26,6 +26,21 @@ pub const PATIENCE: Duration = Duration::from_millis(400);
 /// A program: what it does is the hostile worker's.
 const PROGRAM: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
+/// A program without directories.
+pub const NOTHING: Kind = program(false, false);
+/// A program with a directory to read.
+pub const READ_ONLY: Kind = program(true, false);
+/// A program with a directory to write.
+pub const READ_WRITE: Kind = program(true, true);
+
+/// A program with these grants.
+pub const fn program(directories: bool, writable: bool) -> Kind {
+    Kind::Program(ProgramGrants {
+        directories,
+        writable,
+    })
+}
+
 /// How an attack ended, as the host saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {

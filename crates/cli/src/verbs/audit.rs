@@ -6,6 +6,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lazaret::wall::layers::landlock;
 use lazaret::wall::policy::{ProgramGrants, UNFILTERED, Unfiltered};
 use lazaret::wall::{Layer, probe};
 use lazaret::wire::message::Purpose;
@@ -64,6 +65,9 @@ struct Module {
 struct LayerEntry {
     name: &'static str,
     purpose: &'static str,
+    /// How far it goes on this host, where that depends on the kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    here: Option<String>,
 }
 
 impl Audit {
@@ -84,6 +88,7 @@ impl Audit {
                 .map(|layer| LayerEntry {
                     name: layer.name(),
                     purpose: layer.purpose(),
+                    here: (*layer == Layer::Landlock).then(landlock::coverage_here),
                 })
                 .collect(),
             namespaces: probe::namespace_names().collect(),

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use lazaret_bench::Options;
 
 use crate::failure::Failure;
+use crate::host_options::Wall;
 use crate::output;
 
 /// Measure what Lazaret costs here, each time against a baseline in the same run
@@ -29,6 +30,8 @@ pub(crate) struct Bench {
     /// measured [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+    #[command(flatten)]
+    wall: Wall,
 }
 
 impl Bench {
@@ -38,6 +41,7 @@ impl Bench {
             filter: self.filter,
             directory: self.directory,
             command: None,
+            accept_missing: self.wall.accept_missing,
         };
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()

@@ -147,6 +147,7 @@ mod tests {
             disk_bytes: 1536,
             methods: vec!["update inc".into(), "query get".into()],
             worker: None,
+            workers: Vec::new(),
         };
         let damaged = Row::Damaged {
             name: "x".into(),

@@ -133,10 +133,12 @@ impl Run {
                 "" => String::new(),
                 words => format!("{words}: "),
             };
-            output::note(&format!(
-                "lazaret: {words}{}\n",
-                output::harmless(detail, true)
-            ));
+            let text = format!("lazaret: {words}{}\n", output::harmless(detail, true));
+            match report.verdict {
+                // Nobody may be reading: that must not hold the command either.
+                Verdict::TimeLimit => output::note_in_time(text),
+                _ => output::note(&text),
+            }
         }
         // As the kernel does: the low eight bits.
         Ok((report.exit_code & 0xff) as u8)

@@ -1,6 +1,10 @@
 //! `audit`, `doctor` and `bench`: what holds, what there is and what it costs can
 //! be read.
 
+use lazaret::wall::Kind;
+use lazaret::wall::layers::descriptors::listed;
+use lazaret::wall::layers::landlock::coverage_here;
+use lazaret::wall::policy::ProgramGrants;
 use serde_json::Value;
 
 use crate::support::{Run, canister, lazaret, wat};
@@ -17,13 +21,17 @@ fn audit(arguments: &[&str]) -> Value {
     .unwrap()
 }
 
-fn worker<'a>(audit: &'a Value, name: &str) -> &'a Value {
-    audit["workers"]
-        .as_array()
+/// The member of a list that has this name.
+fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+    list.as_array()
         .unwrap()
         .iter()
-        .find(|worker| worker["name"] == name)
-        .unwrap_or_else(|| panic!("no {name} in {audit}"))
+        .find(|member| member["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {list}"))
+}
+
+fn worker<'a>(audit: &'a Value, name: &str) -> &'a Value {
+    named(&audit["workers"], name)
 }
 
 fn calls(worker: &Value) -> Vec<&str> {
@@ -57,35 +65,53 @@ fn every_kind_of_worker_is_told() {
         ]
     );
     let tenant = worker(&audit, "tenant");
-    let futex = tenant["system_calls"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|call| call["name"] == "futex")
-        .unwrap();
+    let futex = named(&tenant["system_calls"], "futex");
     assert!(
         !futex["arguments"].as_array().unwrap().is_empty()
             && futex["why"].as_str().unwrap().contains("FUTEX_WAIT")
     );
-    for crossing in ["Call", "Done", "userfaultfd", "log area"] {
-        assert!(
-            tenant["crossings"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .any(|found| found["name"] == crossing),
-            "{crossing}"
+    for crossing in [
+        "Call",
+        "Done",
+        "userfaultfd, with the kernel's tracker",
+        "log area",
+    ] {
+        named(&tenant["crossings"], crossing);
+    }
+    // A program has these, a tenant none.
+    let streams = |name: &str| {
+        let crossings = worker(&audit, name)["crossings"].as_array().unwrap();
+        crossings
+            .iter()
+            .filter(|crossing| crossing["name"].as_str().unwrap().starts_with("standard "))
+            .count()
+    };
+    assert!(streams("program") >= 2);
+    assert_eq!(streams("tenant"), 0);
+    assert_eq!(tenant["descriptors"], serde_json::json!([]));
+    // What is seen of workers from outside is compared with the same list.
+    let programs = |directories, writable| {
+        Kind::Program(ProgramGrants {
+            directories,
+            writable,
+        })
+    };
+    for (name, kind) in [
+        ("tenant", Kind::Tenant),
+        ("compiler", Kind::Compiler),
+        ("program", programs(false, false)),
+        ("program --dir :ro", programs(true, false)),
+        ("program --dir", programs(true, true)),
+    ] {
+        let listed: Vec<String> = listed(kind).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            worker(&audit, name)["descriptors"],
+            serde_json::json!(listed),
+            "{name}"
         );
     }
-    assert!(
-        !tenant["crossings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|found| found["name"] == "standard streams")
-    );
-    assert_eq!(tenant["descriptors"], serde_json::json!([]));
     assert_eq!(audit["layers"].as_array().unwrap().len(), 15);
+    assert_eq!(named(&audit["layers"], "landlock")["here"], coverage_here());
     assert!(
         audit["namespaces"]
             .as_array()
@@ -160,15 +186,16 @@ fn a_doctor_tells_what_there_is() {
         done.code,
         Some(if diagnosis["complete"] == true { 0 } else { 1 })
     );
-    let findings = diagnosis["findings"].as_array().unwrap();
+    let findings = &diagnosis["findings"];
     for name in ["user-namespace", "seccomp", "kernel-tracker", "cgroups"] {
-        let finding = findings
-            .iter()
-            .find(|finding| finding["name"] == name)
-            .unwrap_or_else(|| panic!("no {name}"));
+        let finding = named(findings, name);
         for member in ["purpose", "cost", "remedy"] {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
+    }
+    let landlock = named(findings, "landlock");
+    if landlock["probe"]["state"] == "works" {
+        assert_eq!(landlock["probe"]["detail"], coverage_here());
     }
     let text = lazaret().arg("doctor").run();
     assert_eq!(text.code, done.code);
@@ -176,6 +203,51 @@ fn a_doctor_tells_what_there_is() {
         text.stdout.contains("seccomp") && !text.stdout.contains('\u{1b}'),
         "{text:?}"
     );
+}
+
+/// A command on a host that lacks memory-deny-write-execute: an outer filter
+/// refuses it, as a container's profile might.
+fn without_mdwe() -> std::process::Command {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule,
+    };
+    // PR_SET_MDWE (kernel: include/uapi/linux/prctl.h).
+    let condition =
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 65).unwrap();
+    let rule = SeccompRule::new(vec![condition]).unwrap();
+    let filter = SeccompFilter::new(
+        std::collections::BTreeMap::from([(libc::SYS_prctl, vec![rule])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EINVAL as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    let mut command = lazaret();
+    // SAFETY: between fork and exec it only makes system calls, on a program
+    // that was made before.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            seccompiler::apply_filter(&program).map_err(std::io::Error::other)
+        });
+    }
+    command
+}
+
+#[test]
+fn a_benchmark_runs_without_a_layer_if_that_is_accepted() {
+    let bench = ["bench", "--quick", "--filter", "start"];
+    without_mdwe()
+        .args(bench)
+        .run()
+        .exits(1)
+        .says(&["mdwe", "--accept-missing mdwe"]);
+    let done = without_mdwe()
+        .args(bench)
+        .args(["--accept-missing", "mdwe"])
+        .run()
+        .exits(0);
+    assert!(done.stdout.contains("start of a locked worker"), "{done:?}");
 }
 
 #[test]

@@ -84,6 +84,18 @@ fn a_receipt_names_every_layer() {
     ] {
         assert!(layers.contains(&layer), "{layers:?}");
     }
+    let landlock = receipt["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["layer"] == "landlock")
+        .unwrap();
+    assert_eq!(landlock["state"], "applied");
+    let coverage = lazaret::wall::layers::landlock::coverage_here();
+    assert!(
+        landlock["evidence"].as_str().unwrap().contains(&coverage),
+        "{landlock}"
+    );
 }
 
 #[test]

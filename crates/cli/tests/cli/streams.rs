@@ -118,6 +118,82 @@ fn a_reader_that_goes_away_ends_the_program_without_a_panic() {
     );
 }
 
+/// A program that prints for ever into a pipe that is full and that nobody
+/// reads. The reader's end stays open all the while.
+fn unread(standard: &str, arguments: &[&str]) -> (std::process::Child, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = lazaret();
+    command.arg("run").args(arguments).arg(wat("flood"));
+    let other = Stdio::null();
+    match standard {
+        "output" => command.stdout(writer).stderr(other),
+        "both" => command.stdout(writer.try_clone().unwrap()).stderr(writer),
+        other => panic!("{other}"),
+    };
+    (command.spawn().unwrap(), reader)
+}
+
+#[test]
+fn a_reader_that_never_reads_does_not_hold_a_program_past_its_time() {
+    for standard in ["output", "both"] {
+        let (mut child, reader) = unread(standard, &["--time", "1s"]);
+        assert_eq!(child.wait().unwrap().code(), Some(124), "{standard}");
+        drop(reader);
+    }
+}
+
+#[test]
+fn output_that_is_not_read_in_time_is_a_time_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    // 96 KiB, more than a pipe holds, and then a good end.
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 3)
+        (data (i32.const 0) "\00\01\00\00\00\80\01\00")
+        (func (export "_start")
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
+    let path = crate::support::module(directory.path(), "much.wat", text);
+    let report = directory.path().join("report.json");
+    let run = || {
+        let mut command = lazaret();
+        command.args(["run", "--time", "1s", "--report"]);
+        command.arg(&report).arg(&path);
+        command
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    run()
+        .stdout(writer)
+        .run()
+        .exits(124)
+        .says(&["its output was not read", "1s"]);
+    drop(reader);
+    let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!(told["verdict"], "time_limit");
+    assert_eq!(run().run().exits(0).stdout.len(), 96 << 10);
+}
+
+#[test]
+fn a_signal_ends_a_command_whose_output_nobody_reads() {
+    for (signal, number) in [("TERM", 15), ("INT", 2)] {
+        let (mut child, reader) = unread("both", &[]);
+        // Until the pipe is full (pipe(7): 16 pages unless changed).
+        let full = || rustix::io::ioctl_fionread(&reader).unwrap() >= 64 << 10;
+        while !full() {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let sent = std::process::Command::new("kill")
+            .args(["-s", signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let status = child.wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(number)
+        );
+    }
+}
+
 #[test]
 fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
     let data = Data::with(&["counter"]);
@@ -157,10 +233,7 @@ fn closed_descriptors_are_survived() {
         shell
             .args(["-c", &script, env!("CARGO_BIN_EXE_lazaret")])
             .arg(wat("cat"))
-            .env(
-                "XDG_CACHE_HOME",
-                concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
-            );
+            .env("XDG_CACHE_HOME", crate::support::cache());
         shell.stdin(Stdio::null()).run().exits(code);
     }
     let mut shell = std::process::Command::new("sh");

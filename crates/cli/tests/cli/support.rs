@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
 
 /// The command, with compiled modules kept apart from the user's own.
 pub fn lazaret() -> Command {
@@ -11,13 +14,39 @@ pub fn lazaret() -> Command {
     command
         .env_remove("LAZARET_DATA")
         .env_remove("NO_COLOR")
-        .env(
-            "XDG_CACHE_HOME",
-            concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"),
-        )
+        .env("XDG_CACHE_HOME", cache())
         .env("COLUMNS", "100")
         .stdin(Stdio::null());
     command
+}
+
+/// Where compiled modules are kept: with what was built, where all tests find
+/// them, or if this user may not write there, in a directory of this process's
+/// own. (A cache that can't be written is a warning on standard error.)
+pub fn cache() -> &'static Path {
+    static SHARED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static OWN: OnceLock<TempDir> = OnceLock::new();
+    extern "C" fn remove() {
+        if let Some(own) = OWN.get() {
+            let _ = std::fs::remove_dir_all(own.path());
+        }
+    }
+    let shared = SHARED.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+        let modules = path.join("lazaret");
+        std::fs::create_dir_all(&modules).ok()?;
+        tempfile::tempfile_in(&modules).ok()?;
+        Some(path)
+    });
+    if let Some(path) = shared {
+        return path;
+    }
+    let own = OWN.get_or_init(|| {
+        // SAFETY: a function that doesn't unwind; nothing drops a static.
+        unsafe { libc::atexit(remove) };
+        tempfile::tempdir().unwrap()
+    });
+    own.path()
 }
 
 fn repository() -> PathBuf {
@@ -132,7 +161,7 @@ impl Done {
 
 /// A data directory of its own, and commands on it.
 pub struct Data {
-    pub directory: tempfile::TempDir,
+    pub directory: TempDir,
 }
 
 impl Data {

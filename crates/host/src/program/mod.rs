@@ -103,6 +103,10 @@ pub struct Program {
 /// The default memory limit of a program, in bytes.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
+/// How long, after a program's time is over, the rest of its output may take to
+/// be read.
+const DELIVERY: Duration = Duration::from_millis(500);
+
 /// Room for the worker's own data beside the program's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
 /// Address space beside the memories' own bytes: reservations of 4 GiB each,
@@ -294,7 +298,7 @@ impl Program {
         .map_err(|error| refused(error, &self.directories, launcher.first_host_uid()))?;
         drop(descriptors);
         let spawn_time = started.elapsed();
-        let relays = streams.start();
+        let relays = streams.start().map_err(StreamError::from)?;
 
         let ran = Instant::now();
         worker.send(&ToWorker::Start)?;
@@ -316,7 +320,6 @@ impl Program {
         };
         let wall_time = ran.elapsed();
         let usage = worker.end();
-        let output = relays.finish();
         // The kernel ends who is over its processor time by SIGXCPU, which pid 1
         // of a namespace ignores, and a second later by SIGKILL.
         let end = match (end, self.cpu_time, usage) {
@@ -327,7 +330,26 @@ impl Program {
             }
             (end, ..) => end,
         };
-        let (verdict, exit_code, detail) = verdict(&end, output.limit_hit);
+        // Whoever reads the output can't hold a program past its time.
+        let now = Instant::now();
+        let until = match (&end, self.time) {
+            (Err(Ending::Deadline(_) | Ending::CpuTime), _) => now.checked_add(DELIVERY),
+            (_, Some(limit)) => ran
+                .checked_add(limit)
+                .and_then(|end| end.max(now).checked_add(DELIVERY)),
+            (_, None) => None,
+        };
+        let output = relays.finish(until);
+        let (verdict, exit_code, detail) = match end {
+            Ok(_) if output.unread => (
+                Verdict::TimeLimit,
+                124,
+                Some(format!(
+                    "it ended, but its output was not read within its limit of {limit:?}"
+                )),
+            ),
+            _ => verdict(&end, output.limit_hit),
+        };
         let exited = end.ok();
         Ok(Report {
             verdict,

@@ -4,14 +4,15 @@
 //! device: what can be done to those with a descriptor (ioctl) is more than
 //! reading and writing. A terminal is relayed through a pipe, and control
 //! sequences in what the program prints on one are made harmless. Output
-//! always goes through a pipe, where its bytes are counted.
+//! always goes through a pipe, where its bytes are counted ([`relay`]).
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+mod relay;
 
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+
+pub(super) use relay::Relays;
 use rustix::fs::FileType;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
@@ -135,24 +136,6 @@ fn connect_input(input: Input) -> Result<(OwnedFd, Option<(OwnedFd, Source)>), S
     }
 }
 
-/// Threads that carry bytes while the program runs.
-pub(super) struct Relays {
-    drains: Vec<JoinHandle<()>>,
-    count: Arc<Count>,
-}
-
-struct Count {
-    bytes: AtomicU64,
-    limit: Option<u64>,
-    hit: AtomicBool,
-}
-
-/// What went through.
-pub(super) struct Counted {
-    pub bytes: u64,
-    pub limit_hit: bool,
-}
-
 impl Streams {
     /// The ends that the worker is given: input, output, error.
     pub(super) fn worker_ends(&self) -> impl Iterator<Item = &OwnedFd> {
@@ -161,7 +144,10 @@ impl Streams {
 
     /// Starts to carry bytes. The worker has its ends by now; the host's
     /// copies of them are closed here.
-    pub(super) fn start(self) -> Relays {
+    ///
+    /// # Errors
+    /// If the system gives no thread or descriptor.
+    pub(super) fn start(self) -> io::Result<Relays> {
         drop(self.worker);
         if let Some((to, source)) = self.feed {
             // Not joined: it may wait for a terminal long after the program's
@@ -170,37 +156,7 @@ impl Streams {
                 .name("lazaret-stdin".into())
                 .spawn(move || feed(to, source));
         }
-        let count = Arc::new(Count {
-            bytes: AtomicU64::new(0),
-            limit: self.limit,
-            hit: AtomicBool::new(false),
-        });
-        let drains = self
-            .drains
-            .into_iter()
-            .filter_map(|(from, output)| {
-                let count = count.clone();
-                std::thread::Builder::new()
-                    .name("lazaret-output".into())
-                    .spawn(move || drain(from, output, &count))
-                    .ok()
-            })
-            .collect();
-        Relays { drains, count }
-    }
-}
-
-impl Relays {
-    /// Waits until all that the program wrote has gone through. The worker
-    /// must be dead.
-    pub(super) fn finish(self) -> Counted {
-        for drain in self.drains {
-            let _ = drain.join();
-        }
-        Counted {
-            bytes: self.count.bytes.load(Ordering::SeqCst),
-            limit_hit: self.count.hit.load(Ordering::SeqCst),
-        }
+        Relays::start(self.drains, self.limit)
     }
 }
 
@@ -216,109 +172,9 @@ fn feed(to: OwnedFd, source: Source) {
     drop(result);
 }
 
-fn drain(from: OwnedFd, output: Output, count: &Count) {
-    let mut from = std::fs::File::from(from);
-    let terminal = match &output {
-        Output::Descriptor(descriptor) => rustix::termios::isatty(descriptor.as_fd()),
-        _ => false,
-    };
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return,
-        };
-        let before = count.bytes.fetch_add(read as u64, Ordering::SeqCst);
-        let allowed = match count.limit {
-            None => read,
-            Some(limit) => (limit.saturating_sub(before)).min(read as u64) as usize,
-        };
-        let bytes = &buffer[..allowed];
-        let written = match &output {
-            Output::Discard => Ok(()),
-            Output::Buffer(buffer) => {
-                buffer
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend_from_slice(bytes);
-                Ok(())
-            }
-            Output::Descriptor(descriptor) if terminal => write_all(descriptor, &harmless(bytes)),
-            Output::Descriptor(descriptor) => write_all(descriptor, bytes),
-        };
-        if allowed < read {
-            count.hit.store(true, Ordering::SeqCst);
-        }
-        // The reader is gone or the limit is reached: closing the pipe lets
-        // the program see that, as it would without us.
-        if written.is_err() || allowed < read {
-            return;
-        }
-    }
-}
-
-fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                let mut set = [rustix::event::PollFd::new(
-                    to,
-                    rustix::event::PollFlags::OUT,
-                )];
-                let _ = rustix::event::poll(&mut set, None);
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
-/// What a program prints on a terminal, without control sequences: escape
-/// becomes a visible `␛`, other control characters but tab, newline and
-/// carriage return become their pictures (Unicode block Control Pictures), and
-/// the C1 set in UTF-8 becomes a replacement character.
-fn harmless(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut previous = 0;
-    for &byte in bytes {
-        match byte {
-            b'\t' | b'\n' | b'\r' => out.push(byte),
-            0..=0x1f => out.extend_from_slice(picture(0x2400 + u32::from(byte)).as_slice()),
-            0x7f => out.extend_from_slice(picture(0x2421).as_slice()),
-            // U+0080..U+009F are C2 80..C2 9F.
-            0x80..=0x9f if previous == 0xc2 => {
-                out.pop();
-                out.extend_from_slice("\u{fffd}".as_bytes());
-            }
-            _ => out.push(byte),
-        }
-        previous = byte;
-    }
-    out
-}
-
-fn picture(code: u32) -> Vec<u8> {
-    char::from_u32(code)
-        .unwrap_or('\u{fffd}')
-        .to_string()
-        .into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_sequences_are_shown_not_obeyed() {
-        assert_eq!(harmless(b"a\x1b[2Jb\n"), "a\u{241b}[2Jb\n".as_bytes());
-        assert_eq!(harmless("\u{9b}31m".as_bytes()), "\u{fffd}31m".as_bytes());
-        assert_eq!(harmless("é\t\r\n".as_bytes()), "é\t\r\n".as_bytes());
-        assert_eq!(harmless(b"\x07\x7f"), "\u{2407}\u{2421}".as_bytes());
-    }
 
     #[test]
     fn a_directory_is_no_input() {
@@ -340,22 +196,5 @@ mod tests {
             connect_input(Input::Descriptor(write_only.into())),
             Err(StreamError::NotReadable)
         ));
-    }
-
-    #[test]
-    fn output_over_the_limit_is_cut_and_said() {
-        let buffer = Arc::new(Mutex::new(Vec::new()));
-        let streams = connect(
-            Input::Empty,
-            Output::Buffer(buffer.clone()),
-            Output::Discard,
-            Some(5),
-        )
-        .unwrap();
-        rustix::io::write(&streams.worker[1], b"0123456789").unwrap();
-        let counted = streams.start().finish();
-        assert_eq!(buffer.lock().unwrap().as_slice(), b"01234");
-        assert!(counted.limit_hit);
-        assert_eq!(counted.bytes, 10);
     }
 }

@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::artefact::CompileError;
 use crate::ending::Ending;
 use crate::module::ModuleError;
+use crate::registry::Change;
 use crate::worker::WorkerError;
 
 /// Why a call failed. After any of these the tenant is at the version before
@@ -110,6 +111,14 @@ pub enum TenantError {
         "tenant `{0}` exists already; `upgrade` replaces its module and keeps its state, `remove` deletes it"
     )]
     Exists(String),
+    /// Somebody else is just installing or removing it.
+    #[error("tenant `{name}` is being {change} by another thread; try again when that is done")]
+    Busy {
+        /// Its name.
+        name: String,
+        /// What is being done.
+        change: Change,
+    },
     /// It isn't there.
     #[error("there is no tenant `{name}` in {directory}; `lazaret ps` lists those that exist")]
     NotFound {

@@ -1,8 +1,83 @@
 //! Only the listed descriptors are open.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::proc;
+use crate::policy::Kind;
+
+/// A descriptor that a worker has once it is locked, or several alike. Its
+/// text is what `lazaret audit` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its number; the first one of several.
+    pub number: i32,
+    /// Whether there are as many as directories were granted.
+    pub each_directory: bool,
+    /// What it is for.
+    pub what: &'static str,
+    /// What it can be, as `/proc/PID/fd` shows it: `pipe`, `socket`, `memfd`,
+    /// or `path` for a file or directory.
+    pub links: &'static [&'static str],
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, what, .. } = self;
+        let from = if self.each_directory { "from " } else { "" };
+        write!(f, "{from}{number}: {what} ({})", self.links.join(" or "))
+    }
+}
+
+impl Listed {
+    const fn one(number: i32, what: &'static str, links: &'static [&'static str]) -> Self {
+        Self {
+            number,
+            each_directory: false,
+            what,
+            links,
+        }
+    }
+
+    /// Whether an open descriptor is this one, or one of these.
+    pub fn is(&self, number: i32, link: &str) -> bool {
+        let numbered = match self.each_directory {
+            true => number >= self.number,
+            false => number == self.number,
+        };
+        numbered && self.links.contains(&link)
+    }
+}
+
+const INPUT: Listed = Listed::one(0, "standard input", &["pipe", "socket", "path", "memfd"]);
+const OUTPUT: Listed = Listed::one(1, "standard output", &["pipe"]);
+const ERROR: Listed = Listed::one(2, "standard error", &["pipe"]);
+const DIRECTORIES: Listed = Listed {
+    number: 3,
+    each_directory: true,
+    what: "one for each granted directory",
+    links: &["path"],
+};
+
+/// Everything that a worker of this kind has open once it is locked. For the
+/// launch it is empty: what is open then is closed or handed over by the lock.
+pub fn listed(kind: Kind) -> &'static [Listed] {
+    match kind {
+        Kind::Launch | Kind::Tenant => &[],
+        Kind::Compiler => {
+            const {
+                &[
+                    Listed::one(0, "the module, read-only", &["memfd"]),
+                    Listed::one(1, "the artefact", &["memfd"]),
+                ]
+            }
+        }
+        Kind::Program(grants) if grants.directories => {
+            const { &[INPUT, OUTPUT, ERROR, DIRECTORIES] }
+        }
+        Kind::Program(_) => const { &[INPUT, OUTPUT, ERROR] },
+    }
+}
 
 /// What descriptors a worker has, in words: number and what it is.
 pub type Open = BTreeMap<i32, String>;
@@ -32,6 +107,7 @@ fn kind(target: &str) -> String {
     match target.split_once(":[") {
         Some((kind, _)) => kind.to_owned(),
         None if target.starts_with("anon_inode:") => target.to_owned(),
+        None if target.starts_with("/memfd:") => "memfd".to_owned(),
         None if target.starts_with('/') => "path".to_owned(),
         None => target.to_owned(),
     }

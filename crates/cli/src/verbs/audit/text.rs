@@ -47,6 +47,9 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
     writeln!(to, "{TITLE}Layers of the wall{TITLE:#}")?;
     for layer in &account.layers {
         writeln!(to, "  {:<18} {}", layer.name, layer.purpose)?;
+        if let Some(here) = &layer.here {
+            writeln!(to, "  {:<18} here: {here}", "")?;
+        }
     }
     writeln!(
         to,

@@ -1,5 +1,6 @@
 //! One kind of worker: what it may call, and what crosses to and from it.
 
+use lazaret::wall::layers::descriptors;
 use lazaret::wall::policy::{Allowed, ProgramGrants};
 use lazaret::wall::{Kind, policy};
 use lazaret::wire::table::TABLE;
@@ -12,8 +13,6 @@ pub(super) struct Subject {
     pub kind: Kind,
     /// Its name in the table of crossings; empty for a phase of all kinds.
     crossings: &'static str,
-    /// The descriptors that are open in it once it is locked.
-    descriptors: &'static [&'static str],
 }
 
 impl Subject {
@@ -21,18 +20,15 @@ impl Subject {
     pub(super) const LAUNCH: Self = Self {
         kind: Kind::Launch,
         crossings: "",
-        descriptors: &[],
     };
     /// A tenant's.
     pub(super) const TENANT: Self = Self {
         kind: Kind::Tenant,
         crossings: "tenant",
-        descriptors: &[],
     };
     const COMPILER: Self = Self {
         kind: Kind::Compiler,
         crossings: "compiler",
-        descriptors: &["0: the module, read-only", "1: the artefact"],
     };
     /// Every kind.
     pub(super) const ALL: [Self; 6] = [
@@ -55,23 +51,9 @@ impl Subject {
 
     /// A program's, with grants.
     pub(super) const fn program(grants: ProgramGrants) -> Self {
-        let descriptors: &[&str] = match grants.directories {
-            true => &[
-                "0: standard input",
-                "1: standard output",
-                "2: standard error",
-                "from 3: one for each granted directory",
-            ],
-            false => &[
-                "0: standard input",
-                "1: standard output",
-                "2: standard error",
-            ],
-        };
         Self {
             kind: Kind::Program(grants),
             crossings: "program",
-            descriptors,
         }
     }
 
@@ -121,7 +103,7 @@ pub(super) struct Worker {
     /// What crosses between it and the host.
     pub crossings: Vec<Crossing>,
     /// Its descriptors once it is locked.
-    pub descriptors: &'static [&'static str],
+    pub descriptors: Vec<String>,
 }
 
 /// An allowed system call.
@@ -180,7 +162,10 @@ impl Worker {
                     when_wrong: crossing.when_wrong,
                 })
                 .collect(),
-            descriptors: subject.descriptors,
+            descriptors: descriptors::listed(subject.kind)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }

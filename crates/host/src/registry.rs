@@ -1,0 +1,147 @@
+//! Which tenants of a host are open, and which names are taken meanwhile.
+//!
+//! The list is locked for as long as it takes to look something up or to open
+//! a tenant that exists, never while a module is compiled or a guest runs:
+//! whoever installs or removes a tenant reserves its name first.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::tenant::{self, TenantError, WeakTenant};
+
+/// An open tenant, as all its handles have it.
+pub(crate) type Shared = Arc<tenant::Shared>;
+
+/// What is being done under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A tenant is being installed.
+    Install,
+    /// The tenant is being removed.
+    Remove,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Install => "installed",
+            Self::Remove => "removed",
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Slot {
+    Open(WeakTenant),
+    Reserved(Change),
+}
+
+/// The list.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    slots: Mutex<HashMap<String, Slot>>,
+}
+
+/// A name that nobody else can use until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation<'a> {
+    /// Nothing once it is fulfilled.
+    registry: Option<&'a Registry>,
+    name: &'a str,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves the name of a tenant that is to be installed.
+    pub(crate) fn install<'a>(&'a self, name: &'a str) -> Result<Reservation<'a>, TenantError> {
+        let mut slots = self.lock();
+        match slots.get(name) {
+            Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
+            Some(Slot::Open(tenant)) if tenant.strong_count() > 0 => {
+                return Err(TenantError::Exists(name.to_owned()));
+            }
+            Some(Slot::Open(_)) | None => {}
+        }
+        slots.insert(name.to_owned(), Slot::Reserved(Change::Install));
+        Ok(Reservation {
+            registry: Some(self),
+            name,
+        })
+    }
+
+    /// Reserves the name of a tenant that is to be removed; also the tenant,
+    /// if it is open.
+    pub(crate) fn remove<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> Result<(Reservation<'a>, Option<Shared>), TenantError> {
+        let mut slots = self.lock();
+        let open = match slots.get(name) {
+            Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
+            Some(Slot::Open(tenant)) => tenant.upgrade(),
+            None => None,
+        };
+        slots.insert(name.to_owned(), Slot::Reserved(Change::Remove));
+        let reservation = Reservation {
+            registry: Some(self),
+            name,
+        };
+        Ok((reservation, open))
+    }
+
+    /// The tenant with this name, opened by `open` if it isn't. Two that ask at
+    /// once get the same: an image has one owner.
+    pub(crate) fn get(
+        &self,
+        name: &str,
+        open: impl FnOnce() -> Result<Shared, TenantError>,
+    ) -> Result<Shared, TenantError> {
+        let mut slots = self.lock();
+        match slots.get(name) {
+            Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
+            Some(Slot::Open(tenant)) => {
+                if let Some(tenant) = tenant.upgrade() {
+                    return Ok(tenant);
+                }
+            }
+            None => {}
+        }
+        let tenant = open()?;
+        slots.insert(name.to_owned(), Slot::Open(Arc::downgrade(&tenant)));
+        Ok(tenant)
+    }
+}
+
+fn busy(name: &str, change: Change) -> TenantError {
+    TenantError::Busy {
+        name: name.to_owned(),
+        change,
+    }
+}
+
+impl Reservation<'_> {
+    /// From now on the name is this tenant's.
+    pub(crate) fn fulfil(mut self, tenant: WeakTenant) {
+        // Nothing is left to release: once the list is unlocked, the name may be
+        // reserved anew, by somebody who removes the tenant.
+        if let Some(registry) = self.registry.take() {
+            registry
+                .lock()
+                .insert(self.name.to_owned(), Slot::Open(tenant));
+        }
+    }
+}
+
+/// Releases the name, whatever became of the attempt.
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry {
+            registry.lock().remove(self.name);
+        }
+    }
+}
