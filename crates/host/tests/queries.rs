@@ -144,7 +144,7 @@ fn more_queries_than_may_run_wait_for_their_turn() {
         }
         set(tenant, 2);
         let waiting = scope.spawn(|| read(tenant));
-        gates.map(|gate| gate.send(()).unwrap());
+        gates.iter().for_each(|gate| gate.send(()).unwrap());
         assert_eq!(waiting.join().unwrap(), 2);
         for query in long {
             assert_eq!(number(&query.join().unwrap().bytes), 1);
