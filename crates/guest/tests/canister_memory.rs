@@ -25,6 +25,9 @@ const MEMORY: &str = r#"(module
     (call $arg ({I}.const 0) ({I}.const 0) ({I}.const 8))
     (i64.store ({I}.const 16) (i64.load (ADDR)))
     (call $append ({I}.const 16) ({I}.const 8)) (call $reply))
+  (func (export "canister_query size")
+    (i64.store ({I}.const 16) SIZE)
+    (call $append ({I}.const 16) ({I}.const 8)) (call $reply))
   (func (export "canister_query silent_read")
     (drop (i64.load ({I}.const 6291456))) (call $reply))
   (func (export "canister_update write")
@@ -43,12 +46,15 @@ const MEMORY: &str = r#"(module
 )"#;
 
 fn text(memory64: bool) -> String {
-    let address = if memory64 {
-        "i64.load (i64.const 0)"
+    let (address, size) = if memory64 {
+        ("i64.load (i64.const 0)", "(memory.size)")
     } else {
-        "i32.load (i32.const 0)"
+        ("i32.load (i32.const 0)", "(i64.extend_i32_u (memory.size))")
     };
-    width(&MEMORY.replace("ADDR", address), memory64)
+    width(
+        &MEMORY.replace("ADDR", address).replace("SIZE", size),
+        memory64,
+    )
 }
 
 fn word(number: u64) -> Vec<u8> {
@@ -173,7 +179,13 @@ fn growth_is_entered_and_a_rolled_back_one_comes_back_as_zeros() {
             5 * MIB
         );
         assert_eq!(tenant.update("stable_write", &pair(4 * MIB, 6)), done());
+        assert_eq!(tenant.query("size", b""), reply((7 * MIB + MIB / 4) >> 16));
         tenant.sizes = before;
+        assert_eq!(
+            tenant.query("size", b""),
+            reply((3 * MIB + MIB / 4) >> 16),
+            "the instance knows of the size that it was given back"
+        );
         assert_trap(
             tenant.query("read", &word(6 * MIB)),
             TrapKind::MemoryOutOfBounds,

@@ -26,6 +26,8 @@ pub(super) struct Live {
     values: Vec<Value>,
     /// Resolved at their first call.
     functions: Vec<Option<TypedFunc<(), ()>>>,
+    /// Bytes of heap that the instance knows of.
+    heap_size: u64,
 }
 
 /// What a call leaves behind.
@@ -85,7 +87,13 @@ impl Live {
             globals,
             values,
             functions,
+            heap_size: memory.heap().size(),
         })
+    }
+
+    /// Bytes of heap that the instance knows of.
+    pub(super) fn heap_size(&self) -> u64 {
+        self.heap_size
     }
 
     /// The mutable globals now.
@@ -156,6 +164,7 @@ impl Live {
             },
         };
         self.look_at_globals();
+        self.heap_size = self.store.data().heap_size();
         let kept = matches!(
             outcome,
             Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply

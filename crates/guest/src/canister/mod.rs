@@ -156,7 +156,10 @@ impl Canister {
         }
         self.memory.heap().close(&call.close_heap);
         self.memory.stable().region().close(&call.close_stable);
-        let live = match self.kept.take() {
+        // An instance knows its memory's size from its own growing of it. If it
+        // was given another one since, only a fresh one knows.
+        let size = self.memory.heap().size();
+        let live = match self.kept.take().filter(|live| live.heap_size() == size) {
             Some(live) => Ok(live),
             None => Live::new(&self.engine, &self.pre, &self.exports, &self.memory).map(Box::new),
         };

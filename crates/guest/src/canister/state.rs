@@ -67,6 +67,11 @@ impl State {
         }
     }
 
+    /// Bytes of heap now.
+    pub(super) fn heap_size(&self) -> u64 {
+        self.heap.size()
+    }
+
     /// Forgets the last call and takes up the next.
     pub(super) fn begin(&mut self, call: Call, exchange: Exchange) {
         self.fuel_given = i64::try_from(call.fuel).unwrap_or(i64::MAX);
