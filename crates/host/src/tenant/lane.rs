@@ -84,7 +84,10 @@ impl Lane {
             return Ok(live);
         }
         // Before it is mapped once more.
-        if self.image.should_fold() {
+        if self
+            .image
+            .should_fold(lazaret_wire::layout::MAX_MAPPED_RUNS)
+        {
             self.image.fold()?;
         }
         tenant.start_worker(host)
