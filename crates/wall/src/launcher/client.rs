@@ -27,8 +27,6 @@ pub struct Spawned {
     pub pid: i32,
     /// Its user id on the host.
     pub host_uid: u32,
-    /// The host's end of the set-up socket.
-    pub setup: Channel,
 }
 
 /// A running launcher. Dropping it ends it and all its workers.
@@ -139,14 +137,16 @@ impl Launcher {
         self.ids.host_uid(self.ids.first_id)
     }
 
-    /// Starts a worker with these limits. `ended` is called once, from the
-    /// launcher's reader thread, when it has ended.
+    /// Starts a worker with these limits and this end of its set-up socket.
+    /// What was sent into the other end before is there for it at once.
+    /// `ended` is called once, from the launcher's reader thread, when it has
+    /// ended.
     pub fn spawn(
         &self,
         limits: Limits,
+        setup: Channel,
         ended: impl FnOnce(Event) + Send + 'static,
     ) -> Result<Spawned, LauncherError> {
-        let (setup, theirs) = Channel::pair()?;
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
             let mut book = lock(&self.book);
@@ -182,8 +182,8 @@ impl Launcher {
         order
             .to_bytes(&mut bytes)
             .map_err(|error| LauncherError::Failed(error.to_string()))?;
-        self.channel.send(&bytes, &[theirs.as_fd()])?;
-        drop(theirs);
+        self.channel.send(&bytes, &[setup.as_fd()])?;
+        drop(setup);
         let pidfd = receiver
             .recv_timeout(PATIENCE)
             .map_err(|_| LauncherError::Silent)??;
@@ -193,7 +193,6 @@ impl Launcher {
             pidfd,
             pid,
             host_uid: self.ids.host_uid(user),
-            setup,
         })
     }
 

@@ -5,6 +5,7 @@
 
 mod birth;
 mod book;
+mod borrow;
 mod client;
 mod clone;
 mod error;
