@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
+use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::receipt::{Expected, Receipt, Unverified};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
@@ -141,6 +142,11 @@ impl Worker {
             },
             spin: Spin::NONE,
         };
+        // It is busy for a while.
+        let own = Own::look().map_err(|found| Unverified {
+            layer: Layer::UserNamespace,
+            found,
+        })?;
         let ready = match worker.wait(SETUP_TIME) {
             Ok(FromWorker::Ready(ready)) => ready,
             Ok(FromWorker::Failed(failed)) => {
@@ -176,6 +182,7 @@ impl Worker {
         worker.receipt = Receipt::verify(&Expected {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
+            own: &own,
             descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
