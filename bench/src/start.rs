@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lazaret::Tenant;
 use lazaret::wall::Receipt;
-use lazaret::wall::layers::descriptors;
+use lazaret::wall::layers::{descriptors, namespaces};
 use lazaret::wall::receipt::Expected;
 
 use crate::Options;
@@ -35,6 +35,9 @@ pub(crate) fn rows(
         .build()?;
     let tenant = host.install("empty", EMPTY, &[])?;
     tenant.query("empty", &[])?;
+    let own = namespaces::Own::look().map_err(|found| {
+        BenchError::system("looking at this process's namespaces")(std::io::Error::other(found))
+    })?;
     let (mut ours, mut theirs, mut verify, mut end) = (
         Sample::default(),
         Sample::default(),
@@ -48,7 +51,7 @@ pub(crate) fn rows(
             gone(worker)
         })?;
         ours.time(|| tenant.query("empty", &[]))?;
-        verify.time(|| look_again(&tenant))?;
+        verify.time(|| look_again(&tenant, &own))?;
         theirs.time(exec_true)?;
     }
     rows.push(
@@ -93,7 +96,7 @@ fn gone(worker: Option<i32>) -> Result<(), BenchError> {
 }
 
 /// Looks at the worker as its host did when it started.
-fn look_again(tenant: &Tenant) -> Result<Receipt, BenchError> {
+fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchError> {
     let receipt = tenant.receipt()?;
     let missing: Vec<_> = receipt
         .layers
@@ -104,6 +107,7 @@ fn look_again(tenant: &Tenant) -> Result<Receipt, BenchError> {
     let expected = Expected {
         pid: receipt.pid,
         host_uid: receipt.host_uid,
+        own,
         descriptors: descriptors::Expected {
             fixed: &[],
             directories: 0,

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
+use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::receipt::{Expected, Receipt, Unverified};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Assign, Assignment, FromWorker, Hello, Ready, ToWorker};
-use lazaret_wire::socket::ChannelError;
+use lazaret_wire::socket::{Channel, ChannelError};
 use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
 use rustix::process::Signal;
 use thiserror::Error;
@@ -98,9 +99,29 @@ impl Worker {
         let file = lazaret_wire::shared::create()?;
         let shared = Arc::new(Shared::map(file.as_fd())?);
         let death = Arc::new(Death::default());
+        // All that it will be told lies ready before it is born, so that it
+        // never waits for this side, which is told of it later.
+        let (setup, theirs) = Channel::pair()?;
+        let hello = Hello {
+            accept_missing: start
+                .accepted
+                .iter()
+                .map(|layer| layer.name().to_owned())
+                .collect(),
+        };
+        let mut buffer = Vec::new();
+        hello.to_bytes(&mut buffer)?;
+        setup.send(&buffer, &[file.as_fd()])?;
+        setup.send_descriptors(start.descriptors)?;
+        drop(file);
+        let mut requests = 0;
+        let assign = ToWorker::Assign(Assign {
+            assignment: start.assignment,
+        });
+        put(&shared, &assign, &mut requests, &mut buffer)?;
         let spawned = {
             let (shared, death) = (shared.clone(), death.clone());
-            start.launcher.spawn(start.limits, move |event| {
+            start.launcher.spawn(start.limits, theirs, move |event| {
                 death.note(event);
                 bell::wake(shared.u32(layout::ANSWER_BELL));
             })?
@@ -110,9 +131,9 @@ impl Worker {
             death,
             pidfd: spawned.pidfd,
             pid: spawned.pid,
-            requests: 0,
+            requests,
             answers: 0,
-            buffer: Vec::new(),
+            buffer,
             receipt: Receipt {
                 pid: spawned.pid,
                 host_uid: spawned.host_uid,
@@ -121,28 +142,11 @@ impl Worker {
             },
             spin: Spin::NONE,
         };
-        let hello = Hello {
-            accept_missing: start
-                .accepted
-                .iter()
-                .map(|layer| layer.name().to_owned())
-                .collect(),
-        };
-        let mut bytes = Vec::new();
-        hello.to_bytes(&mut bytes)?;
-        let sent = spawned
-            .setup
-            .send(&bytes, &[file.as_fd()])
-            .and_then(|()| spawned.setup.send_descriptors(start.descriptors));
-        drop(file);
-        match sent {
-            // It died before it took them: say why, not that the socket closed.
-            Err(ChannelError::Closed) => return Err(worker.early_end(&spawned.setup)),
-            other => other?,
-        }
-        worker.send(&ToWorker::Assign(Assign {
-            assignment: start.assignment,
-        }))?;
+        // It is busy for a while.
+        let own = Own::look().map_err(|found| Unverified {
+            layer: Layer::UserNamespace,
+            found,
+        })?;
         let ready = match worker.wait(SETUP_TIME) {
             Ok(FromWorker::Ready(ready)) => ready,
             Ok(FromWorker::Failed(failed)) => {
@@ -160,13 +164,12 @@ impl Worker {
                     worker.malformed("not ready, and no failure either"),
                 ));
             }
-            Err(Ending::Exited(127)) => return Err(worker.early_end(&spawned.setup)),
             Err(ending) => return Err(WorkerError::Ended(ending)),
         };
         let tracked = match start.tracked {
             false => None,
-            true => match spawned.setup.poll(Duration::ZERO)? {
-                true => spawned.setup.receive()?.descriptors.into_iter().next(),
+            true => match setup.poll(Duration::ZERO)? {
+                true => setup.receive()?.descriptors.into_iter().next(),
                 false => None,
             },
         };
@@ -179,29 +182,12 @@ impl Worker {
         worker.receipt = Receipt::verify(&Expected {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
+            own: &own,
             descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
         })?;
         Ok((worker, ready, tracked))
-    }
-
-    /// What a process said that ended before exec, or how it ended.
-    fn early_end(&self, setup: &lazaret_wire::socket::Channel) -> WorkerError {
-        self.death.wait(Duration::from_secs(1));
-        if let Ok(true) = setup.poll(Duration::ZERO)
-            && let Ok(said) = setup.receive()
-        {
-            return WorkerError::Setup(format!(
-                "starting the worker: {}",
-                String::from_utf8_lossy(&said.bytes)
-            ));
-        }
-        WorkerError::Ended(
-            self.death
-                .ending(&self.shared)
-                .unwrap_or(Ending::LauncherEnded),
-        )
     }
 
     /// What was verified about it.
@@ -231,15 +217,7 @@ impl Worker {
 
     /// Puts a request on the wire and rings.
     pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
-        request.to_bytes(&mut self.buffer)?;
-        self.shared.put_request(&self.buffer)?;
-        self.requests = self.requests.wrapping_add(1);
-        bell::ring(
-            self.shared.u32(layout::REQUEST_BELL),
-            self.shared.u32(layout::WORKER_SLEEPS),
-            self.requests,
-        );
-        Ok(())
+        put(&self.shared, request, &mut self.requests, &mut self.buffer)
     }
 
     /// Waits for the next answer, copies it out once and decodes the copy.
@@ -304,6 +282,24 @@ impl Worker {
         self.death.wait(Duration::from_secs(5));
         self.death.usage()
     }
+}
+
+/// Puts a request on the wire and rings; `requests` counts them.
+fn put(
+    shared: &Shared,
+    request: &ToWorker,
+    requests: &mut u32,
+    buffer: &mut Vec<u8>,
+) -> Result<(), WorkerError> {
+    request.to_bytes(buffer)?;
+    shared.put_request(buffer)?;
+    *requests = requests.wrapping_add(1);
+    bell::ring(
+        shared.u32(layout::REQUEST_BELL),
+        shared.u32(layout::WORKER_SLEEPS),
+        *requests,
+    );
+    Ok(())
 }
 
 impl Drop for Worker {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::layer::Layer;
 use crate::layers::{
-    capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, proc,
+    capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, read,
     rlimits, root, seccomp, status_field,
 };
 
@@ -51,6 +51,8 @@ pub struct Expected<'a> {
     pub pid: i32,
     /// The uid that the launcher gave it.
     pub host_uid: u32,
+    /// The namespaces of the process that verifies it.
+    pub own: &'a namespaces::Own,
     /// Its open descriptors.
     pub descriptors: descriptors::Expected<'a>,
     /// Layers that the launcher or the worker reported as missing.
@@ -78,9 +80,8 @@ impl Receipt {
             layer: Layer::PidNamespace,
             found,
         };
-        let status = std::fs::read(proc(pid, "status"))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .map_err(|error| gone(format!("/proc/{pid}/status: {error}")))?;
+        let status = read(pid, "status").map_err(gone)?;
+        let status = String::from_utf8_lossy(&status);
         let threads = status_field(&status, "Threads")
             .map_err(gone)?
             .parse()
@@ -91,17 +92,19 @@ impl Receipt {
         let mut layers = Vec::with_capacity(Layer::ALL.len());
         for &layer in Layer::ALL {
             let found = match layer {
-                Layer::UserNamespace => namespaces::verify(pid, "user").and_then(|namespace| {
-                    Ok(format!(
-                        "{namespace}, {}",
-                        namespaces::verify_user(&status, expected.host_uid)?
-                    ))
-                }),
-                Layer::PidNamespace => namespaces::verify(pid, "pid"),
-                Layer::MountNamespace => namespaces::verify(pid, "mnt"),
-                Layer::NetworkNamespace => namespaces::verify(pid, "net"),
-                Layer::IpcNamespace => namespaces::verify(pid, "ipc"),
-                Layer::UtsNamespace => namespaces::verify(pid, "uts"),
+                Layer::UserNamespace => {
+                    namespaces::verify(pid, "user", expected.own).and_then(|namespace| {
+                        Ok(format!(
+                            "{namespace}, {}",
+                            namespaces::verify_user(&status, expected.host_uid)?
+                        ))
+                    })
+                }
+                Layer::PidNamespace => namespaces::verify(pid, "pid", expected.own),
+                Layer::MountNamespace => namespaces::verify(pid, "mnt", expected.own),
+                Layer::NetworkNamespace => namespaces::verify(pid, "net", expected.own),
+                Layer::IpcNamespace => namespaces::verify(pid, "ipc", expected.own),
+                Layer::UtsNamespace => namespaces::verify(pid, "uts", expected.own),
                 Layer::EmptyRoot => root::verify(pid),
                 Layer::NoNewPrivs => no_new_privs::verify(&status),
                 Layer::Capabilities => capabilities::verify(&status),

@@ -154,7 +154,7 @@ impl Channel {
     /// Receives one message, waiting for it. A time limit is the caller's, by
     /// [`Channel::poll`].
     pub fn receive(&self) -> Result<Datagram, ChannelError> {
-        let mut bytes = vec![0; MAX_DATAGRAM];
+        let mut bytes = vec![0; self.next_length()?.min(MAX_DATAGRAM)];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
@@ -186,6 +186,20 @@ impl Channel {
         }
         bytes.truncate(received.bytes);
         Ok(Datagram { bytes, descriptors })
+    }
+
+    /// Waits for the next message and looks how long it is, in bytes. Room for
+    /// the longest would be 16 pages to be zeroed for a few bytes.
+    fn next_length(&self) -> Result<usize, ChannelError> {
+        let look = RecvFlags::PEEK | RecvFlags::TRUNC;
+        loop {
+            let mut control = RecvAncillaryBuffer::default();
+            match rustix::net::recvmsg(&self.socket, &mut [], &mut control, look) {
+                Err(rustix::io::Errno::INTR) => continue,
+                // With `TRUNC` it is the length of the whole message (recv(2)).
+                other => return Ok(other.map_err(ChannelError::at("recvmsg"))?.bytes),
+            }
+        }
     }
 
     /// Waits until something can be received; false when the time is over.

@@ -1,4 +1,5 @@
-//! `clone3`, and `clone` where a filter refuses it.
+//! `clone3`, and `clone` where a filter refuses it: a child with a copy of this
+//! process's memory.
 
 use std::os::fd::{FromRawFd, OwnedFd};
 

@@ -3,19 +3,26 @@
 //! It has one thread, few mappings and no secrets, so that starting a worker
 //! costs the same however large the host is and however many workers live.
 
+mod birth;
+mod book;
+mod borrow;
 mod client;
 mod clone;
+mod error;
 mod ids;
+mod options;
 mod process;
 mod protocol;
 mod root;
 mod spawn;
 
-pub use client::{
-    DEPTH, Event, Grants, Launcher, LauncherError, LauncherOptions, Limits, Spawned, depth,
-};
+pub use birth::{DEPTH, depth};
+pub use book::Event;
+pub use client::{Launcher, Spawned};
 pub(crate) use clone::{Cloned, clone};
+pub use error::LauncherError;
 pub use ids::{HostIds, IdsError};
+pub use options::{Grants, LauncherOptions, Limits};
 pub use process::main;
 pub use protocol::{ExitStatus, Usage};
 pub(crate) use root::{enter_empty, set_attributes};

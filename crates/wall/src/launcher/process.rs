@@ -8,6 +8,7 @@ use lazaret_wire::socket::{Channel, ChannelError, Datagram};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::borrow::Stack;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
 use super::root;
 use super::spawn::{Materials, spawn};
@@ -38,7 +39,7 @@ fn run(channel: Channel) -> i32 {
     };
     drop(channel);
     let channel = moved;
-    let (materials, directories, missing) = match configure(&channel) {
+    let (mut materials, directories, missing) = match configure(&channel) {
         Ok(done) => done,
         Err((layer, message)) => {
             let layer = layer.map(|layer| layer.name().to_owned());
@@ -51,7 +52,7 @@ fn run(channel: Channel) -> i32 {
         return 1;
     }
     drop(directories);
-    serve(&channel, &materials)
+    serve(&channel, &mut materials)
 }
 
 fn say(
@@ -100,6 +101,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
     crate::layers::no_new_privs::apply()
         .map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+    let stack = Stack::new().map_err(|errno| plain(format!("a stack: {errno}")))?;
     let directories = root::open_directories(&order.directories).map_err(plain)?;
     let mut missing = Vec::new();
     if let Err(error) = root::enter() {
@@ -113,13 +115,14 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
             executable,
             proc,
             null,
+            stack,
         },
         directories,
         missing,
     ))
 }
 
-fn serve(channel: &Channel, materials: &Materials) -> i32 {
+fn serve(channel: &Channel, materials: &mut Materials) -> i32 {
     let Ok(signals) = child_signals() else {
         return 1;
     };
@@ -164,7 +167,7 @@ fn serve(channel: &Channel, materials: &Materials) -> i32 {
 
 fn obey(
     datagram: Datagram,
-    materials: &Materials,
+    materials: &mut Materials,
     workers: &mut HashMap<i32, u64>,
 ) -> (Report, Option<OwnedFd>) {
     let Datagram {

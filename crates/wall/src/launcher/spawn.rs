@@ -1,13 +1,17 @@
 //! Starting one worker: namespaces, ids, limits, descriptors, exec.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
-use lazaret_wire::socket::Channel;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::futex;
 
-use super::clone::{Cloned, clone};
+use super::borrow::{Borrower, Stack, reap};
 use super::protocol::{SETUP_FD, Spawn};
 use crate::layer::Layer;
 use crate::worker::ARGV0;
@@ -20,6 +24,8 @@ pub struct Materials {
     pub proc: OwnedFd,
     /// `/dev/null`.
     pub null: OwnedFd,
+    /// Where a worker stands until it is executed.
+    pub stack: Stack,
 }
 
 /// Why a worker could not be started: the layer, if it was one, and the reason.
@@ -34,46 +40,61 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// Starts a worker. Returns its number in this PID namespace and its pidfd.
+/// What a worker needs of the launcher until it is executed, and what they say
+/// to each other in this shared memory.
+struct Birth<'a> {
+    order: &'a Spawn,
+    executable: BorrowedFd<'a>,
+    null: BorrowedFd<'a>,
+    setup: BorrowedFd<'a>,
+    /// Not zero once the worker's ids are mapped.
+    mapped: AtomicU32,
+    /// What failed in the worker. The launcher reads it when the worker is
+    /// gone from its memory.
+    failed: Cell<Option<(&'static str, Errno)>>,
+}
+
+/// Starts a worker and waits until it is executed. Returns its number in this
+/// PID namespace and its pidfd.
 pub fn spawn(
     order: &Spawn,
-    materials: &Materials,
+    materials: &mut Materials,
     setup: OwnedFd,
 ) -> Result<(i32, OwnedFd), SpawnError> {
-    let (go, wait) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map(|(read, write)| (write, read))
-        .map_err(|errno| (None, format!("pipe: {errno}")))?;
-    // SAFETY: the launcher has one thread.
-    match unsafe { clone(NAMESPACES) } {
-        Err(errno) => Err((
-            Some(Layer::UserNamespace),
-            format!("clone3 into new namespaces: {errno}"),
-        )),
-        Ok(Cloned::Child) => {
-            drop(go);
-            let (step, errno) = become_worker(order, materials, &setup, &wait);
-            report(setup, step, errno);
-            // SAFETY: ends this process without running anybody's destructors.
-            unsafe { libc::_exit(127) }
-        }
-        Ok(Cloned::Parent(pid, pidfd)) => {
-            drop(wait);
-            match map_ids(order, materials, pidfd.as_fd()) {
-                Ok(()) => {
-                    // A child that is already gone will be reaped and reported.
-                    let _ = rustix::io::write(&go, &[1]);
-                    Ok((pid, pidfd))
-                }
-                Err(message) => {
-                    let _ =
-                        rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-                    let _ = rustix::process::waitid(
-                        rustix::process::WaitId::PidFd(pidfd.as_fd()),
-                        rustix::process::WaitIdOptions::EXITED,
-                    );
-                    Err((Some(Layer::UserNamespace), message))
-                }
-            }
+    let mut birth = Birth {
+        order,
+        executable: materials.executable.as_fd(),
+        null: materials.null.as_fd(),
+        setup: setup.as_fd(),
+        mapped: AtomicU32::new(0),
+        failed: Cell::new(None),
+    };
+    let shared = &raw mut birth;
+    // SAFETY: `worker` expects a `Birth`, which outlives the borrower; it makes
+    // system calls only, and never returns.
+    let borrower =
+        unsafe { Borrower::start(NAMESPACES, &mut materials.stack, worker, shared.cast()) }
+            .map_err(|errno| {
+                (
+                    Some(Layer::UserNamespace),
+                    format!("clone into new namespaces: {errno}"),
+                )
+            })?;
+    // SAFETY: made above. What both sides use of it at the same time is atomic.
+    let birth = unsafe { &*shared };
+    let pid = borrower.pid;
+    // If they can't be mapped, the worker is ended here.
+    map_ids(order, &materials.proc, borrower.pidfd())
+        .map_err(|message| (Some(Layer::UserNamespace), message))?;
+    birth.mapped.store(1, Release);
+    // Nobody waits if it has gone on by itself.
+    let _ = futex::wake(&birth.mapped, futex::Flags::empty(), 1);
+    let pidfd = borrower.wait();
+    match birth.failed.take() {
+        None => Ok((pid, pidfd)),
+        Some((step, errno)) => {
+            let _ = reap(&pidfd);
+            Err((None, format!("starting the worker: {step}: {errno}")))
         }
     }
 }
@@ -81,11 +102,8 @@ pub fn spawn(
 /// Maps uid and gid 0 of the worker's namespace to its one id. Inside, it is
 /// "root" until the capabilities go, which it needs to empty its root; outside
 /// it is nobody.
-fn map_ids(order: &Spawn, materials: &Materials, pidfd: BorrowedFd<'_>) -> Result<(), String> {
-    let info = read(
-        &materials.proc,
-        &format!("self/fdinfo/{}", pidfd.as_raw_fd()),
-    )?;
+fn map_ids(order: &Spawn, proc: &OwnedFd, pidfd: BorrowedFd<'_>) -> Result<(), String> {
+    let info = read(proc, &format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid: u32 = info
         .lines()
         .find_map(|line| line.strip_prefix("Pid:"))
@@ -95,10 +113,10 @@ fn map_ids(order: &Spawn, materials: &Materials, pidfd: BorrowedFd<'_>) -> Resul
     if order.user == 0 {
         // An ordinary user's launcher has its own id only; without setgroups
         // the gid map may be written.
-        write(&materials.proc, &format!("{pid}/setgroups"), "deny")?;
+        write(proc, &format!("{pid}/setgroups"), "deny")?;
     }
-    write(&materials.proc, &format!("{pid}/uid_map"), &map)?;
-    write(&materials.proc, &format!("{pid}/gid_map"), &map)
+    write(proc, &format!("{pid}/uid_map"), &map)?;
+    write(proc, &format!("{pid}/gid_map"), &map)
 }
 
 fn read(proc: &OwnedFd, path: &str) -> Result<String, String> {
@@ -119,14 +137,12 @@ fn write(proc: &OwnedFd, path: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// In the child: everything up to exec, which on success doesn't return.
-fn become_worker(
-    order: &Spawn,
-    materials: &Materials,
-    setup: &OwnedFd,
-    wait: &OwnedFd,
-) -> (&'static str, Errno) {
-    match prepare(order, materials, setup, wait) {
+/// In the child: everything up to exec.
+extern "C" fn worker(birth: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a `Birth` that stays until this child no longer
+    // uses this memory.
+    let birth = unsafe { &*birth.cast::<Birth<'_>>() };
+    birth.failed.set(Some(match prepare(birth) {
         Err(failed) => failed,
         Ok(executable) => {
             let arguments = [ARGV0.as_ptr(), std::ptr::null()];
@@ -144,25 +160,25 @@ fn become_worker(
             };
             ("execveat", last())
         }
-    }
+    }));
+    // SAFETY: ends this process without running anybody's destructors.
+    unsafe { libc::_exit(127) }
 }
 
+/// Why the last system call through libc failed. The launcher, which uses the
+/// same `errno` meanwhile, could only make this another reason.
 fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
-fn prepare(
-    order: &Spawn,
-    materials: &Materials,
-    setup: &OwnedFd,
-    wait: &OwnedFd,
-) -> Result<i32, (&'static str, Errno)> {
+fn prepare(birth: &Birth<'_>) -> Result<i32, (&'static str, Errno)> {
     let at = |step: &'static str| move |errno: Errno| (step, errno);
-    let mut byte = [0];
-    match rustix::io::read(wait, &mut byte) {
-        Ok(1) => {}
-        Ok(_) => return Err(("the launcher gave up", Errno::PIPE)),
-        Err(errno) => return Err(("wait for the id map", errno)),
+    // The launcher kills this process where it can't map its ids.
+    while birth.mapped.load(Acquire) == 0 {
+        match futex::wait(&birth.mapped, futex::Flags::empty(), 0, None) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(("wait for the id map", errno)),
+        }
     }
     // Signals blocked in the launcher would stay blocked.
     // SAFETY: an initialised signal set on this stack.
@@ -183,16 +199,16 @@ fn prepare(
     if !set {
         return Err(("set user and group id", last()));
     }
-    limits(order).map_err(at("set limits"))?;
+    limits(birth.order).map_err(at("set limits"))?;
 
     // Descriptors: 0 to 2 nothing, 3 the set-up socket, 4 the executable,
     // closed by exec. Copies are made above the range first.
     let high =
         |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 10).map_err(at("duplicate"));
     let (setup, executable, null) = (
-        high(setup.as_fd())?,
-        high(materials.executable.as_fd())?,
-        high(materials.null.as_fd())?,
+        high(birth.setup)?,
+        high(birth.executable)?,
+        high(birth.null)?,
     );
     for target in 0..3 {
         place(null.as_raw_fd(), target, 0)?;
@@ -248,22 +264,4 @@ fn limits(order: &Spawn) -> Result<(), Errno> {
         )?;
     }
     Ok(())
-}
-
-/// Tells the host through the set-up socket what failed before exec.
-fn report(setup: OwnedFd, step: &str, errno: Errno) {
-    // Its number may be closed already; then the socket is where exec would
-    // have left it.
-    // SAFETY: nothing else in this process uses that number.
-    let placed = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
-    for socket in [setup, placed] {
-        let channel = Channel::from_descriptor(socket);
-        if channel.is_ok_and(|channel| {
-            channel
-                .send(format!("{step}: {errno}").as_bytes(), &[])
-                .is_ok()
-        }) {
-            return;
-        }
-    }
 }

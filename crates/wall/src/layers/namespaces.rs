@@ -21,13 +21,38 @@ fn identity(path: &Path) -> Result<String, String> {
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// The namespaces of this process, by their names in `/proc/PID/ns`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own(Vec<(&'static str, String)>);
+
+impl Own {
+    /// Looks at them. A host does that while its worker starts.
+    pub fn look() -> Result<Self, String> {
+        NAMESPACES
+            .iter()
+            .map(|&(_, name)| {
+                let found = identity(Path::new("/proc/self/ns").join(name).as_path())?;
+                Ok((name, found))
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    fn of(&self, name: &str) -> Result<&str, String> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, found)| found.as_str())
+            .ok_or_else(|| format!("{name} is no namespace that is looked at"))
+    }
+}
+
 /// From outside: the namespace is not the host's.
-pub fn verify(pid: i32, name: &str) -> Result<String, String> {
+pub fn verify(pid: i32, name: &str, own: &Own) -> Result<String, String> {
     // A process's own `pid` namespace is what `ns/pid` shows once it runs in
     // it; for the launcher's children `ns/pid` is their own.
     let theirs = identity(&proc(pid, &format!("ns/{name}")))?;
-    let ours = identity(Path::new("/proc/self/ns").join(name).as_path())?;
-    if theirs == ours {
+    if theirs == own.of(name)? {
         Err(format!("shares the host's {theirs}"))
     } else {
         Ok(theirs)

@@ -7,12 +7,12 @@
 //! bounds the page tables that a worker could make the kernel build with
 //! mappings that it only reads.
 
-use super::proc;
+use super::read;
 
 /// From outside: no core dump, a finite number of descriptors, finite data.
 pub fn verify(pid: i32) -> Result<String, String> {
-    let text = std::fs::read_to_string(proc(pid, "limits"))
-        .map_err(|error| format!("/proc/{pid}/limits: {error}"))?;
+    let bytes = read(pid, "limits")?;
+    let text = String::from_utf8_lossy(&bytes);
     let hard = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name))

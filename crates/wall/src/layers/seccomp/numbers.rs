@@ -44,40 +44,46 @@ pub(super) fn compile(numbers: impl IntoIterator<Item = u32>) -> BpfProgram {
         }
         changes.push(number + 1);
     }
-    let mut program = vec![
-        instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
-        instruction(JUMP_EQUAL, 1, 0, THIS),
+    // Written from its end, as jumps only go forward: the two answers, the tree
+    // before them, and before that the look at the architecture. Without any
+    // change the tree is the answer that was written last.
+    let mut backwards = vec![
+        instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
-        instruction(LOAD_WORD, 0, 0, NUMBER),
     ];
-    program.extend(search(&changes, false));
-    program
+    search(&changes, false, &mut backwards);
+    backwards.extend([
+        instruction(LOAD_WORD, 0, 0, NUMBER),
+        instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        instruction(JUMP_EQUAL, 1, 0, THIS),
+        instruction(LOAD_WORD, 0, 0, ARCHITECTURE),
+    ]);
+    backwards.reverse();
+    backwards
 }
 
-/// The answer for a number that has passed `changes` changes so far, where
-/// `allowed` is the answer below the first of them.
-fn search(changes: &[u32], allowed: bool) -> BpfProgram {
+/// Writes the search for a number among `changes`, where `allowed` is the
+/// answer below the first of them. Returns where in `backwards` it begins. All
+/// searches share the two answers: the kernel translates a filter to machine
+/// code when it is loaded, and that takes time for every instruction.
+fn search(changes: &[u32], allowed: bool, backwards: &mut BpfProgram) -> usize {
     let middle = changes.len() / 2;
     let Some(&at) = changes.get(middle) else {
-        let answer = if allowed {
-            libc::SECCOMP_RET_ALLOW
-        } else {
-            libc::SECCOMP_RET_KILL_PROCESS
-        };
-        return vec![instruction(RETURN, 0, 0, answer)];
+        return usize::from(!allowed);
     };
-    let below = search(&changes[..middle], allowed);
     // Every change turns the answer round.
-    let above = search(&changes[middle + 1..], allowed ^ middle.is_multiple_of(2));
-    // A jump reaches 255 instructions: 120 changes on one side, far more than
-    // there are. A longer list would be cut to "kill" here, never to "allow".
-    let Ok(skip) = u8::try_from(below.len()) else {
-        return vec![instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS)];
-    };
-    let mut tree = vec![instruction(JUMP_AT_LEAST, skip, 0, at)];
-    tree.extend(below);
-    tree.extend(above);
-    tree
+    let turned = allowed ^ middle.is_multiple_of(2);
+    let above = search(&changes[middle + 1..], turned, backwards);
+    let below = search(&changes[..middle], allowed, backwards);
+    let here = backwards.len();
+    let skip = |target: usize| u8::try_from(here - 1 - target);
+    // A jump reaches 255 instructions, far more than there are. A longer list
+    // would be cut to "kill" here, never to "allow".
+    backwards.push(match (skip(above), skip(below)) {
+        (Ok(above), Ok(below)) => instruction(JUMP_AT_LEAST, above, below, at),
+        _ => instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+    });
+    here
 }
 
 #[cfg(test)]
@@ -141,5 +147,16 @@ mod tests {
             assert_eq!(answer == libc::SECCOMP_RET_ALLOW, numbers.contains(&number));
             assert!(steps < 16, "{steps} steps for {number}");
         }
+    }
+
+    #[test]
+    fn a_list_too_long_for_a_jump_is_cut_to_kill() {
+        let numbers: Vec<u32> = (0..1000).map(|number| number * 2).collect();
+        let program = compile(numbers.iter().copied());
+        let allowed: Vec<u32> = (0..2000)
+            .filter(|&number| run(&program, THIS, number).0 == libc::SECCOMP_RET_ALLOW)
+            .collect();
+        assert!(allowed.iter().all(|number| numbers.contains(number)));
+        assert!(allowed.len() < numbers.len());
     }
 }

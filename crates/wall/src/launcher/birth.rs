@@ -1,0 +1,171 @@
+//! The birth of a launcher: a clone of the host into new namespaces that
+//! executes itself again.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use lazaret_wire::socket::{Channel, ChannelError};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+
+use super::clone::{Cloned, clone};
+use super::error::{LauncherError, PATIENCE};
+use super::ids::HostIds;
+use crate::layer::Layer;
+
+/// The environment variable that says how many Lazaret processes lie between
+/// this one and the first host: a host that starts itself by mistake must not
+/// become a fork bomb.
+pub const DEPTH: &str = "LAZARET_DEPTH";
+
+/// How many Lazaret processes lie between this one and the first host.
+pub fn depth() -> u32 {
+    std::env::var(DEPTH)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The namespaces of the launcher, which its workers inherit where they have
+/// none of their own.
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// Clones this process into new namespaces and makes it the launcher.
+pub(super) fn start(
+    ours: &Channel,
+    theirs: Channel,
+    executable: &OwnedFd,
+    ids: &HostIds,
+    environment: &CStr,
+) -> Result<OwnedFd, LauncherError> {
+    let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
+    let environment = [environment.as_ptr(), std::ptr::null()];
+    let theirs: OwnedFd = theirs.into();
+    let (executable, socket, parent) = (
+        executable.as_raw_fd(),
+        theirs.as_raw_fd(),
+        ours.as_fd().as_raw_fd(),
+    );
+    // SAFETY: this process may have threads, so the child makes system calls
+    // only, on data that was prepared before, until it is another program.
+    let cloned = unsafe { clone(NAMESPACES) }.map_err(|errno| LauncherError::Layer {
+        layer: Layer::UserNamespace,
+        message: format!(
+            "clone3 into new namespaces: {errno}; {}",
+            Layer::UserNamespace.remedy()
+        ),
+    })?;
+    match cloned {
+        Cloned::Child => {
+            // SAFETY: as above; numbers and pointers that were made before.
+            unsafe {
+                // The parent's end must not stay open here, or its closing
+                // would not be seen.
+                libc::close(parent);
+                // A host that gave up root is not dumpable, and neither is
+                // this copy of it: its files in /proc would be root's, and the
+                // ids could not be mapped. Exec decides anew.
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+                let mut byte = [0u8; 4];
+                // This side says when it can be mapped, the parent when it is.
+                if libc::syscall(libc::SYS_write, socket, byte.as_ptr(), 1usize) != 1 {
+                    libc::_exit(126);
+                }
+                if libc::syscall(
+                    libc::SYS_recvfrom,
+                    socket,
+                    byte.as_mut_ptr(),
+                    byte.len(),
+                    0,
+                    0usize,
+                    0usize,
+                ) < 1
+                    || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
+                    || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
+                    || libc::syscall(libc::SYS_dup3, socket, 0, 0) < 0
+                {
+                    libc::_exit(126);
+                }
+                // Everything else but standard error and the executable goes.
+                let kept = if executable == 3 {
+                    3
+                } else {
+                    libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC)
+                };
+                if kept == 3 {
+                    libc::syscall(libc::SYS_fcntl, 3, libc::F_SETFD, libc::FD_CLOEXEC);
+                    libc::syscall(libc::SYS_close_range, 4u32, u32::MAX, 0);
+                    libc::syscall(
+                        libc::SYS_execveat,
+                        3,
+                        c"".as_ptr(),
+                        arguments.as_ptr(),
+                        environment.as_ptr(),
+                        libc::AT_EMPTY_PATH,
+                    );
+                }
+                libc::_exit(127)
+            }
+        }
+        Cloned::Parent(pid, pidfd) => {
+            drop(theirs);
+            let told = ours.poll(PATIENCE).and_then(|told| {
+                if told {
+                    ours.receive().map(drop)
+                } else {
+                    Err(ChannelError::Closed)
+                }
+            });
+            if let Err(error) = told {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ =
+                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                return Err(error.into());
+            }
+            if let Err((file, source)) = map_ids(pid, ids) {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ =
+                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                return Err(LauncherError::Layer {
+                    layer: Layer::UserNamespace,
+                    message: format!(
+                        "/proc/{pid}/{file}: {source}; {}",
+                        Layer::UserNamespace.remedy()
+                    ),
+                });
+            }
+            ours.send(b"go", &[])?;
+            Ok(pidfd)
+        }
+    }
+}
+
+fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
+    let write = |file: &'static str, text: &str| {
+        std::fs::write(Path::new("/proc").join(pid.to_string()).join(file), text)
+            .map_err(|error| (file, error))
+    };
+    if ids.deny_setgroups {
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", &ids.uid_map)?;
+    write("gid_map", &ids.gid_map)
+}
+
+/// How it ended that should have been ready by now.
+pub(super) fn early_end(pidfd: &OwnedFd) -> String {
+    match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) if status.exited() => match status.exit_status() {
+            Some(code) => format!("it ended with code {code} before it was ready"),
+            None => "it ended before it was ready".into(),
+        },
+        _ => "it ended before it was ready".into(),
+    }
+}

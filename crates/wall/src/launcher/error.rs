@@ -1,0 +1,62 @@
+//! Why no launcher or worker could be started.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lazaret_wire::socket::ChannelError;
+use thiserror::Error;
+
+use super::ids::IdsError;
+use crate::layer::Layer;
+
+/// How long the launcher may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why no launcher or worker could be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LauncherError {
+    /// The executable can't be opened.
+    #[error("worker executable: {0}")]
+    Executable(#[source] io::Error),
+    /// No user ids for workers.
+    #[error(transparent)]
+    Ids(#[from] IdsError),
+    /// A layer is missing and the operator didn't accept that.
+    #[error("{message}{}", layer.without())]
+    Layer {
+        /// The layer.
+        layer: Layer,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// A granted directory can't be used.
+    #[error("directory {path}: {source}")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The launcher failed for another reason.
+    #[error("launcher: {0}")]
+    Failed(String),
+    /// It said nothing in time.
+    #[error("launcher: no answer within {} s; does the worker executable call lazaret::init() first in main?", PATIENCE.as_secs())]
+    Silent,
+    /// The socket to it.
+    #[error("launcher: {0}")]
+    Channel(#[from] ChannelError),
+    /// It has ended, and its workers with it.
+    #[error("launcher: it has ended, and its workers with it")]
+    Ended,
+}
+
+/// What the launcher said it failed for.
+pub(super) fn refusal(layer: Option<String>, message: String) -> LauncherError {
+    match layer.and_then(|name| name.parse().ok()) {
+        Some(layer) => LauncherError::Layer { layer, message },
+        None => LauncherError::Failed(message),
+    }
+}

@@ -1,0 +1,66 @@
+//! What a launcher and its workers are started with.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::error::LauncherError;
+use super::protocol::Directory;
+use crate::layer::Layer;
+
+/// A directory to grant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    /// Its path on the host.
+    pub path: PathBuf,
+    /// Whether it may be written.
+    pub writable: bool,
+}
+
+impl Grants {
+    /// The directory as the launcher is told of it: what the host sees there now.
+    pub(super) fn directory(&self) -> Result<Directory, LauncherError> {
+        let fail = |source| LauncherError::Directory {
+            path: self.path.clone(),
+            source,
+        };
+        let path = std::path::absolute(&self.path).map_err(fail)?;
+        let stat = rustix::fs::stat(&path).map_err(|errno| fail(errno.into()))?;
+        Ok(Directory {
+            path: path.as_os_str().as_bytes().to_vec(),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            writable: self.writable,
+        })
+    }
+}
+
+/// How to start a launcher.
+#[derive(Debug, Clone, Default)]
+pub struct LauncherOptions {
+    /// The executable for launcher and workers; this process's own if none.
+    pub executable: Option<PathBuf>,
+    /// Layers that may be missing.
+    pub accept_missing: Vec<Layer>,
+    /// The host user that workers run as; root only.
+    pub as_user: Option<u32>,
+    /// Directories that its workers are given.
+    pub directories: Vec<Grants>,
+}
+
+/// The limits of one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of private memory (RLIMIT_DATA).
+    pub data: u64,
+    /// Bytes of address space (RLIMIT_AS): reservations and all. It bounds the
+    /// page tables, which RLIMIT_DATA doesn't count.
+    pub address_space: u64,
+    /// Open descriptors (RLIMIT_NOFILE).
+    pub descriptors: u64,
+    /// Bytes of a file it writes (RLIMIT_FSIZE).
+    pub file: u64,
+    /// Seconds of processor time (RLIMIT_CPU).
+    pub cpu_seconds: Option<u64>,
+    /// Bytes of native stack (RLIMIT_STACK).
+    pub stack: u64,
+}
