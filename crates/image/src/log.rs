@@ -3,7 +3,7 @@
 use crate::checksum::Checksum;
 use crate::error::{Action, FileError, SealError};
 use crate::files::SourceFile;
-use crate::format::{LogEntry, Manifest, Origin, SealedLog, log_name};
+use crate::format::{LogEntry, MAX_LOGS, Manifest, Origin, SealedLog, log_name};
 use crate::image::Image;
 use crate::manifest::SwitchError;
 use crate::page::{FileId, Sizes, TenantId, Version};
@@ -77,7 +77,7 @@ pub(crate) fn create_log<S: Storage>(
 pub(crate) fn create_empty<S: Storage>(
     storage: &S,
     tenant: TenantId,
-) -> Result<(Manifest, SourceFile<S::File>, LogTail<S::File>), FileError> {
+) -> Result<(Manifest, NewLog<S::File>), FileError> {
     let log = create_log(storage, FileId(0))?;
     let manifest = Manifest {
         tenant,
@@ -86,10 +86,10 @@ pub(crate) fn create_empty<S: Storage>(
         next_file: FileId(1),
         shards: Vec::new(),
         sealed: Vec::new(),
-        log: log.entry,
+        log: log.entry.clone(),
         meta: Vec::new(),
     };
-    Ok((manifest, log.source, log.tail))
+    Ok((manifest, log))
 }
 
 pub(crate) fn random<S: Storage>(storage: &S) -> Result<[u8; 16], FileError> {
@@ -120,7 +120,10 @@ impl<S: Storage> Image<S> {
         let Some(sealed) = self.active_as_sealed() else {
             return Ok(());
         };
-        let file = self.numbers.take().ok_or_else(|| SealError::Full {
+        // One more sealed log beside the active one.
+        let room = self.manifest.sealed.len() + 2 <= MAX_LOGS as usize;
+        let file = self.numbers.take().filter(|_| room);
+        let file = file.ok_or_else(|| SealError::Full {
             path: self.storage.path().to_path_buf(),
             version: self.version,
         })?;

@@ -1,27 +1,21 @@
 //! Random sequences of all operations, beside a model of what the image should be.
 #![allow(dead_code)] // Each test binary uses a part.
 
+mod branches;
+
 use std::mem::ManuallyDrop;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use lazaret_image::{
     Accept, CommitError, Durability, FoldError, FoldJob, Image, OpenError, RestoreError,
-    SnapshotError, SyncError, TenantId,
+    SnapshotError, SyncError, View,
 };
 
-use crate::fault_storage::{FaultStorage, Numbers};
-use crate::model::{Contents, State, random_pages, random_sizes};
+use branches::{Branch, check_branches};
 
-/// A snapshot or fork that was asked for.
-#[derive(Clone)]
-pub struct Branch {
-    path: PathBuf,
-    state: State,
-    tenant: Option<TenantId>,
-    /// It was returned: nothing may touch it any more.
-    sure: bool,
-}
+use crate::fault_storage::{FaultFile, FaultStorage, Numbers};
+use crate::model::{Contents, State, random_pages, random_sizes};
 
 /// A fold under way.
 struct Folding {
@@ -41,6 +35,8 @@ pub struct Run {
     /// The state at each version up to the newest that may have been written.
     states: Vec<State>,
     branches: Vec<Branch>,
+    /// Views held, and what they should read for ever.
+    held: Vec<(View<FaultFile>, State)>,
     /// The image's version.
     version: usize,
     /// The newest version that is on disk for sure.
@@ -65,6 +61,7 @@ impl Run {
             folding: None,
             states: vec![State::default()],
             branches: Vec::new(),
+            held: Vec::new(),
             version: 0,
             durable: 0,
             numbers: Numbers(seed),
@@ -80,6 +77,7 @@ impl Run {
             folding: None,
             states: self.states.clone(),
             branches: self.branches.clone(),
+            held: Vec::new(),
             version: self.version,
             durable: self.durable,
             numbers: Numbers(self.numbers.0 ^ chance),
@@ -152,7 +150,7 @@ impl Run {
                 self.folding = Some(folding);
                 ok.then_some(()).ok_or(false)
             }
-            _ if folding.complete => match image.finish_fold(folding.job) {
+            _ if folding.complete => match image.finish_fold(&mut folding.job) {
                 Ok(folded) => {
                     assert!(!folding.stale, "{}", self.context);
                     assert_eq!(folded.version.0 as usize, folding.version);
@@ -164,7 +162,7 @@ impl Run {
                 }
                 Err(error) => Err(poisons(&error)),
             },
-            2 if !folding.stale => match image.finish_fold(folding.job) {
+            2 if !folding.stale => match image.finish_fold(&mut folding.job) {
                 Err(FoldError::Unfinished) => Ok(()),
                 Err(error) => Err(poisons(&error)),
                 Ok(_) => panic!("{}: an incomplete fold was finished", self.context),
@@ -393,6 +391,21 @@ impl Run {
             .look(|| self.states[self.version].check(image, &self.context));
     }
 
+    /// Holds a view of the newest version from now on.
+    pub fn hold(&mut self) {
+        let state = self.states[self.version].clone();
+        self.held
+            .extend(self.image.iter().map(|image| (image.view(), state.clone())));
+    }
+
+    /// Checks the views that are held.
+    pub fn check_held(&self) {
+        for (view, state) in &self.held {
+            let context = format!("{}, view of version {}", self.context, view.version());
+            self.storage.look(|| state.check_view(view, &context));
+        }
+    }
+
     /// Every snapshot and fork that was returned is there and whole; one that wasn't is whole or isn't there.
     pub fn check_branches(&self) {
         check_branches(&self.storage.copy(), &self.branches, &self.context);
@@ -421,30 +434,6 @@ impl Run {
             self.check();
         }
     }
-}
-
-fn check_branches(storage: &FaultStorage, branches: &[Branch], context: &str) {
-    for branch in branches {
-        let context = format!("{context}, {}", branch.path.display());
-        let Some(there) = storage.at(&branch.path) else {
-            assert!(!branch.sure, "{context}: it is gone");
-            continue;
-        };
-        let (image, recovery) =
-            Image::open_on(there).unwrap_or_else(|error| panic!("{context}: {error}"));
-        assert!(recovery.cut.is_none(), "{context}");
-        if let Some(tenant) = branch.tenant {
-            assert_eq!(image.tenant(), tenant, "{context}");
-        }
-        branch.state.check(&image, &context);
-    }
-    let left = |path: &Path| path.to_str().unwrap().ends_with(".new");
-    let known = |path: &PathBuf| {
-        path == Path::new("/image")
-            || left(path)
-            || branches.iter().any(|branch| branch.path == *path)
-    };
-    assert!(storage.paths().iter().all(known), "{context}");
 }
 
 fn poisons(error: &FoldError) -> Poisoned {
