@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logging::Logging;
 use crate::verbs::{
-    audit, bench, call, completions, doctor, install, logs, man, ps, remove, run, upgrade,
+    audit, bench, call, completions, doctor, fork, install, logs, man, ps, remove, run, snapshot,
+    upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -37,6 +38,8 @@ pub(crate) enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Call(call::Call),
+    Snapshot(snapshot::Snapshot),
+    Fork(fork::Fork),
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),

@@ -94,6 +94,9 @@ pub(crate) enum Failure {
     /// Some tenants can't be read.
     #[error("{0} of the tenants can't be read; the table says why")]
     Damaged(usize),
+    /// Some snapshots can't be read.
+    #[error("{0} of the snapshots can't be read; the table says why")]
+    DamagedSnapshots(usize),
     /// The benchmark.
     #[error(transparent)]
     Bench(#[from] lazaret_bench::BenchError),
@@ -141,6 +144,9 @@ fn tenant_code(error: &TenantError) -> u8 {
         TenantError::Name { .. }
         | TenantError::Exists(_)
         | TenantError::NotFound { .. }
+        | TenantError::Tag { .. }
+        | TenantError::NoSnapshot { .. }
+        | TenantError::SnapshotExists { .. }
         | TenantError::Module(_)
         | TenantError::Compile(CompileError::Invalid(_)) => USAGE,
         TenantError::Call { error, .. } => call_code(error),

@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 mod arguments;
+mod columns;
 mod encoded;
 mod failure;
 mod host_options;

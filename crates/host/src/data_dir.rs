@@ -6,6 +6,7 @@
 //! DIR/modules/HASH.wasm
 //! DIR/cache/KEY.code compiled modules; may be deleted at any time
 //! DIR/tenants/NAME/  an image (crate lazaret-image) and a log
+//! DIR/snapshots/NAME/TAG/  an image that shares files with the tenant's
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -99,7 +100,7 @@ impl DataDir {
                 Ok(entries) => entries.flatten().any(|entry| {
                     !matches!(
                         entry.file_name().to_str(),
-                        Some("lock" | "modules" | "tenants" | "cache")
+                        Some("lock" | "modules" | "tenants" | "snapshots" | "cache")
                     )
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -159,7 +160,16 @@ impl DataDir {
 
     /// Removes what a crash left half-made or half-removed.
     fn sweep(&self) {
-        for entry in fs::read_dir(self.tenants()).into_iter().flatten().flatten() {
+        let mut places = vec![self.tenants(), self.path.join("snapshots")];
+        places.extend(
+            fs::read_dir(self.path.join("snapshots"))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path()),
+        );
+        let entries = places.iter().flat_map(fs::read_dir).flatten().flatten();
+        for entry in entries {
             if entry.file_name().as_encoded_bytes().starts_with(b".")
                 && let Err(error) = fs::remove_dir_all(entry.path())
             {
@@ -174,6 +184,11 @@ impl DataDir {
 
     pub(crate) fn tenants(&self) -> PathBuf {
         self.path.join("tenants")
+    }
+
+    /// Where the snapshots of a tenant are.
+    pub(crate) fn snapshots(&self, name: &str) -> PathBuf {
+        self.path.join("snapshots").join(name)
     }
 
     pub(crate) fn module(&self, hash: &str) -> PathBuf {

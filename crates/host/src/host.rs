@@ -1,6 +1,7 @@
 //! The host: the trusted side, and the embeddable API.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::Program;
 use crate::registry::Registry;
-use crate::tenant::{self, Tenant, TenantError, TenantLimits};
+use crate::tenant::{self, SnapshotInfo, Tenant, TenantError, TenantLimits};
 use crate::tracker::TrackerKind;
 
 /// Why a host could not be made.
@@ -47,6 +48,9 @@ pub enum BuildError {
     },
 }
 
+/// Bytes a second that compaction writes if nobody says otherwise.
+const DEFAULT_COMPACTION: NonZeroU64 = NonZeroU64::new(256 << 20).unwrap();
+
 /// Options of a host.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -57,6 +61,7 @@ pub(crate) struct Options {
     pub compile: CompileLimits,
     pub cycles: u128,
     pub tracker: TrackerKind,
+    pub compaction: Option<NonZeroU64>,
 }
 
 /// How to make a [`Host`].
@@ -81,6 +86,7 @@ impl Builder {
                 // As many as a canister is usually given to begin with.
                 cycles: 3_000_000_000_000,
                 tracker: TrackerKind::default(),
+                compaction: Some(DEFAULT_COMPACTION),
             },
             data: None,
             cache: None,
@@ -125,6 +131,14 @@ impl Builder {
     #[must_use]
     pub fn relaxed_durability(mut self) -> Self {
         self.options.durability = Durability::Relaxed;
+        self
+    }
+
+    /// Bytes a second that the compaction of a tenant's memory may write, or
+    /// no limit. It runs beside the tenant's calls, in a thread of its own.
+    #[must_use]
+    pub fn compaction_rate(mut self, bytes: Option<NonZeroU64>) -> Self {
+        self.options.compaction = bytes;
         self
     }
 
@@ -359,6 +373,61 @@ impl Host {
     pub fn remove(&self, name: &str) -> Result<(), TenantError> {
         let (_reservation, open) = self.inner.tenants.remove(name)?;
         tenant::remove(self.data()?, name, open.as_deref())
+    }
+
+    /// Makes a snapshot of a tenant's newest version, which is on disk then. It
+    /// shares the tenant's files, so it takes milliseconds and no room, and
+    /// nothing that happens to the tenant changes it.
+    ///
+    /// # Errors
+    /// [`TenantError::SnapshotExists`] if the tag is taken, and whatever is
+    /// wrong with the tenant or the disk.
+    pub fn snapshot(&self, name: &str, tag: &str) -> Result<SnapshotInfo, TenantError> {
+        let tenant = self.tenant(name)?;
+        tenant::snapshot::create(self.data()?, tenant.shared(), tag)
+    }
+
+    /// The snapshots of a tenant, by tag; for one that can't be read, its tag
+    /// and why.
+    pub fn snapshots(
+        &self,
+        name: &str,
+    ) -> Result<Vec<Result<SnapshotInfo, (String, TenantError)>>, TenantError> {
+        let _tenant = self.tenant(name)?;
+        tenant::snapshot::list(self.data()?, name)
+    }
+
+    /// Makes a snapshot's state the tenant's next version, with the module that
+    /// it had then. What the tenant is now is gone, unless there is a snapshot
+    /// of it.
+    ///
+    /// # Errors
+    /// [`TenantError::NoSnapshot`], and whatever is wrong with it; then the
+    /// tenant is as it was.
+    pub fn restore(&self, name: &str, tag: &str) -> Result<Tenant, TenantError> {
+        let tenant = self.tenant(name)?;
+        tenant::snapshot::restore(&self.inner, self.data()?, tenant.shared(), tag)?;
+        Ok(tenant)
+    }
+
+    /// Removes a snapshot. Space is given back for what nobody else shares.
+    pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<(), TenantError> {
+        let _tenant = self.tenant(name)?;
+        tenant::snapshot::delete(self.data()?, name, tag)
+    }
+
+    /// Makes a new tenant of the state of another, or of one of its snapshots.
+    /// They share every page until one of them writes it.
+    ///
+    /// # Errors
+    /// [`TenantError::Exists`] if there is one of the new name.
+    pub fn fork(&self, name: &str, new: &str, tag: Option<&str>) -> Result<Tenant, TenantError> {
+        let origin = self.tenant(name)?;
+        {
+            let _reservation = self.inner.tenants.install(new)?;
+            tenant::snapshot::fork(self.data()?, origin.shared(), new, tag)?;
+        }
+        self.tenant(new)
     }
 
     /// Names of all tenants, sorted.

@@ -50,8 +50,8 @@ pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
 pub use registry::Change;
 pub use tenant::{
-    ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, Tenant, TenantError, TenantInfo,
-    TenantLimits, check_name,
+    ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, SnapshotInfo, Tenant, TenantError,
+    TenantInfo, TenantLimits, check_name, check_tag,
 };
 pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
 pub use worker::WorkerError;

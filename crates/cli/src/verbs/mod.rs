@@ -5,12 +5,14 @@ pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod fork;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ps;
 pub(crate) mod remove;
 pub(crate) mod run;
+pub(crate) mod snapshot;
 pub(crate) mod upgrade;
 
 use crate::arguments::Verb;
@@ -26,6 +28,8 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Ps(verb) => verb.execute(),
         Verb::Logs(verb) => verb.execute(),
         Verb::Call(verb) => verb.execute(),
+        Verb::Snapshot(verb) => verb.execute(),
+        Verb::Fork(verb) => verb.execute(),
         Verb::Audit(verb) => verb.execute(),
         Verb::Doctor(verb) => verb.execute(),
         Verb::Bench(verb) => verb.execute(),

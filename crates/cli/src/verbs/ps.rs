@@ -4,9 +4,10 @@ use clap::Args;
 use lazaret::TenantInfo;
 use serde::Serialize;
 
+use crate::columns::columns;
 use crate::failure::Failure;
 use crate::host_options::Data;
-use crate::output::{self, BAD, TITLE};
+use crate::output::{self, BAD};
 use crate::values::size::human;
 
 /// List tenants
@@ -73,9 +74,6 @@ impl Ps {
 
 /// Rows in columns that are as wide as they must be.
 fn table(rows: &[Row]) -> String {
-    const TITLES: [&str; 7] = [
-        "NAME", "VERSION", "HEAP", "STABLE", "DISK", "MODULE", "METHODS",
-    ];
     let cells: Vec<[String; 7]> = rows
         .iter()
         .map(|row| match row {
@@ -99,31 +97,16 @@ fn table(rows: &[Row]) -> String {
             ],
         })
         .collect();
-    let width = |column: usize| {
-        cells
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = TITLES
+    let titles = [
+        "NAME", "VERSION", "HEAP", "STABLE", "DISK", "MODULE", "METHODS",
+    ];
+    let mut text = String::new();
+    for (line, row) in columns(titles, &cells)
         .iter()
-        .enumerate()
-        .map(|(column, title)| title.len().max(width(column)))
-        .collect();
-    let line = |row: &[String]| {
-        let padded: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"))
-            .collect();
-        padded.join("  ").trim_end().to_owned()
-    };
-    let mut text = format!("{TITLE}{}{TITLE:#}\n", line(&TITLES.map(str::to_owned)));
-    for (row, cells) in rows.iter().zip(&cells) {
-        text.push_str(&line(cells));
-        if let Row::Damaged { error, .. } = row {
+        .zip(std::iter::once(None).chain(rows.iter().map(Some)))
+    {
+        text.push_str(line);
+        if let Some(Row::Damaged { error, .. }) = row {
             text.push_str(&format!("  {BAD}{}{BAD:#}", output::harmless(error, false)));
         }
         text.push('\n');

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 14] = [
     "run",
     "install",
     "upgrade",
@@ -15,6 +15,8 @@ const VERBS: [&str; 12] = [
     "ps",
     "logs",
     "call",
+    "snapshot",
+    "fork",
     "audit",
     "doctor",
     "bench",

@@ -10,6 +10,7 @@ mod inspection;
 mod lifecycle;
 mod report;
 mod signals;
+mod snapshots;
 mod streams;
 mod support;
 mod terminal;

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lazaret_image::{CommitError, CreateError, FoldError, OpenError, ReadError};
+use lazaret_image::{
+    CommitError, CreateError, FoldError, OpenError, ReadError, RestoreError, SnapshotError,
+};
 use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
 use thiserror::Error;
@@ -147,6 +149,38 @@ pub enum TenantError {
     /// The image can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A bad tag.
+    #[error("`{tag}` is no tag for a snapshot: {reason}; use 1 to 64 of the characters a-z, A-Z, 0-9, `-`, `_`, `.`, and begin with a letter or digit", tag = .tag.escape_default())]
+    Tag {
+        /// The tag.
+        tag: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is no such snapshot.
+    #[error("tenant `{name}` has no snapshot `{tag}`; it has: {}", if .known.is_empty() { "none".to_owned() } else { .known.join(", ") })]
+    NoSnapshot {
+        /// The tenant.
+        name: String,
+        /// The tag asked for.
+        tag: String,
+        /// The tags there are.
+        known: Vec<String>,
+    },
+    /// There is one already.
+    #[error("tenant `{name}` has a snapshot `{tag}` already; delete it first, or give another tag")]
+    SnapshotExists {
+        /// The tenant.
+        name: String,
+        /// The tag.
+        tag: String,
+    },
+    /// The snapshot or fork can't be made.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The snapshot can't be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// What the image says of itself makes no sense.
     #[error("tenant `{name}`: its state is of another version or damaged: {source}")]
     State {

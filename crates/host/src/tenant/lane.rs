@@ -4,13 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lazaret_image::Image;
+use lazaret_image::{Image, PageId, PageSource};
+use lazaret_wire::layout::MAX_MAPPED_RUNS;
 use lazaret_wire::message::{Done, Entry, Outcome, Sizes};
 
 use super::call::{Asked, CallOptions, Commit, Reply, reply};
 use super::error::CallError;
+use super::fold::Folding;
 use super::live::Live;
 use super::meta::Meta;
+use super::start::mapped_runs;
 use super::{Shared, memory_sizes};
 use crate::host::Inner;
 use crate::tracker::Written;
@@ -23,6 +26,7 @@ pub(crate) struct Lane {
     pub(super) removed: bool,
     /// Where the tenant is.
     pub(super) directory: PathBuf,
+    pub(super) folding: Folding,
 }
 
 impl std::fmt::Debug for Lane {
@@ -30,6 +34,15 @@ impl std::fmt::Debug for Lane {
         f.debug_struct("Lane")
             .field("directory", &self.directory)
             .finish_non_exhaustive()
+    }
+}
+
+/// The source of a commit without pages.
+struct NoPages;
+
+impl PageSource for NoPages {
+    fn read(&mut self, _: &[PageId], _: &mut [u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::NotFound.into())
     }
 }
 
@@ -46,7 +59,7 @@ impl Lane {
     pub(super) fn update(
         &mut self,
         host: &Inner,
-        tenant: &Shared,
+        tenant: &Arc<Shared>,
         method: &str,
         argument: &[u8],
         options: &CallOptions,
@@ -75,6 +88,9 @@ impl Lane {
         let commit = self
             .settle(host, tenant, live, &done)?
             .map(|commit| Commit { run_time, ..commit });
+        if commit.is_some() {
+            self.consider_fold(host, tenant);
+        }
         reply(done.outcome, fuel_used, version, commit)
     }
 
@@ -83,11 +99,9 @@ impl Lane {
         if let Some(live) = tenant.idle_worker() {
             return Ok(live);
         }
-        // Before it is mapped once more.
-        if self
-            .image
-            .should_fold(lazaret_wire::layout::MAX_MAPPED_RUNS)
-        {
+        // Folding goes on beside the calls, so this is rare: a worker couldn't
+        // map that many.
+        if mapped_runs(&self.image.view()) > MAX_MAPPED_RUNS {
             self.image.fold()?;
         }
         tenant.start_worker(host)
@@ -154,6 +168,16 @@ impl Lane {
                     ..commit
                 })
             })
+    }
+
+    /// Makes another state than its pages the next version.
+    pub(super) fn state_changed(&mut self, host: &Inner, after: Meta) -> Result<(), CallError> {
+        let (sizes, meta) = (self.image.sizes(), after.encoded()?);
+        let durability = host.options.durability;
+        self.image
+            .commit(&[], &mut NoPages, sizes, &meta, durability)?;
+        self.meta = Arc::new(after);
+        Ok(())
     }
 
     /// Makes what a worker holds the next version.

@@ -10,12 +10,13 @@ use lazaret_wire::message::{Entry, Outcome, Purpose};
 
 use super::call::{Asked, CallOptions, bytes};
 use super::error::{CallError, TenantError};
+use super::fold::Folding;
 use super::lane::Lane;
 use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
 use super::workers::Workers;
-use super::{Shared, hex};
+use super::{Shared, hex, snapshot};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module;
@@ -47,6 +48,20 @@ pub(super) fn load(host: &Inner, wasm: &[u8]) -> Result<Module, TenantError> {
         .into());
     }
     Ok(Module::new(wasm, info))
+}
+
+/// Reads a stored module, and looks at it.
+pub(super) fn read_module(
+    host: &Inner,
+    data: &DataDir,
+    hash: &[u8; 32],
+) -> Result<Module, TenantError> {
+    let path = data.module(&hex(hash));
+    let wasm = fs::read(&path).map_err(TenantError::file(&path))?;
+    if blake3::hash(&wasm).as_bytes() != hash {
+        return Err(TenantError::ModuleHash { path });
+    }
+    load(host, &wasm)
 }
 
 pub(super) fn store_module(
@@ -102,7 +117,7 @@ pub(crate) fn install(
     };
     let installed = initialise(
         host,
-        shared(name, aside.clone(), image, meta, module),
+        Arc::new(shared(name, aside.clone(), image, meta, module)),
         argument,
     );
     if let Err(error) = installed {
@@ -128,13 +143,14 @@ fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Modu
             meta: Arc::new(meta),
             removed: false,
             directory,
+            folding: Folding::default(),
         }),
     }
 }
 
 /// Runs the initialiser in the worker of a tenant that has nothing yet, not
 /// even a state in its image.
-fn initialise(host: &Inner, tenant: Shared, argument: &[u8]) -> Result<(), TenantError> {
+fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), TenantError> {
     let mut lane = tenant.lane();
     let limits = host.options.limits;
     let view = lane.image.view();
@@ -188,12 +204,7 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
         name: name.to_owned(),
         source,
     })?;
-    let path = data.module(&hex(&meta.module));
-    let wasm = fs::read(&path).map_err(TenantError::file(&path))?;
-    if *blake3::hash(&wasm).as_bytes() != meta.module {
-        return Err(TenantError::ModuleHash { path });
-    }
-    let module = load(host, &wasm)?;
+    let module = read_module(host, data, &meta.module)?;
     Ok(shared(name, directory, image, meta, module))
 }
 
@@ -222,7 +233,8 @@ pub(crate) fn remove(
         .join(format!(".removed-{name}-{}", std::process::id()));
     fs::rename(&directory, &aside).map_err(TenantError::file(&directory))?;
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
-    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
+    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))?;
+    snapshot::delete_all(data, name)
 }
 
 /// Bytes of all files in a tenant's directory.

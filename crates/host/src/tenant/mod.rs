@@ -7,6 +7,7 @@
 
 mod call;
 mod error;
+mod fold;
 mod info;
 mod lane;
 mod lifecycle;
@@ -16,6 +17,7 @@ mod log;
 mod meta;
 mod module;
 mod query;
+pub(crate) mod snapshot;
 mod start;
 mod upgrade;
 mod workers;
@@ -40,6 +42,7 @@ pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
+pub use snapshot::{SnapshotInfo, check_tag};
 pub(crate) use upgrade::upgrade;
 use workers::Workers;
 
@@ -86,7 +89,7 @@ impl Tenant {
         Arc::downgrade(&self.shared)
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -42,6 +42,12 @@ pub(crate) struct Carried {
     pub file: OwnedFd,
 }
 
+/// How many runs of a version a worker maps.
+pub(super) fn mapped_runs(view: &View) -> usize {
+    let runs = view.plan().runs;
+    runs.iter().filter(|run| run.pages >= MAP_RUN_PAGES).count()
+}
+
 /// A worker's state at its start, besides its pages.
 pub(super) fn meta_of(view: &View) -> Result<Arc<Meta>, CallError> {
     let meta = Meta::from_bytes(view.meta()).map_err(CallError::State)?;
