@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use crate::checksum::{Checksum, is_zero, page_checksum, pages_of};
 use crate::encode::SegmentEncoder;
 use crate::error::{Action, CommitError, FileError};
-use crate::format::{PAGE_ENTRY, SEGMENT_FIXED, SegmentFields, log_name, segment_header_len};
-use crate::image::{Block, Image};
+use crate::files::Block;
+use crate::format::{SegmentFields, log_name, segment_header_len};
+use crate::image::Image;
 use crate::index::Location;
 use crate::page::{MAX_META, PAGE_BYTES, PAGE_SIZE, PageId, Sizes, Version};
+use crate::reader::Next;
 use crate::storage::Storage;
 
 /// Pages that are read, summed and written together: 1 MiB, so that they stay in the processor's L2 cache
@@ -157,14 +159,14 @@ impl<S: Storage> Image<S> {
             .checked_add(most)
             .filter(|end| *end <= i64::MAX as u64)
             .ok_or_else(full)?;
-        Location::new(self.files.len() - 1, end / PAGE_BYTES).ok_or_else(full)?;
+        Location::new(self.log.slot, end / PAGE_BYTES).ok_or_else(full)?;
 
         let name = log_name(self.manifest.log.file);
         let write = |bytes: &[u8], offset| {
             let written = self.storage.pwrite(&self.log.handle, bytes, offset);
             written.map_err(|error| {
                 CommitError::writing(FileError::new(
-                    &self.storage,
+                    &*self.storage,
                     Action::Write,
                     &name,
                     offset,
@@ -237,29 +239,35 @@ impl<S: Storage> Image<S> {
         meta: &[u8],
         written: &Written,
     ) -> Version {
-        let slot = self.files.len() - 1;
+        let slot = self.log.slot;
         let data = self.log.end + written.header_len;
-        let mut zeros = zeros.iter().peekable();
-        let mut next = data / PAGE_BYTES;
-        self.index.apply(pages.iter().map(|page| {
-            if zeros.next_if_eq(&page).is_some() {
-                return (*page, None);
-            }
-            next += 1;
-            (*page, Location::new(slot, next - 1))
-        }));
-        self.index.truncate(&sizes);
-        if let Some(log) = self.files.last_mut()
+        if let Some(log) = self.files.get(slot)
             && written.data_pages > 0
         {
-            log.blocks.push(Block::in_segment(self.log.end, data));
+            log.push(Block::in_segment(self.log.end, data));
         }
         self.log.end += written.bytes;
         self.log.chain = written.checksum;
         self.version.0 += 1;
         self.sizes = sizes;
-        self.meta.clear();
-        self.meta.extend_from_slice(meta);
+        self.meta = meta.into();
+        let next = Next {
+            version: self.version,
+            sizes,
+            meta: self.meta.clone(),
+        };
+        self.shared.advance(next, pages, |index| {
+            let mut zeros = zeros.iter().peekable();
+            let mut next = data / PAGE_BYTES;
+            index.apply(pages.iter().map(|page| {
+                if zeros.next_if_eq(&page).is_some() {
+                    return (*page, None);
+                }
+                next += 1;
+                (*page, Location::new(slot, next - 1))
+            }));
+            index.truncate(&sizes)
+        });
         self.version
     }
 
@@ -268,7 +276,7 @@ impl<S: Storage> Image<S> {
         let cut = self.storage.truncate(&self.log.handle, self.log.end);
         cut.map_err(|error| {
             FileError::new(
-                &self.storage,
+                &*self.storage,
                 Action::Truncate,
                 &log_name(self.manifest.log.file),
                 self.log.end,
@@ -277,17 +285,6 @@ impl<S: Storage> Image<S> {
         })?;
         self.log.dirty = false;
         Ok(())
-    }
-}
-
-impl Block {
-    /// The data of the segment at `segment`, which begins at `data`.
-    pub(crate) fn in_segment(segment: u64, data: u64) -> Block {
-        Block {
-            data,
-            checksums: segment + SEGMENT_FIXED as u64 + 8,
-            stride: PAGE_ENTRY as u64,
-        }
     }
 }
 

@@ -67,6 +67,15 @@ pub struct FileError {
 }
 
 impl FileError {
+    pub(crate) fn at(action: Action, path: PathBuf, offset: u64, source: io::Error) -> FileError {
+        FileError {
+            action,
+            path,
+            offset,
+            source,
+        }
+    }
+
     pub(crate) fn new<S: Storage>(
         storage: &S,
         action: Action,

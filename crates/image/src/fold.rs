@@ -1,19 +1,23 @@
 //! Folding base and log into a new base.
 
+use std::sync::Arc;
+
 use crate::checksum::{CHECKSUM_SIZE, page_checksum, pages_of};
 use crate::commit::CHUNK_PAGES;
 use crate::encode::encode_shard_header;
 use crate::error::{Action, FileError, FoldError};
+use crate::files::{Block, Files, SourceFile};
 use crate::format::{
     LogEntry, MAX_SHARD_PAGES, MAX_SHARDS, Manifest, SHARD_FIXED, ShardEntry, ShardHeader,
     log_name, shard_header_len, shard_name,
 };
-use crate::image::{Block, Image, SourceFile, create_log};
+use crate::image::{Image, create_log};
 use crate::index::{Index, Location};
 use crate::manifest::SwitchError;
 use crate::page::{FileId, PAGE_BYTES, PAGE_SIZE, PageId, Region, Version};
 use crate::read::Verify;
 use crate::storage::Storage;
+use crate::view::View;
 
 /// A log shorter than this isn't worth folding for its size.
 const SMALL_LOG: u64 = 64 << 20;
@@ -56,7 +60,7 @@ impl<S: Storage> Image<S> {
             .iter()
             .map(|shard| shard.pages * PAGE_BYTES)
             .sum();
-        let runs = self.index.extent_count();
+        let runs = self.view().index.extent_count();
         self.log.end > SMALL_LOG.max(base) || (runs > MANY_RUNS && runs / 2 > self.base_extents)
     }
 
@@ -83,7 +87,7 @@ impl<S: Storage> Image<S> {
                 return Err(error);
             }
         };
-        match base.manifest.replace(&self.storage) {
+        match base.manifest.replace(&*self.storage) {
             Ok(()) => {}
             Err(SwitchError::Before(error)) => {
                 self.discard(made);
@@ -95,7 +99,10 @@ impl<S: Storage> Image<S> {
                 return Err(FoldError::Switch(error));
             }
         }
-        let old: Vec<String> = self.files.iter().map(|file| file.name.clone()).collect();
+        let mut old: Vec<String> = (self.manifest.shards.iter())
+            .map(|shard| shard_name(shard.file))
+            .collect();
+        old.push(log_name(self.manifest.log.file));
         let folded = Folded {
             version: self.version,
             shards: base.manifest.shards.len(),
@@ -113,9 +120,10 @@ impl<S: Storage> Image<S> {
         };
         self.base_extents = base.index.extent_count();
         self.manifest = base.manifest;
-        self.files = base.files;
+        self.files = Arc::new(base.files);
         self.log = base.log;
-        self.index = base.index;
+        self.shared
+            .replace_places(Arc::new(base.index), self.files.clone());
         Ok(folded)
     }
 
@@ -128,7 +136,7 @@ impl<S: Storage> Image<S> {
         let mut manifest = self.manifest.clone();
         manifest.shards.clear();
         (manifest.version, manifest.sizes, manifest.meta) =
-            (self.version, self.sizes, self.meta.clone());
+            (self.version, self.sizes, self.meta.to_vec());
         // Numbers aren't used again even if this fails: a leftover could be in the way.
         let mut next = self.manifest.next_file.0;
         let mut number = || {
@@ -136,19 +144,20 @@ impl<S: Storage> Image<S> {
             next = next.checked_add(1)?;
             Some(file)
         };
-        let (mut files, mut index) = (Vec::new(), Index::default());
-        let shards = split_into_shards(self.runs_to_fold());
+        let (mut files, mut index) = (Files::default(), Index::default());
+        let view = self.view();
+        let shards = split_into_shards(runs_to_fold(&view.index));
         if shards.len() > MAX_SHARDS as usize {
             return Err(too_large());
         }
         for shard in &shards {
             let file = number().ok_or_else(too_large)?;
             made.push(shard_name(file));
-            let (entry, source) = self.write_shard(shard, file)?;
+            let (entry, source) = self.write_shard(&view, shard, file)?;
             let mut page = entry.header_len / PAGE_BYTES;
             for (first, pages) in &shard.runs {
-                Location::new(files.len(), page + pages).ok_or_else(too_large)?;
-                let (slot, start) = (files.len(), page);
+                Location::new(files.free(), page + pages).ok_or_else(too_large)?;
+                let (slot, start) = (files.free(), page);
                 index.apply((0..*pages).filter_map(|page| {
                     Some((
                         PageId::new(shard.region, first + page)?,
@@ -158,15 +167,15 @@ impl<S: Storage> Image<S> {
                 page += pages;
             }
             manifest.shards.push(entry);
-            files.push(source);
+            files.insert(source);
         }
         let file = number().ok_or_else(too_large)?;
         let seed = self.storage.random();
         let seed =
-            seed.map_err(|error| FileError::new(&self.storage, Action::Random, "", 0, error))?;
+            seed.map_err(|error| FileError::new(&*self.storage, Action::Random, "", 0, error))?;
         made.push(log_name(file));
-        let (source, log) = create_log(&self.storage, file, seed)?;
-        files.push(source);
+        let (source, log) = create_log(&*self.storage, file, seed)?;
+        let log = log.at(files.insert(source));
         manifest.log = LogEntry {
             file,
             seed,
@@ -174,7 +183,7 @@ impl<S: Storage> Image<S> {
         };
         manifest.next_file = FileId(next);
         let synced = self.storage.fsync_dir();
-        synced.map_err(|error| FileError::new(&self.storage, Action::Sync, "", 0, error))?;
+        synced.map_err(|error| FileError::new(&*self.storage, Action::Sync, "", 0, error))?;
         Ok(Base {
             manifest,
             files,
@@ -185,6 +194,7 @@ impl<S: Storage> Image<S> {
 
     fn write_shard(
         &self,
+        view: &View<S::File>,
         shard: &Shard,
         file: FileId,
     ) -> Result<(ShardEntry, SourceFile<S::File>), FoldError> {
@@ -194,7 +204,7 @@ impl<S: Storage> Image<S> {
         };
         let name = shard_name(file);
         let fail =
-            |action, offset, source| FileError::new(&self.storage, action, &name, offset, source);
+            |action, offset, source| FileError::new(&*self.storage, action, &name, offset, source);
         let header_len =
             shard_header_len(shard.runs.len() as u64, shard.pages).ok_or_else(too_large)?;
         let writing = self
@@ -221,7 +231,7 @@ impl<S: Storage> Image<S> {
                 break;
             }
             let chunk = buffer.get_mut(..ids.len() * PAGE_SIZE).unwrap_or_default();
-            self.read_pages(&ids, chunk, Verify::Yes)?;
+            view.read_pages(&ids, chunk, Verify::Yes)?;
             checksums.extend(pages_of(chunk).map(page_checksum));
             self.storage
                 .pwrite(&writing, chunk, offset)
@@ -269,27 +279,8 @@ impl<S: Storage> Image<S> {
         };
         Ok((
             entry,
-            SourceFile {
-                file,
-                name,
-                handle,
-                blocks: vec![block],
-            },
+            SourceFile::new(file, self.storage.path().join(&name), handle, vec![block]),
         ))
-    }
-
-    /// The pages in the index as address ranges, short gaps filled.
-    fn runs_to_fold(&self) -> Vec<(PageId, u64)> {
-        let mut runs: Vec<(PageId, u64)> = Vec::new();
-        for extent in self.index.extents() {
-            match runs.last_mut() {
-                Some((first, pages)) if first.bits() + *pages == extent.first.bits() => {
-                    *pages += extent.pages
-                }
-                _ => runs.push((extent.first, extent.pages)),
-            }
-        }
-        fill_gaps(runs, self.index.pages())
     }
 
     /// Removes the files of a fold that failed; what can't be removed is at the next open. Their numbers are spent.
@@ -301,10 +292,24 @@ impl<S: Storage> Image<S> {
     }
 }
 
+/// The pages in the index as address ranges, short gaps filled.
+fn runs_to_fold(index: &Index) -> Vec<(PageId, u64)> {
+    let mut runs: Vec<(PageId, u64)> = Vec::new();
+    for extent in index.extents() {
+        match runs.last_mut() {
+            Some((first, pages)) if first.bits() + *pages == extent.first.bits() => {
+                *pages += extent.pages
+            }
+            _ => runs.push((extent.first, extent.pages)),
+        }
+    }
+    fill_gaps(runs, index.pages())
+}
+
 /// A new base that the manifest doesn't refer to yet.
 struct Base<S: Storage> {
     manifest: Manifest,
-    files: Vec<SourceFile<S::File>>,
+    files: Files<S::File>,
     log: crate::image::LogTail<S::File>,
     index: Index,
 }

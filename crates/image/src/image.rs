@@ -3,30 +3,36 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::checksum::Checksum;
-use crate::error::{Action, CreateError, FileError, OpenError, RemoveError, SyncError};
+use crate::error::{Action, CreateError, FileError, OpenError, ReadError, RemoveError, SyncError};
+use crate::files::{Files, SourceFile};
 use crate::format::{LogEntry, MANIFEST, Manifest, is_our_name, log_name, shard_name};
-use crate::index::Index;
 use crate::manifest::SwitchError;
-use crate::page::{FileId, Sizes, TenantId, Version};
+use crate::page::{FileId, PageId, Sizes, TenantId, Version};
+use crate::plan::Plan;
+use crate::read::Verify;
+use crate::reader::{Reader, Shared};
 use crate::recovery::Recovery;
 use crate::storage::{OsStorage, Storage};
+use crate::view::View;
 
 /// A tenant's memory on disk, at its newest version.
 ///
 /// One thread at a time uses an image; while it is open, its directory is locked against others.
 pub struct Image<S: Storage = OsStorage> {
-    pub(crate) storage: S,
+    pub(crate) storage: Arc<S>,
     /// What the manifest on disk says.
     pub(crate) manifest: Manifest,
-    /// The files that locations refer to by slot: the shards in the manifest's order, then the log.
-    pub(crate) files: Vec<SourceFile<S::File>>,
+    /// The files that locations refer to by slot.
+    pub(crate) files: Arc<Files<S::File>>,
     pub(crate) log: LogTail<S::File>,
-    pub(crate) index: Index,
     pub(crate) version: Version,
     pub(crate) sizes: Sizes,
-    pub(crate) meta: Vec<u8>,
+    pub(crate) meta: Arc<[u8]>,
+    /// The newest view, which has the only index: a second reference here would have each commit clone it.
+    pub(crate) shared: Arc<Shared<S::File>>,
     /// Extents that the base alone had: folding doesn't get below that.
     pub(crate) base_extents: usize,
     /// A sync failed. What the disk holds is unknown, and asking again doesn't tell: the kernel reports a failed
@@ -34,30 +40,11 @@ pub struct Image<S: Storage = OsStorage> {
     pub(crate) poisoned: bool,
 }
 
-/// A file that pages are read from.
-pub(crate) struct SourceFile<F> {
-    pub(crate) file: FileId,
-    pub(crate) name: String,
-    /// Opened read-only: it may be handed to a worker.
-    pub(crate) handle: F,
-    /// Where page data is in it, ascending; to find the checksum of the page at an offset.
-    pub(crate) blocks: Vec<Block>,
-}
-
-/// Consecutive page data in a file, and the table with its checksums.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    /// Offset of the first page.
-    pub(crate) data: u64,
-    /// Offset of the first page's checksum.
-    pub(crate) checksums: u64,
-    /// Bytes from one checksum to the next.
-    pub(crate) stride: u64,
-}
-
 /// The writing end of the log.
 pub(crate) struct LogTail<F> {
     pub(crate) handle: F,
+    /// The log's slot in the files.
+    pub(crate) slot: usize,
     /// Where the last published segment ends.
     pub(crate) end: u64,
     /// How much is known to be on disk.
@@ -165,9 +152,7 @@ impl Image<OsStorage> {
             .map_err(|error| fail(Action::Remove, error))
     }
 
-    /// The files that [`plan`](Image::plan) refers to: their numbers and read-only descriptors.
-    ///
-    /// A descriptor stays valid for who has duplicated or mapped it, also when a fold has removed the file.
+    /// [`View::files`] of the newest version.
     pub fn files(&self) -> impl Iterator<Item = (FileId, BorrowedFd<'_>)> {
         self.files
             .iter()
@@ -220,23 +205,34 @@ impl<S: Storage> Image<S> {
             meta: Vec::new(),
         };
         let (source, log) = create_log(&storage, file, seed)?;
+        let mut files = Files::default();
+        let log = log.at(files.insert(source));
+        let files = Arc::new(files);
+        let meta: Arc<[u8]> = Arc::default();
         storage
             .fsync_dir()
             .map_err(|error| fail(Action::Sync, "", error))?;
         manifest
             .replace(&storage)
             .map_err(SwitchError::into_inner)?;
+        let shared = Shared::new(View {
+            version: manifest.version,
+            sizes: manifest.sizes,
+            meta: meta.clone(),
+            index: Arc::default(),
+            files: files.clone(),
+        });
         Ok(Image {
             version: manifest.version,
             sizes: manifest.sizes,
-            meta: Vec::new(),
+            meta,
             manifest,
-            files: vec![source],
+            files,
             log,
-            index: Index::default(),
+            shared,
             base_extents: 0,
             poisoned: false,
-            storage,
+            storage: Arc::new(storage),
         })
     }
 
@@ -267,7 +263,47 @@ impl<S: Storage> Image<S> {
 
     /// Pages at the newest version that aren't zero. (After a fold, some that are may be counted.)
     pub fn stored_pages(&self) -> u64 {
-        self.index.pages()
+        self.view().stored_pages()
+    }
+
+    /// The newest version.
+    pub fn view(&self) -> View<S::File> {
+        self.shared.view()
+    }
+
+    /// What gives the newest version on other threads, at any time.
+    pub fn reader(&self) -> Reader<S::File> {
+        Reader {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// [`View::plan`] of the newest version.
+    pub fn plan(&self) -> Plan {
+        self.view().plan()
+    }
+
+    /// [`View::read_pages`] of the newest version.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_pages(
+        &self,
+        pages: &[PageId],
+        into: &mut [u8],
+        verify: Verify,
+    ) -> Result<(), ReadError> {
+        self.view().read_pages(pages, into, verify)
+    }
+
+    /// [`View::verify_page`] of the newest version.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn verify_page(&self, page: PageId) -> Result<(), ReadError> {
+        self.view().verify_page(page)
     }
 
     /// Puts all commits on disk, also the relaxed ones.
@@ -302,7 +338,7 @@ impl<S: Storage> Image<S> {
         manifest.log.durable_len = self.log.end;
         // Both manifests describe this image, so it doesn't matter which one a crash leaves.
         manifest
-            .replace(&self.storage)
+            .replace(&*self.storage)
             .map_err(SwitchError::into_inner)?;
         self.manifest = manifest;
         Ok(())
@@ -317,7 +353,7 @@ impl<S: Storage> Image<S> {
             Err(error) => {
                 self.poisoned = true;
                 Err(FileError::new(
-                    &self.storage,
+                    &*self.storage,
                     Action::Sync,
                     &log_name(self.manifest.log.file),
                     0,
@@ -325,6 +361,12 @@ impl<S: Storage> Image<S> {
                 ))
             }
         }
+    }
+}
+
+impl<F> LogTail<F> {
+    pub(crate) fn at(self, slot: usize) -> LogTail<F> {
+        LogTail { slot, ..self }
     }
 }
 
@@ -350,18 +392,14 @@ pub(crate) fn create_log<S: Storage>(
         .map_err(|error| fail(Action::Open, error))?;
     let tail = LogTail {
         handle: writing,
+        slot: usize::MAX,
         end: 0,
         durable: 0,
         chain: seed,
         dirty: false,
     };
     Ok((
-        SourceFile {
-            file,
-            name,
-            handle: reading,
-            blocks: Vec::new(),
-        },
+        SourceFile::new(file, storage.path().join(&name), reading, Vec::new()),
         tail,
     ))
 }

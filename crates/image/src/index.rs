@@ -1,6 +1,7 @@
 //! Where each page of the current version is: an ordered map from page addresses to places in files.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::page::{PageId, Region, Sizes};
 
@@ -49,7 +50,7 @@ pub(crate) struct Extent {
     pub(crate) location: Location,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Chunk {
     present: u64,
     locations: [Location; CHUNK as usize],
@@ -99,11 +100,13 @@ impl Chunk {
 }
 
 /// The index. Pages that are not in it are zero.
-#[derive(Debug, Default)]
+///
+/// A clone shares the chunks: it costs the map above them, and each of the two copies a chunk when it first changes it.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     /// By the upper bits of the page address; no chunk is empty. Addresses of the two regions are far
     /// apart, so no chunk and no extent spans both.
-    chunks: BTreeMap<u64, Box<Chunk>>,
+    chunks: BTreeMap<u64, Arc<Chunk>>,
     pages: u64,
     extents: usize,
 }
@@ -135,11 +138,12 @@ impl Index {
                 .and_then(|key| self.chunks.get(&key)?.get(CHUNK as usize - 1));
             let next = self.chunks.get(&(key + 1)).and_then(|chunk| chunk.get(0));
             let chunk = self.chunks.entry(key).or_insert_with(|| {
-                Box::new(Chunk {
+                Arc::new(Chunk {
                     present: 0,
                     locations: [Location::default(); CHUNK as usize],
                 })
             });
+            let chunk = Arc::make_mut(chunk);
             let old = (chunk.starts(before, next), chunk.present.count_ones());
             while let Some((page, location)) = changes.next_if(|(page, _)| self::key(*page) == key)
             {
@@ -154,8 +158,9 @@ impl Index {
         }
     }
 
-    /// Forgets the pages at or beyond the sizes.
-    pub(crate) fn truncate(&mut self, sizes: &Sizes) {
+    /// Forgets the pages at or beyond the sizes, and returns them, ascending.
+    pub(crate) fn truncate(&mut self, sizes: &Sizes) -> Vec<PageId> {
+        let mut gone = Vec::new();
         for region in Region::ALL {
             let Some(first) = PageId::new(region, sizes.pages(region)) else {
                 continue;
@@ -171,8 +176,10 @@ impl Index {
                 })
                 .filter(|page| *page >= first)
                 .collect();
-            self.apply(beyond.into_iter().map(|page| (page, None)));
+            self.apply(beyond.iter().map(|page| (*page, None)));
+            gone.extend(beyond);
         }
+        gone
     }
 
     /// The pages in the index, ascending.

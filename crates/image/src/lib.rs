@@ -2,8 +2,9 @@
 //!
 //! An [`Image`] is two regions of 4096-byte pages ([`Region::Heap`] and [`Region::Stable`]), their [`Sizes`], and a
 //! short opaque string `meta`, all at one [`Version`]. [`Image::commit`] appends the pages that an update wrote to a
-//! log, as one segment with checksums, and makes the next version; [`Image::plan`] says what a worker maps or reads
-//! to see the newest one; [`Image::fold`] writes it as a new base and starts an empty log.
+//! log, as one segment with checksums, and makes the next version; [`Image::fold`] writes it as a new base and starts
+//! an empty log. A [`View`] is one version, to be read for as long as it is held: [`View::plan`] says what a worker maps
+//! or reads to see it. A [`Reader`] gives the newest view on any thread, also while a commit is being written.
 //!
 //! ```
 //! use lazaret_image::{Durability, Image, PageId, PageSource, Region, Sizes, Verify, PAGE_SIZE};
@@ -46,11 +47,13 @@
 //! fails and loses power at every operation, `tests/bad_files.rs` on files with every byte damaged. Figures:
 //! `cargo run --release -p lazaret-image --example commit_speed [DIR]`.
 
+mod changes;
 mod checksum;
 mod commit;
 mod decode;
 mod encode;
 mod error;
+mod files;
 mod fold;
 mod format;
 mod image;
@@ -60,10 +63,13 @@ mod manifest;
 mod page;
 mod plan;
 mod read;
+mod reader;
 mod recovery;
 mod storage;
+mod view;
 mod walk;
 
+pub use changes::Changes;
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
 pub use commit::{CHUNK_PAGES, Committed, Durability, PageSource};
 pub use decode::{
@@ -84,5 +90,7 @@ pub use page::{
 };
 pub use plan::{Plan, Run};
 pub use read::Verify;
+pub use reader::Reader;
 pub use recovery::{Cut, Recovery};
-pub use storage::{OsStorage, Storage};
+pub use storage::{OsStorage, ReadAt, Storage};
+pub use view::View;

@@ -1,8 +1,8 @@
-//! What a worker must map or read to see the newest version.
+//! What a worker must map or read to see a version.
 
-use crate::image::Image;
 use crate::page::{FileId, PAGE_BYTES, Region, Sizes, Version};
-use crate::storage::Storage;
+use crate::storage::ReadAt;
+use crate::view::View;
 
 /// Consecutive pages that are consecutive in one file: one mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct Plan {
     pub runs: Vec<Run>,
 }
 
-impl<S: Storage> Image<S> {
-    /// The newest version as runs: only what is newest, so they can be mapped or read in any order over zeros.
+impl<F: ReadAt> View<F> {
+    /// The version as runs: each page once, so they can be mapped or read in any order over zeros.
     ///
     /// What a run covers never changes, neither by later commits nor by a fold, which makes new files.
     pub fn plan(&self) -> Plan {

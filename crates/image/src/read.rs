@@ -1,11 +1,12 @@
-//! Reading pages of the newest version.
+//! Reading pages of a version.
 
 use crate::checksum::page_checksum;
 use crate::error::{Action, FileError, ReadError};
-use crate::image::{Image, SourceFile};
+use crate::files::SourceFile;
 use crate::index::Location;
 use crate::page::{PAGE_BYTES, PAGE_SIZE, PageId};
-use crate::storage::Storage;
+use crate::storage::ReadAt;
+use crate::view::View;
 
 /// Whether pages read are compared with their checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum Verify {
     No,
 }
 
-impl<S: Storage> Image<S> {
+impl<F: ReadAt> View<F> {
     /// Reads `pages`, in any order, into `into`. Pages that were never written are zeros, also beyond the sizes.
     ///
     /// Neighbours in `pages` that are neighbours in a file are read together.
@@ -89,11 +90,11 @@ impl<S: Storage> Image<S> {
             return Ok(());
         };
         let offset = location.page_offset() * PAGE_BYTES;
-        self.pread(source, into, offset)?;
+        pread(source, into, offset)?;
         if verify == Verify::No {
             return Ok(());
         }
-        let checksums = self.checksums(source, offset, run.len())?;
+        let checksums = checksums(source, offset, run.len())?;
         for (position, ((page, bytes), checksum)) in run
             .iter()
             .zip(into.chunks_exact(PAGE_SIZE))
@@ -101,7 +102,7 @@ impl<S: Storage> Image<S> {
             .enumerate()
         {
             if page_checksum(bytes) != checksum {
-                let path = self.storage.path().join(&source.name);
+                let path = source.path.clone();
                 return Err(ReadError::Checksum {
                     path,
                     offset: offset + (position * PAGE_SIZE) as u64,
@@ -111,43 +112,31 @@ impl<S: Storage> Image<S> {
         }
         Ok(())
     }
+}
 
-    /// The checksums of `count` pages whose data is at `offset`. They are of one block, as headers are between them.
-    fn checksums(
-        &self,
-        source: &SourceFile<S::File>,
-        offset: u64,
-        count: usize,
-    ) -> Result<Vec<u64>, ReadError> {
-        let block = source
-            .blocks
-            .partition_point(|block| block.data <= offset)
-            .checked_sub(1);
-        let Some(block) = block.and_then(|block| source.blocks.get(block)) else {
-            return Ok(Vec::new());
-        };
-        let stride = block.stride as usize;
-        let mut bytes = vec![0; (count - 1) * stride + 8];
-        self.pread(
-            source,
-            &mut bytes,
-            block.checksums + (offset - block.data) / PAGE_BYTES * block.stride,
-        )?;
-        let entries = bytes
-            .chunks(stride)
-            .filter_map(|entry| entry.first_chunk::<8>());
-        Ok(entries.map(|entry| u64::from_le_bytes(*entry)).collect())
-    }
+/// The checksums of `count` pages whose data is at `offset`. They are of one block, as headers are between them.
+fn checksums<F: ReadAt>(
+    source: &SourceFile<F>,
+    offset: u64,
+    count: usize,
+) -> Result<Vec<u64>, ReadError> {
+    let Some(block) = source.block(offset) else {
+        return Ok(Vec::new());
+    };
+    let stride = block.stride as usize;
+    let mut bytes = vec![0; (count - 1) * stride + 8];
+    pread(
+        source,
+        &mut bytes,
+        block.checksums + (offset - block.data) / PAGE_BYTES * block.stride,
+    )?;
+    let entries = bytes
+        .chunks(stride)
+        .filter_map(|entry| entry.first_chunk::<8>());
+    Ok(entries.map(|entry| u64::from_le_bytes(*entry)).collect())
+}
 
-    fn pread(
-        &self,
-        source: &SourceFile<S::File>,
-        into: &mut [u8],
-        offset: u64,
-    ) -> Result<(), FileError> {
-        let read = self.storage.pread(&source.handle, into, offset);
-        read.map_err(|error| {
-            FileError::new(&self.storage, Action::Read, &source.name, offset, error)
-        })
-    }
+fn pread<F: ReadAt>(source: &SourceFile<F>, into: &mut [u8], offset: u64) -> Result<(), FileError> {
+    let read = source.handle.pread(into, offset);
+    read.map_err(|error| FileError::at(Action::Read, source.path.clone(), offset, error))
 }

@@ -1,16 +1,20 @@
 //! Opening an image: reading the base, walking the log, cutting what a crash left at its end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::decode::{DecodeError, decode_manifest, decode_shard_header};
 use crate::error::{Action, Damage, FileError, OpenError};
+use crate::files::{Block, Files, SourceFile};
 use crate::format::{
     MANIFEST, MAX_MANIFEST, Manifest, SHARD_FIXED, SegmentHeader, ShardEntry, log_name, shard_name,
 };
-use crate::image::{Block, Image, LogTail, SourceFile, remove_leftovers};
+use crate::image::{Image, LogTail, remove_leftovers};
 use crate::index::{Index, Location};
 use crate::page::{PAGE_BYTES, PageId, Version};
-use crate::storage::Storage;
+use crate::reader::Shared;
+use crate::storage::{ReadAt, Storage};
+use crate::view::View;
 use crate::walk::{Found, Link, Walk};
 
 /// What opening an image found.
@@ -50,9 +54,10 @@ impl<S: Storage> Image<S> {
     pub fn open_on(storage: S) -> Result<(Image<S>, Recovery), OpenError> {
         let manifest = read_manifest(&storage)?;
         let mut index = Index::default();
-        let mut files = Vec::with_capacity(manifest.shards.len() + 1);
-        for (slot, shard) in manifest.shards.iter().enumerate() {
-            files.push(open_shard(&storage, &manifest, shard, slot, &mut index)?);
+        let mut files = Files::default();
+        for shard in &manifest.shards {
+            let slot = files.free();
+            files.insert(open_shard(&storage, &manifest, shard, slot, &mut index)?);
         }
         let base_extents = index.extent_count();
 
@@ -82,28 +87,29 @@ impl<S: Storage> Image<S> {
         };
         let log = walk.recover(begin, manifest.log.durable_len)?;
 
-        let mut source = SourceFile {
-            file,
-            name: name.clone(),
-            handle: reading,
-            blocks: Vec::new(),
-        };
+        let slot = files.free();
+        let mut blocks = Vec::new();
         let (mut sizes, mut meta) = (manifest.sizes, None);
         let segments = log.segments.len() as u64;
         for Found { offset, header } in log.segments {
             let data = offset + header.header_len;
-            apply_segment(&header, data / PAGE_BYTES, files.len(), &mut index).ok_or_else(
-                || OpenError::TooLarge {
+            apply_segment(&header, data / PAGE_BYTES, slot, &mut index).ok_or_else(|| {
+                OpenError::TooLarge {
                     path: storage.path().join(&name),
-                },
-            )?;
+                }
+            })?;
             if !header.data.is_empty() {
-                source.blocks.push(Block::in_segment(offset, data));
+                blocks.push(Block::in_segment(offset, data));
             }
             index.truncate(&header.fields.sizes);
             (sizes, meta) = (header.fields.sizes, Some(header.meta));
         }
-        files.push(source);
+        files.insert(SourceFile::new(
+            file,
+            storage.path().join(&name),
+            reading,
+            blocks,
+        ));
 
         let cut = match log.torn {
             Some(damage) => {
@@ -128,18 +134,27 @@ impl<S: Storage> Image<S> {
         let version = log.end.version;
         let tail = LogTail {
             handle: writing,
+            slot,
             end: log.end.offset,
             durable: log.durable,
             chain: log.end.chain,
             dirty: false,
         };
-        let meta = meta.unwrap_or_else(|| manifest.meta.clone());
+        let meta: Arc<[u8]> = meta.unwrap_or_else(|| manifest.meta.clone()).into();
+        let files = Arc::new(files);
+        let shared = Shared::new(View {
+            version,
+            sizes,
+            meta: meta.clone(),
+            index: Arc::new(index),
+            files: files.clone(),
+        });
         let image = Image {
-            storage,
+            storage: Arc::new(storage),
             manifest,
             files,
             log: tail,
-            index,
+            shared,
             version,
             sizes,
             meta,
@@ -180,8 +195,7 @@ fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
         });
     }
     let mut bytes = vec![0; length as usize];
-    storage
-        .pread(&file, &mut bytes, 0)
+    file.pread(&mut bytes, 0)
         .map_err(|error| fail(Action::Read, error))?;
     decode_manifest(&bytes).map_err(|error| record(storage, MANIFEST, 0, error))
 }
@@ -216,8 +230,8 @@ fn open_shard<S: Storage>(
     let header_len =
         usize::try_from(shard.header_len).map_err(|_| OpenError::TooLarge { path: path() })?;
     let mut bytes = vec![0; header_len];
-    storage
-        .pread(&handle, &mut bytes, 0)
+    handle
+        .pread(&mut bytes, 0)
         .map_err(|error| fail(Action::Read, error))?;
     let (header, checksum) =
         decode_shard_header(&bytes).map_err(|error| record(storage, &name, 0, error))?;
@@ -267,12 +281,12 @@ fn open_shard<S: Storage>(
         checksums,
         stride: 8,
     };
-    Ok(SourceFile {
-        file: shard.file,
-        name,
+    Ok(SourceFile::new(
+        shard.file,
+        storage.path().join(&name),
         handle,
-        blocks: vec![block],
-    })
+        vec![block],
+    ))
 }
 
 /// Applies a segment whose data begins at page `next` of its file. `None` if it is out of the index's reach.

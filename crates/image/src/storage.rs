@@ -9,13 +9,19 @@ use std::path::Path;
 
 pub use os::OsStorage;
 
+/// An open file that can be read, without the directory that it is in: a [`View`](crate::View) outlives the image.
+pub trait ReadAt: Send + Sync + 'static {
+    /// Fills `into` from `offset`; fails with [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn pread(&self, into: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
 /// One directory and the files in it.
 ///
 /// `name`s are plain file names. Reads and writes are complete or fail: an implementation repeats short
 /// ones. Errors are the operating system's own.
-pub trait Storage: Send {
+pub trait Storage: Send + Sync + Sized + 'static {
     /// An open file.
-    type File: Send;
+    type File: ReadAt;
 
     /// The directory, for messages.
     fn path(&self) -> &Path;
@@ -29,8 +35,6 @@ pub trait Storage: Send {
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// The file's length in bytes.
     fn len(&self, file: &Self::File) -> io::Result<u64>;
-    /// Fills `into` from `offset`; fails with [`io::ErrorKind::UnexpectedEof`] if the file ends before.
-    fn pread(&self, file: &Self::File, into: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`.
     fn pwrite(&self, file: &Self::File, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Puts the file's data, and the metadata needed to read it back, on disk.

@@ -9,7 +9,7 @@ use crate::error::{Action, Damage, FileError, OpenError};
 use crate::format::{SEGMENT_MAGIC, SegmentHeader};
 use crate::page::{PAGE_BYTES, PAGE_SIZE, TenantId, Version};
 use crate::recovery::record;
-use crate::storage::Storage;
+use crate::storage::{ReadAt, Storage};
 
 /// Why walking the log stopped.
 enum Stop {
@@ -246,7 +246,7 @@ impl<S: Storage> Walk<'_, S> {
     }
 
     fn read(&self, into: &mut [u8], offset: u64) -> Result<(), OpenError> {
-        let read = self.storage.pread(self.file, into, offset);
+        let read = self.file.pread(into, offset);
         Ok(read.map_err(|error| {
             FileError::new(self.storage, Action::Read, self.name, offset, error)
         })?)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, Advice, AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Storage;
+use super::{ReadAt, Storage};
 
 /// A directory of the operating system, locked against others that would use it as an image.
 ///
@@ -80,6 +80,21 @@ impl OsStorage {
     }
 }
 
+impl ReadAt for OwnedFd {
+    fn pread(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pread(self, rest, offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Storage for OsStorage {
     type File = OwnedFd;
 
@@ -121,19 +136,6 @@ impl Storage for OsStorage {
             ));
         }
         u64::try_from(status.st_size).map_err(io::Error::other)
-    }
-
-    fn pread(&self, file: &OwnedFd, into: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut done = 0;
-        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pread(file, rest, offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => done += read,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     fn pwrite(&self, file: &OwnedFd, bytes: &[u8], offset: u64) -> io::Result<()> {

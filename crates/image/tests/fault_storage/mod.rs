@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use lazaret_image::Storage;
+use lazaret_image::{ReadAt, Storage};
 
 /// What a disk writes at once or not at all.
 const BLOCK: usize = 512;
@@ -196,6 +196,7 @@ pub struct FaultStorage {
 }
 
 pub struct FaultFile {
+    disk: Arc<Mutex<Disk>>,
     inode: usize,
     writable: bool,
 }
@@ -316,6 +317,18 @@ impl FaultStorage {
     }
 }
 
+impl ReadAt for FaultFile {
+    fn pread(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.step()?;
+        let bytes = disk.inodes[self.inode]
+            .cached
+            .get(offset as usize..offset as usize + into.len());
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 impl Storage for FaultStorage {
     type File = FaultFile;
 
@@ -333,6 +346,7 @@ impl Storage for FaultStorage {
         disk.step()?;
         let inode = *disk.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(FaultFile {
+            disk: self.disk.clone(),
             inode,
             writable: false,
         })
@@ -355,6 +369,7 @@ impl Storage for FaultStorage {
         let inode = disk.inodes.len() - 1;
         disk.rename_now(NameChange::Set(name.to_owned(), inode));
         Ok(FaultFile {
+            disk: self.disk.clone(),
             inode,
             writable: true,
         })
@@ -364,16 +379,6 @@ impl Storage for FaultStorage {
         let mut disk = self.disk();
         disk.step()?;
         Ok(disk.inodes[file.inode].cached.len() as u64)
-    }
-
-    fn pread(&self, file: &FaultFile, into: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.step()?;
-        let bytes = disk.inodes[file.inode]
-            .cached
-            .get(offset as usize..offset as usize + into.len());
-        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
     }
 
     fn pwrite(&self, file: &FaultFile, bytes: &[u8], offset: u64) -> io::Result<()> {

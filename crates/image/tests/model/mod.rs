@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use lazaret_image::{Image, PAGE_SIZE, PageId, PageSource, Region, Sizes, Storage, Verify};
+use lazaret_image::{
+    Image, PAGE_SIZE, PageId, PageSource, ReadAt, Region, Sizes, Storage, Verify, View,
+};
 
 use crate::fault_storage::Numbers;
 
@@ -45,20 +47,27 @@ impl State {
     pub fn check<S: Storage>(&self, image: &Image<S>, context: &str) {
         assert_eq!(image.sizes(), self.sizes, "{context}");
         assert_eq!(image.meta(), self.meta, "{context}");
+        assert_eq!(image.view().version(), image.version(), "{context}");
+        self.check_view(&image.view(), context);
+    }
+
+    /// The same of a view.
+    pub fn check_view<F: ReadAt>(&self, view: &View<F>, context: &str) {
+        assert_eq!(view.sizes(), self.sizes, "{context}");
+        assert_eq!(view.meta(), self.meta, "{context}");
         let ids: Vec<PageId> = Region::ALL
             .iter()
             .flat_map(|region| (0..PAGES + 2).filter_map(|page| PageId::new(*region, page)))
             .collect();
         let mut bytes = vec![0xee; ids.len() * PAGE_SIZE];
-        image
-            .read_pages(&ids, &mut bytes, Verify::Yes)
+        view.read_pages(&ids, &mut bytes, Verify::Yes)
             .unwrap_or_else(|error| panic!("{context}: {error}"));
         let mut expected = [0; PAGE_SIZE];
         for (id, bytes) in ids.iter().zip(bytes.chunks_exact(PAGE_SIZE)) {
             fill(self.pages.get(id).copied().unwrap_or(0), &mut expected);
             assert!(bytes == expected, "{context}: {id}");
         }
-        let plan = image.plan();
+        let plan = view.plan();
         let planned: Vec<PageId> = plan
             .runs
             .iter()
@@ -68,6 +77,7 @@ impl State {
             })
             .collect();
         assert!(planned.is_sorted_by(|a, b| a < b), "{context}: {planned:?}");
+        assert!(view.pages().eq(planned.iter().copied()), "{context}");
         for page in self.pages.keys() {
             assert!(
                 planned.binary_search(page).is_ok(),

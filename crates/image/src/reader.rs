@@ -1,0 +1,131 @@
+//! [`Reader`]: the newest published version, from any thread, whatever the image is doing.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::changes::{Changes, RecentChanges};
+use crate::files::Files;
+use crate::index::Index;
+use crate::page::{PageId, Sizes, Version};
+use crate::storage::ReadAt;
+use crate::view::View;
+
+/// Up to so many pages are put into the index under the lock, which takes tens of microseconds. For more, or if
+/// somebody holds the index, it is changed beside and exchanged.
+const CHANGED_IN_PLACE: usize = 1024;
+
+/// Gives the newest version of an image at any time. What a commit is still writing or syncing isn't there yet.
+pub struct Reader<F: ReadAt = OwnedFd> {
+    pub(crate) shared: Arc<Shared<F>>,
+}
+
+impl<F: ReadAt> Clone for Reader<F> {
+    fn clone(&self) -> Self {
+        Reader {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<F: ReadAt> Reader<F> {
+    /// The newest published version.
+    pub fn view(&self) -> View<F> {
+        self.shared.view()
+    }
+
+    /// The newest version, and which pages may differ between `version` and it. `None` if that is too long ago to
+    /// be known, or if `version` isn't one that was published here.
+    pub fn changed_since(&self, version: Version) -> Option<Changes<F>> {
+        let (view, lists) = {
+            let published = self.shared.lock();
+            (
+                published.newest.clone(),
+                published.changes.since(version, published.newest.version)?,
+            )
+        };
+        Some(Changes::merge(view, &lists))
+    }
+}
+
+/// What an image and its readers share.
+pub(crate) struct Shared<F: ReadAt> {
+    published: Mutex<Published<F>>,
+}
+
+struct Published<F: ReadAt> {
+    newest: View<F>,
+    changes: RecentChanges,
+}
+
+/// What a commit makes the newest version.
+pub(crate) struct Next {
+    pub(crate) version: Version,
+    pub(crate) sizes: Sizes,
+    pub(crate) meta: Arc<[u8]>,
+}
+
+impl<F: ReadAt> Shared<F> {
+    pub(crate) fn new(newest: View<F>) -> Arc<Shared<F>> {
+        let changes = RecentChanges::from(newest.version);
+        Arc::new(Shared {
+            published: Mutex::new(Published { newest, changes }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Published<F>> {
+        // Nothing panics while it is held.
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> View<F> {
+        self.lock().newest.clone()
+    }
+
+    /// Publishes the version that a commit of `pages` made. `change` makes it of the index, and returns the pages
+    /// that fell behind the new sizes. Only the image calls this, so nothing is published in between.
+    pub(crate) fn advance(
+        &self,
+        next: Next,
+        pages: &[PageId],
+        change: impl FnOnce(&mut Index) -> Vec<PageId>,
+    ) {
+        let mut published = self.lock();
+        let sizes = published.newest.sizes;
+        let shrinks = next.sizes.heap < sizes.heap || next.sizes.stable < sizes.stable;
+        let in_place = match Arc::get_mut(&mut published.newest.index) {
+            Some(index) if !shrinks && pages.len() <= CHANGED_IN_PLACE => Some(index),
+            _ => None,
+        };
+        let (gone, old) = match in_place {
+            Some(index) => (change(index), None),
+            None => {
+                let mut index = published.newest.index.clone();
+                drop(published);
+                let gone = change(Arc::make_mut(&mut index));
+                published = self.lock();
+                let old = std::mem::replace(&mut published.newest.index, index);
+                (gone, Some(old))
+            }
+        };
+        published.newest.version = next.version;
+        published.newest.sizes = next.sizes;
+        published.newest.meta = next.meta;
+        published.changes.push(next.version, pages, &gone);
+        drop(published);
+        // Maybe the last of a large index: not under the lock.
+        drop(old);
+    }
+
+    /// Publishes other places of the same version: a fold, or a new log.
+    pub(crate) fn replace_places(&self, index: Arc<Index>, files: Arc<Files<F>>) {
+        let mut published = self.lock();
+        let old = (
+            std::mem::replace(&mut published.newest.index, index),
+            std::mem::replace(&mut published.newest.files, files),
+        );
+        drop(published);
+        drop(old);
+    }
+}
