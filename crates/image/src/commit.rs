@@ -161,6 +161,18 @@ impl<S: Storage> Image<S> {
             .ok_or_else(full)?;
         Location::new(self.log.slot, end / PAGE_BYTES).ok_or_else(full)?;
 
+        let used = self.disk_bytes();
+        // All of it, or as much of it as is known yet.
+        let within_quota = |end: u64| match self.quota {
+            Some(quota) if used.saturating_add(end - start) > quota => Err(CommitError::Quota {
+                path: self.storage.path().to_path_buf(),
+                quota,
+                used,
+                needed: end - start,
+            }),
+            _ => Ok(()),
+        };
+        within_quota(start + header_len)?;
         let name = log_name(self.manifest.log.file);
         let write = |bytes: &[u8], offset| {
             let written = self.storage.pwrite(&self.log.handle, bytes, offset);
@@ -194,6 +206,7 @@ impl<S: Storage> Image<S> {
                 Some(zeros) => without(chunk, ids, zeros),
             };
             if !dense.is_empty() {
+                within_quota(offset + dense.len() as u64)?;
                 write(dense, offset)?;
             }
             data_pages += (dense.len() / PAGE_SIZE) as u64;
@@ -249,6 +262,7 @@ impl<S: Storage> Image<S> {
         self.log.end += written.bytes;
         self.log.chain = written.checksum;
         self.version.0 += 1;
+        self.long_runs.wrote(pages.len());
         self.sizes = sizes;
         self.meta = meta.into();
         let next = Next {

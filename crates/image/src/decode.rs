@@ -5,9 +5,10 @@
 
 use crate::checksum::{CHECKSUM_SIZE, Checksum, header_checksum};
 use crate::format::{
-    FORMAT_VERSION, LOG_ENTRY, LogEntry, MANIFEST_FIXED, MANIFEST_MAGIC, MAX_SHARD_PAGES,
-    MAX_SHARDS, Manifest, PAGE_ENTRY, SEGMENT_FIXED, SEGMENT_MAGIC, SHARD_ENTRY, SHARD_FIXED,
-    SHARD_MAGIC, SegmentFields, SegmentHeader, ShardHeader, shard_header_len,
+    FORMAT_VERSION, LOG_ENTRY, LOG_ENTRY_1, LogEntry, MANIFEST_FIXED, MANIFEST_MAGIC, MAX_LOGS,
+    MAX_SHARD_PAGES, MAX_SHARDS, Manifest, PAGE_ENTRY, RECORD_VERSION, SEGMENT_FIXED,
+    SEGMENT_MAGIC, SHARD_ENTRY, SHARD_ENTRY_1, SHARD_FIXED, SHARD_MAGIC, SegmentFields,
+    SegmentHeader, ShardHeader, shard_header_len,
 };
 use crate::input::Input;
 use crate::page::{FileId, MAX_META, MAX_PAGES, TenantId, Version};
@@ -31,9 +32,7 @@ pub enum DecodeError {
         expected: [u8; 8],
     },
     /// Written by a newer release of Lazaret.
-    #[error(
-        "format version {found} is newer than {FORMAT_VERSION}, the newest that this release reads"
-    )]
+    #[error("format version {found} is newer than this release reads")]
     NewerFormat {
         /// The version in the file.
         found: u32,
@@ -57,10 +56,11 @@ pub enum DecodeError {
 ///
 /// Whatever is not exactly one valid manifest.
 pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
-    let mut input = Input::open(
+    let (mut input, format) = Input::open(
         bytes,
         MANIFEST_MAGIC,
-        MANIFEST_FIXED + LOG_ENTRY + CHECKSUM_SIZE,
+        FORMAT_VERSION,
+        MANIFEST_FIXED + LOG_ENTRY_1 + CHECKSUM_SIZE,
     )?;
     // Nothing in a manifest is needed before its checksum can be checked: it is the whole file.
     let (body, _) = checked(bytes)?;
@@ -72,7 +72,11 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     let next_file = FileId(input.u64()?);
     let shard_count = input.bounded32("number of shards", MAX_SHARDS)?;
     let logs = input.u32()?;
-    if logs != 1 {
+    let (shard_entry, log_entry, most_logs) = match format {
+        1 => (SHARD_ENTRY_1, LOG_ENTRY_1, 1),
+        _ => (SHARD_ENTRY, LOG_ENTRY, MAX_LOGS),
+    };
+    if logs == 0 || logs > most_logs {
         return Err(DecodeError::Field {
             field: "number of logs",
             value: logs.into(),
@@ -87,8 +91,8 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     }
     input.zeros::<16>()?;
     let expected = MANIFEST_FIXED as u64
-        + u64::from(shard_count) * SHARD_ENTRY as u64
-        + LOG_ENTRY as u64
+        + u64::from(shard_count) * shard_entry as u64
+        + u64::from(logs) * log_entry as u64
         + meta_len
         + CHECKSUM_SIZE as u64;
     if bytes.len() as u64 != expected {
@@ -100,7 +104,7 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     let mut shards = Vec::with_capacity(shard_count as usize);
     let mut free_from = None;
     for _ in 0..shard_count {
-        let shard = input.shard_entry(next_file)?;
+        let shard = input.shard_entry(next_file, (format == 1).then_some(tenant))?;
         let first = input.page(shard.region, shard.first_page)?;
         let last = input.page(shard.region, shard.last_page)?;
         if last < first || free_from >= Some(first) {
@@ -124,12 +128,31 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
         free_from = Some(last);
         shards.push(shard);
     }
-    let log = LogEntry {
-        file: input.file(next_file)?,
-        seed: input.array()?,
-        durable_len: input.u64()?,
+    let mut sealed = Vec::with_capacity(logs as usize - 1);
+    for _ in 1..logs {
+        sealed.push(input.sealed_log(next_file)?);
+    }
+    let log = if format == 1 {
+        let log = LogEntry {
+            file: input.file(next_file)?,
+            seed: input.array()?,
+            durable_len: input.u64()?,
+        };
+        input.zeros::<8>()?;
+        log
+    } else {
+        input.active_log(next_file, tenant, version)?
     };
-    input.zeros::<8>()?;
+    let shard_files = shards.iter().map(|shard| shard.file);
+    let log_files = sealed.iter().map(|log| log.file);
+    let mut files: Vec<FileId> = shard_files.chain(log_files).chain([log.file]).collect();
+    files.sort_unstable();
+    if let Some([twice, _]) = files.windows(2).find(|pair| pair.first() == pair.last()) {
+        return Err(DecodeError::Field {
+            field: "file number",
+            value: twice.0,
+        });
+    }
     let meta = input.take(meta_len)?.to_vec();
     Ok(Manifest {
         tenant,
@@ -137,6 +160,7 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
         sizes,
         next_file,
         shards,
+        sealed,
         log,
         meta,
     })
@@ -148,7 +172,7 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
 ///
 /// Whatever is not a valid header, and bytes that end before the header does.
 pub fn decode_shard_header(bytes: &[u8]) -> Result<(ShardHeader, Checksum), DecodeError> {
-    let mut input = Input::open(bytes, SHARD_MAGIC, SHARD_FIXED)?;
+    let (mut input, _) = Input::open(bytes, SHARD_MAGIC, RECORD_VERSION, SHARD_FIXED)?;
     input.flags()?;
     let tenant = TenantId(input.array()?);
     let file = FileId(input.u64()?);
@@ -256,7 +280,7 @@ pub fn decode_segment_header(bytes: &[u8]) -> Result<SegmentHeader, DecodeError>
 }
 
 fn segment_fields(bytes: &[u8]) -> Result<(SegmentFields, u64, Input<'_>), DecodeError> {
-    let mut input = Input::open(bytes, SEGMENT_MAGIC, SEGMENT_FIXED)?;
+    let (mut input, _) = Input::open(bytes, SEGMENT_MAGIC, RECORD_VERSION, SEGMENT_FIXED)?;
     input.flags()?;
     let tenant = TenantId(input.array()?);
     let version = Version(input.u64()?);

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::encode::{SegmentEncoder, encode_manifest, encode_shard_header};
-use crate::format::ShardEntry;
+use crate::format::{Origin, SealedLog, ShardEntry};
 use crate::page::{PageId, Region, Sizes};
 
 fn id() -> impl Strategy<Value = PageId> {
@@ -77,12 +77,27 @@ prop_compose! {
 fn manifest() -> Manifest {
     let shard = |file, region, first_page, last_page| ShardEntry {
         file: FileId(file),
+        origin: Origin {
+            tenant: TenantId([file as u8; 16]),
+            file: FileId(file + 30),
+        },
         region,
         first_page,
         last_page,
         pages: 2,
         header_len: 4096,
         checksum: [file as u8; 16],
+    };
+    let sealed = |file, length| SealedLog {
+        file: FileId(file),
+        origin: Origin {
+            tenant: TenantId([file as u8; 16]),
+            file: FileId(u64::MAX),
+        },
+        seed: [file as u8; 16],
+        begin: Version(400),
+        length,
+        checksum: [2; 16],
     };
     Manifest {
         tenant: TenantId([7; 16]),
@@ -94,6 +109,7 @@ fn manifest() -> Manifest {
             shard(4, Region::Heap, 6, 7),
             shard(2, Region::Stable, 0, 9),
         ],
+        sealed: vec![sealed(3, 4096), sealed(6, 1 << 30)],
         log: LogEntry {
             file: FileId(8),
             seed: [3; 16],
@@ -203,6 +219,22 @@ fn impossible_manifests_are_refused() {
         refused(|manifest| manifest.log.file = FileId(9)),
         field("file number", 9)
     );
+    for file in [1, 3, 8] {
+        let mut twice = manifest();
+        twice.sealed[1].file = FileId(file);
+        assert_eq!(
+            decode_manifest(&encode_manifest(&twice)),
+            Err(field("file number", file))
+        );
+    }
+    for length in [0, 1, 4097] {
+        let mut odd = manifest();
+        odd.sealed[0].length = length;
+        assert_eq!(
+            decode_manifest(&encode_manifest(&odd)),
+            Err(field("length of a sealed log", length))
+        );
+    }
     assert_eq!(
         refused(|manifest| manifest.sizes.stable = 9 * 4096),
         field("last page", 9)
@@ -239,9 +271,22 @@ fn counts_that_promise_more_than_there_is_allocate_nothing() {
 #[test]
 fn newer_formats_are_their_own_error() {
     let mut bytes = encode_manifest(&manifest());
-    bytes[8] = 2;
+    bytes[8] = 3;
     assert_eq!(
         decode_manifest(&bytes),
+        Err(DecodeError::NewerFormat { found: 3 })
+    );
+    let shard = ShardHeader {
+        tenant: TenantId([0; 16]),
+        file: FileId(1),
+        region: Region::Heap,
+        runs: vec![(0, 1)],
+        checksums: vec![5],
+    };
+    let mut bytes = encode_shard_header(&shard).unwrap();
+    bytes[8] = 2;
+    assert_eq!(
+        decode_shard_header(&bytes),
         Err(DecodeError::NewerFormat { found: 2 })
     );
 }

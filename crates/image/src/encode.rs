@@ -2,25 +2,26 @@
 
 use crate::checksum::{CHECKSUM_SIZE, header_checksum};
 use crate::format::{
-    FORMAT_VERSION, MANIFEST_MAGIC, Manifest, SEGMENT_FIXED, SEGMENT_MAGIC, SHARD_MAGIC,
-    SegmentFields, ShardHeader, shard_header_len,
+    FORMAT_VERSION, MANIFEST_MAGIC, Manifest, Origin, RECORD_VERSION, SEGMENT_FIXED, SEGMENT_MAGIC,
+    SHARD_MAGIC, SegmentFields, ShardHeader, shard_header_len,
 };
 use crate::page::{PageId, TenantId};
 
 /// The bytes of `manifest`.
 pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
     let mut out = Vec::new();
-    start(&mut out, MANIFEST_MAGIC, manifest.tenant);
+    start(&mut out, MANIFEST_MAGIC, FORMAT_VERSION, manifest.tenant);
     put64(&mut out, manifest.version.0);
     put64(&mut out, manifest.sizes.heap);
     put64(&mut out, manifest.sizes.stable);
     put64(&mut out, manifest.next_file.0);
     put32(&mut out, manifest.shards.len() as u32);
-    put32(&mut out, 1);
+    put32(&mut out, manifest.sealed.len() as u32 + 1);
     put64(&mut out, manifest.meta.len() as u64);
     out.extend_from_slice(&[0; 16]);
     for shard in &manifest.shards {
         put64(&mut out, shard.file.0);
+        put_origin(&mut out, &shard.origin);
         put32(&mut out, shard.region.number());
         put32(&mut out, 0);
         put64(&mut out, shard.first_page);
@@ -28,11 +29,27 @@ pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
         put64(&mut out, shard.pages);
         put64(&mut out, shard.header_len);
         out.extend_from_slice(&shard.checksum);
+        put64(&mut out, 0);
     }
-    put64(&mut out, manifest.log.file.0);
-    out.extend_from_slice(&manifest.log.seed);
-    put64(&mut out, manifest.log.durable_len);
-    put64(&mut out, 0);
+    for log in &manifest.sealed {
+        put64(&mut out, log.file.0);
+        put_origin(&mut out, &log.origin);
+        out.extend_from_slice(&log.seed);
+        put64(&mut out, log.begin.0);
+        put64(&mut out, log.length);
+        out.extend_from_slice(&log.checksum);
+    }
+    let log = &manifest.log;
+    put64(&mut out, log.file.0);
+    let origin = Origin {
+        tenant: manifest.tenant,
+        file: log.file,
+    };
+    put_origin(&mut out, &origin);
+    out.extend_from_slice(&log.seed);
+    put64(&mut out, manifest.version.0);
+    put64(&mut out, log.durable_len);
+    out.extend_from_slice(&[0; CHECKSUM_SIZE]);
     out.extend_from_slice(&manifest.meta);
     finish(&mut out);
     out
@@ -43,7 +60,7 @@ pub fn encode_shard_header(header: &ShardHeader) -> Option<Vec<u8>> {
     let (runs, pages) = (header.runs.len() as u64, header.checksums.len() as u64);
     let length = shard_header_len(runs, pages)?;
     let mut out = Vec::with_capacity(usize::try_from(length).ok()?);
-    start(&mut out, SHARD_MAGIC, header.tenant);
+    start(&mut out, SHARD_MAGIC, RECORD_VERSION, header.tenant);
     put64(&mut out, header.file.0);
     put32(&mut out, header.region.number());
     put32(&mut out, 0);
@@ -104,7 +121,7 @@ impl SegmentEncoder {
             return None;
         }
         let mut fixed = Vec::with_capacity(SEGMENT_FIXED);
-        start(&mut fixed, SEGMENT_MAGIC, fields.tenant);
+        start(&mut fixed, SEGMENT_MAGIC, RECORD_VERSION, fields.tenant);
         put64(&mut fixed, fields.version.0);
         put64(&mut fixed, fields.durable_upto);
         put64(&mut fixed, fields.sizes.heap);
@@ -127,9 +144,9 @@ impl SegmentEncoder {
     }
 }
 
-fn start(out: &mut Vec<u8>, magic: [u8; 8], tenant: TenantId) {
+fn start(out: &mut Vec<u8>, magic: [u8; 8], version: u32, tenant: TenantId) {
     out.extend_from_slice(&magic);
-    put32(out, FORMAT_VERSION);
+    put32(out, version);
     put32(out, 0);
     out.extend_from_slice(&tenant.0);
 }
@@ -137,6 +154,11 @@ fn start(out: &mut Vec<u8>, magic: [u8; 8], tenant: TenantId) {
 fn finish(out: &mut Vec<u8>) {
     let checksum = header_checksum(out);
     out.extend_from_slice(&checksum);
+}
+
+fn put_origin(out: &mut Vec<u8>, origin: &Origin) {
+    out.extend_from_slice(&origin.tenant.0);
+    put64(out, origin.file.0);
 }
 
 fn put32(out: &mut Vec<u8>, value: u32) {

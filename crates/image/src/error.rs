@@ -32,6 +32,8 @@ pub enum Action {
     Rename,
     /// Removing a name.
     Remove,
+    /// Giving a file a further name, or copying it.
+    Link,
     /// Drawing random bytes.
     Random,
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Action {
             Action::Truncate => "truncate",
             Action::Rename => "rename",
             Action::Remove => "remove",
+            Action::Link => "link or copy",
             Action::Random => "draw a tenant id for",
         })
     }
@@ -309,6 +312,18 @@ pub enum CommitError {
         /// Its length in bytes.
         length: usize,
     },
+    /// The image may not take so much space.
+    #[error("{} would take more than its quota of {quota} bytes; it takes {used}, this commit at least {needed}", path.display())]
+    Quota {
+        /// The directory.
+        path: PathBuf,
+        /// The limit in bytes.
+        quota: u64,
+        /// What the image takes.
+        used: u64,
+        /// What the commit takes at least.
+        needed: u64,
+    },
     /// The log or the version number has reached its end.
     #[error("the log of {} is full; fold the image", path.display())]
     Full {
@@ -390,6 +405,24 @@ pub enum FoldError {
         /// The directory.
         path: PathBuf,
     },
+    /// A fold of the image is under way.
+    #[error("a fold of {} is under way; finish or drop its job first", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The job was told to stop. It may be run again.
+    #[error("the fold was stopped")]
+    Stopped,
+    /// The job to finish hasn't been run to its end.
+    #[error("the fold isn't complete; run its job first")]
+    Unfinished,
+    /// The job to finish isn't this image's newest one, or the image was restored meanwhile.
+    #[error("the image is no longer the one that the fold began with; begin another")]
+    Stale,
+    /// The commits so far couldn't be put on disk.
+    #[error("{0}")]
+    Sync(#[source] FileError),
     /// A page couldn't be read, or is damaged.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -402,6 +435,108 @@ pub enum FoldError {
         version: Version,
     },
     /// The new files couldn't be written; they were removed again.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It isn't known which manifest is in place: the image takes no more commits until it is opened again.
+    #[error("{0}; the image takes no more commits until it is opened again")]
+    Switch(#[source] FileError),
+}
+
+impl From<SealError> for FoldError {
+    fn from(error: SealError) -> FoldError {
+        match error {
+            SealError::Sync(SyncError::Poisoned { path }) => FoldError::Poisoned { path },
+            SealError::Sync(SyncError::File(error)) => FoldError::Sync(error),
+            SealError::Full { path, version } => FoldError::TooLarge { path, version },
+            SealError::File(error) => FoldError::File(error),
+            SealError::Switch(error) => FoldError::Switch(error),
+        }
+    }
+}
+
+/// Why the log couldn't be sealed.
+pub(crate) enum SealError {
+    Sync(SyncError),
+    Full { path: PathBuf, version: Version },
+    File(FileError),
+    Switch(FileError),
+}
+
+impl From<SyncError> for SealError {
+    fn from(error: SyncError) -> SealError {
+        SealError::Sync(error)
+    }
+}
+
+impl From<FileError> for SealError {
+    fn from(error: FileError) -> SealError {
+        SealError::File(error)
+    }
+}
+
+/// Why a snapshot or a fork couldn't be made. The image is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// Something has that name already.
+    #[error("{} exists already; remove it first or give another name", path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+    },
+    /// The path doesn't end in a name.
+    #[error("{} does not end in the name of a directory to make", path.display())]
+    Name {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The image has more files than can be numbered.
+    #[error("{} has too many files", path.display())]
+    TooLarge {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The commits so far couldn't be put on disk.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The operating system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why a snapshot couldn't be restored. The image is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// An earlier fsync failed.
+    #[error("an earlier sync of {} failed, so what is on disk is unknown; open the image again", path.display())]
+    Poisoned {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The snapshot can't be opened, or is damaged.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The snapshot is another tenant's.
+    #[error("{} is a snapshot of tenant {found}, not of {expected}; restore it only if that is meant", path.display())]
+    OtherTenant {
+        /// The snapshot's directory.
+        path: PathBuf,
+        /// This image's tenant.
+        expected: TenantId,
+        /// The snapshot's tenant.
+        found: TenantId,
+    },
+    /// The snapshot couldn't be put on disk.
+    #[error(transparent)]
+    Sync(SyncError),
+    /// There are too many files or versions to number.
+    #[error("{} has too many files or versions", path.display())]
+    TooLarge {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The operating system refused.
     #[error(transparent)]
     File(#[from] FileError),
     /// It isn't known which manifest is in place: the image takes no more commits until it is opened again.

@@ -106,6 +106,21 @@ impl<F> Files<F> {
         slot
     }
 
+    /// The slot of the file with this number.
+    pub(crate) fn slot_of(&self, file: FileId) -> Option<usize> {
+        self.slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|source| source.file == file))
+    }
+
+    /// Frees the slot of a file.
+    pub(crate) fn remove(&mut self, file: FileId) {
+        let slot = self.slot_of(file).and_then(|slot| self.slots.get_mut(slot));
+        if let Some(slot) = slot {
+            *slot = None;
+        }
+    }
+
     /// The slot that the next [`insert`](Files::insert) takes.
     pub(crate) fn free(&self) -> usize {
         self.slots

@@ -1,41 +1,38 @@
-//! Folding base and log into a new base.
+//! Folding base and logs into a new base, while commits go on.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 
-use crate::checksum::{CHECKSUM_SIZE, page_checksum, pages_of};
-use crate::commit::CHUNK_PAGES;
-use crate::encode::encode_shard_header;
 use crate::error::{Action, FileError, FoldError};
-use crate::files::{Block, Files, SourceFile};
-use crate::format::{
-    LogEntry, MAX_SHARD_PAGES, MAX_SHARDS, Manifest, SHARD_FIXED, ShardEntry, ShardHeader,
-    log_name, shard_header_len, shard_name,
-};
-use crate::image::{Image, create_log};
-use crate::index::{Index, Location};
+use crate::format::{MAX_SHARDS, Origin, ShardEntry, log_name, shard_name};
+use crate::image::Image;
+use crate::index::Location;
 use crate::manifest::SwitchError;
-use crate::page::{FileId, PAGE_BYTES, PAGE_SIZE, PageId, Region, Version};
-use crate::read::Verify;
-use crate::storage::Storage;
+use crate::numbers::FileNumbers;
+use crate::page::{FileId, PAGE_BYTES, PageId, TenantId, Version};
+use crate::runs::{BaseRuns, LongRuns};
+use crate::shard::{BytesPerSecond, Throttle, write_shard};
+use crate::storage::{OsStorage, Storage};
 use crate::view::View;
+use crate::windows::NewBase;
 
-/// A log shorter than this isn't worth folding for its size.
+/// Logs shorter than this aren't worth folding for their size.
 const SMALL_LOG: u64 = 64 << 20;
-/// More runs than this are worth folding: each is a mapping in a worker, which has a budget of them.
+/// More runs of any length than this are worth folding: a worker copies the short ones when it starts.
 const MANY_RUNS: usize = 1024;
-/// Gaps up to this many pages may be filled with zeros, to save a mapping.
-const LONGEST_FILL: u64 = 16;
-/// What filling may add: an eighth of the pages.
-const FILL_SHARE: u64 = 8;
+/// More sealed logs than this are worth folding: each is a descriptor in a worker.
+const MANY_LOGS: usize = 8;
 
 /// What a fold did.
 #[derive(Clone, Copy, Debug)]
 pub struct Folded {
-    /// The version that is the base now: the one that the image is at.
+    /// The version that is the base now.
     pub version: Version,
     /// Base shards written.
     pub shards: usize,
-    /// Pages in them.
+    /// Base shards kept as they were.
+    pub kept: usize,
+    /// Pages written.
     pub pages: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -43,337 +40,252 @@ pub struct Folded {
     pub left: usize,
 }
 
-/// The pages of a shard to write: runs of one region.
-struct Shard {
-    region: Region,
-    runs: Vec<(u64, u64)>,
-    pages: u64,
+/// A fold under way: it writes new shards, and needs the image only at its beginning and its end.
+///
+/// If it is dropped before [`Image::finish_fold`], the shards are removed; if the process dies, at the next open. While
+/// it exists the image's directory stays locked.
+pub struct FoldJob<S: Storage = OsStorage> {
+    storage: Arc<S>,
+    numbers: Arc<FileNumbers>,
+    tenant: TenantId,
+    view: View<S::File>,
+    /// The base, by address, and each shard's slot in the view's files.
+    shards: Vec<(ShardEntry, usize)>,
+    /// The logs that go into the new base.
+    logs: Vec<FileId>,
+    /// The image has a weak reference to the one job that it waits for.
+    token: Arc<()>,
+    base: Option<NewBase>,
+    written: Vec<(ShardEntry, crate::files::SourceFile<S::File>)>,
+    /// Everything is written and synced.
+    complete: bool,
+    /// Files to remove if this comes to nothing.
+    made: Vec<String>,
 }
 
 impl<S: Storage> Image<S> {
-    /// Whether folding pays: the log is large in itself and against the base, or the version is in many pieces
-    /// and mostly by the log's doing.
-    pub fn should_fold(&self) -> bool {
-        let base: u64 = self
-            .manifest
-            .shards
-            .iter()
-            .map(|shard| shard.pages * PAGE_BYTES)
-            .sum();
-        let runs = self.view().index.extent_count();
-        self.log.end > SMALL_LOG.max(base) || (runs > MANY_RUNS && runs / 2 > self.base_extents)
+    /// Whether folding pays, for a worker that can map so many runs of [`MAPPED_RUN_PAGES`](crate::MAPPED_RUN_PAGES)
+    /// and more: the logs are large in themselves and against the base, or many, or the version is in many pieces
+    /// and mostly by the logs' doing.
+    pub fn should_fold(&self, mapped_runs: usize) -> bool {
+        let logs = self.log_len();
+        let base = self.disk_bytes() - logs;
+        if logs > SMALL_LOG.max(base) || self.manifest.sealed.len() > MANY_LOGS {
+            return true;
+        }
+        let index = self.view().index;
+        let runs = index.extent_count();
+        // Half of what the base leaves of the budget.
+        let many = self.base.mapped + mapped_runs.saturating_sub(self.base.mapped) / 2;
+        (runs > MANY_RUNS && runs / 2 > self.base.all)
+            || (logs > 0 && self.long_runs.exceed(many, &index))
     }
 
-    /// Writes the newest version as a new base with an empty log, and removes the old files. Takes as much space as
-    /// the version, until they are removed. Every page is verified on the way.
+    /// Begins a fold of the newest version: what is committed from now on goes to another log. That takes a few syncs;
+    /// the work is in [`FoldJob::run`], to be called on any thread.
+    ///
+    /// # Errors
+    ///
+    /// If there is a job already, or the operating system refuses. The image is as it was, and usable, unless a sync
+    /// failed or it isn't known which manifest is in place.
+    pub fn begin_fold(&mut self) -> Result<FoldJob<S>, FoldError> {
+        if self.folding.strong_count() > 0 {
+            return Err(FoldError::Busy {
+                path: self.storage.path().to_path_buf(),
+            });
+        }
+        self.seal()?;
+        let shards = self.manifest.shards.iter().filter_map(|shard| {
+            let slot = self.files.slot_of(shard.file)?;
+            Some((shard.clone(), slot))
+        });
+        let token = Arc::new(());
+        self.folding = Arc::downgrade(&token);
+        Ok(FoldJob {
+            storage: self.storage.clone(),
+            numbers: self.numbers.clone(),
+            tenant: self.manifest.tenant,
+            view: self.view(),
+            shards: shards.collect(),
+            logs: self.manifest.sealed.iter().map(|log| log.file).collect(),
+            token,
+            base: None,
+            written: Vec::new(),
+            complete: false,
+            made: Vec::new(),
+        })
+    }
+
+    /// Makes what the job has written the base, with the commits since it began behind it, and removes the old files.
     ///
     /// Descriptors and mappings of old files stay valid; a new [`plan`](Image::plan) refers to new ones.
     ///
     /// # Errors
     ///
-    /// The image stays as it was, and usable, unless it isn't known which manifest is in place.
-    pub fn fold(&mut self) -> Result<Folded, FoldError> {
+    /// If the job isn't complete or the image was restored since it began, or the operating system refuses. The
+    /// image is as it was, and usable, unless it isn't known which manifest is in place.
+    pub fn finish_fold(&mut self, mut job: FoldJob<S>) -> Result<Folded, FoldError> {
         if self.poisoned {
             return Err(FoldError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });
         }
-        let mut made = Vec::new();
-        let outcome = self.write_base(&mut made);
-        let base = match outcome {
-            Ok(base) => base,
-            Err(error) => {
-                self.discard(made);
-                return Err(error);
-            }
+        let ours = Weak::ptr_eq(&self.folding, &Arc::downgrade(&job.token));
+        let Some(base) = job.base.take().filter(|_| ours && job.complete) else {
+            return Err(match ours {
+                true => FoldError::Unfinished,
+                false => FoldError::Stale,
+            });
         };
-        match base.manifest.replace(&*self.storage) {
-            Ok(()) => {}
-            Err(SwitchError::Before(error)) => {
-                self.discard(made);
-                return Err(FoldError::File(error));
-            }
+        self.folding = Weak::new();
+        let mut folded = Folded {
+            version: job.view.version,
+            shards: job.written.len(),
+            kept: base.kept.len(),
+            pages: job.written.iter().map(|(entry, _)| entry.pages).sum(),
+            bytes: job.written.iter().map(|(entry, _)| entry.file_len()).sum(),
+            left: 0,
+        };
+        if job.logs.is_empty() && job.written.is_empty() && base.kept.len() == job.shards.len() {
+            return Ok(folded);
+        }
+
+        let mut manifest = self.manifest.clone();
+        manifest.sealed.retain(|log| !job.logs.contains(&log.file));
+        let new = job.written.iter().map(|(entry, _)| entry.clone());
+        manifest.shards = base.kept.iter().cloned().chain(new).collect();
+        manifest
+            .shards
+            .sort_unstable_by_key(|shard| (shard.region, shard.first_page));
+        (manifest.sizes, manifest.meta) = (job.view.sizes, job.view.meta.to_vec());
+        let kept: Vec<FileId> = base.kept.iter().map(|shard| shard.file).collect();
+        let gone: Vec<FileId> = (job.shards.iter().map(|(shard, _)| shard.file))
+            .filter(|file| !kept.contains(file))
+            .collect();
+        let old = gone.iter().copied().map(shard_name);
+        let old: Vec<String> = old.chain(job.logs.iter().copied().map(log_name)).collect();
+        match self.switch(manifest) {
+            Ok(()) => job.made.clear(),
+            Err(SwitchError::Before(error)) => return Err(FoldError::File(error)),
             Err(SwitchError::Unknown(error)) => {
-                // Neither the old files nor the new ones may be touched: a power cut may bring back either.
-                self.poisoned = true;
+                job.made.clear();
                 return Err(FoldError::Switch(error));
             }
         }
-        let mut old: Vec<String> = (self.manifest.shards.iter())
-            .map(|shard| shard_name(shard.file))
-            .collect();
-        old.push(log_name(self.manifest.log.file));
-        let folded = Folded {
-            version: self.version,
-            shards: base.manifest.shards.len(),
-            pages: base.index.pages(),
-            bytes: base
-                .manifest
-                .shards
-                .iter()
-                .map(|shard| shard.header_len + shard.pages * PAGE_BYTES)
-                .sum(),
-            left: old
-                .iter()
-                .filter(|name| self.storage.unlink(name).is_err())
-                .count(),
-        };
-        self.base_extents = base.index.extent_count();
-        self.manifest = base.manifest;
-        self.files = Arc::new(base.files);
-        self.log = base.log;
-        self.shared
-            .replace_places(Arc::new(base.index), self.files.clone());
+        self.move_pages(&mut job, &base, &gone);
+        folded.left = self.unlink_all(old);
         Ok(folded)
     }
 
-    /// Writes the new files and syncs them and their names. Lists each in `made` before it exists.
-    fn write_base(&mut self, made: &mut Vec<String>) -> Result<Base<S>, FoldError> {
+    /// Points the index to the new shards, but for what was committed since the job began.
+    fn move_pages(&mut self, job: &mut FoldJob<S>, base: &NewBase, gone: &[FileId]) {
+        let before = self.view();
+        let mut index = before.index.clone();
+        let mut files = (*self.files).clone();
+        for (shard, (entry, source)) in base.new.iter().zip(job.written.drain(..)) {
+            let slot = files.insert(source);
+            let mut next = entry.header_len / PAGE_BYTES;
+            for (first, pages) in &shard.runs {
+                let places = (*first..first + pages).zip(next..);
+                next += pages;
+                let moved = places.filter_map(|(page, offset)| {
+                    let page = PageId::new(shard.region, page)?;
+                    // A page that wasn't stored and still isn't is one of zeros between others.
+                    let same = before.index.get(page) == job.view.index.get(page);
+                    (same && before.sizes.contain(page))
+                        .then_some((page, Some(Location::new(slot, offset)?)))
+                });
+                Arc::make_mut(&mut index).apply(moved);
+            }
+        }
+        for file in gone.iter().chain(&job.logs) {
+            files.remove(*file);
+        }
+        self.base = BaseRuns::of(&index);
+        self.long_runs = LongRuns::unknown();
+        self.files = Arc::new(files);
+        self.shared.replace_places(index, self.files.clone());
+    }
+
+    /// Writes the newest version as a new base with an empty log, and removes the old files: all of
+    /// [`begin_fold`](Image::begin_fold), [`run`](FoldJob::run) and [`finish_fold`](Image::finish_fold).
+    ///
+    /// # Errors
+    ///
+    /// As for these.
+    pub fn fold(&mut self) -> Result<Folded, FoldError> {
+        let mut job = self.begin_fold()?;
+        job.run(None, &AtomicBool::new(false))?;
+        self.finish_fold(job)
+    }
+}
+
+impl<S: Storage> FoldJob<S> {
+    /// The version that it makes the base.
+    pub fn version(&self) -> Version {
+        self.view.version
+    }
+
+    /// Writes the new shards, no faster than `rate` on average, until it is done or `stop` is set. Shards that no log
+    /// touches are kept, so it takes no more space than what it merges. Every page is verified on the way.
+    ///
+    /// # Errors
+    ///
+    /// If a page is damaged, `stop` was set, or the operating system refuses. It may be called again, and goes on behind
+    /// the last complete shard.
+    pub fn run(
+        &mut self,
+        rate: Option<BytesPerSecond>,
+        stop: &AtomicBool,
+    ) -> Result<(), FoldError> {
+        let mut throttle = Throttle::new(rate, stop);
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => NewBase::of(&self.view.index, &self.shards),
+        };
+        let outcome = self.write(&base, &mut throttle);
+        self.base = Some(base);
+        outcome
+    }
+
+    fn write(&mut self, base: &NewBase, throttle: &mut Throttle<'_>) -> Result<(), FoldError> {
         let too_large = || FoldError::TooLarge {
             path: self.storage.path().to_path_buf(),
-            version: self.version,
+            version: self.view.version,
         };
-        let mut manifest = self.manifest.clone();
-        manifest.shards.clear();
-        (manifest.version, manifest.sizes, manifest.meta) =
-            (self.version, self.sizes, self.meta.to_vec());
-        // Numbers aren't used again even if this fails: a leftover could be in the way.
-        let mut next = self.manifest.next_file.0;
-        let mut number = || {
-            let file = FileId(next);
-            next = next.checked_add(1)?;
-            Some(file)
-        };
-        let (mut files, mut index) = (Files::default(), Index::default());
-        let view = self.view();
-        let shards = split_into_shards(runs_to_fold(&view.index));
-        if shards.len() > MAX_SHARDS as usize {
+        if base.kept.len() + base.new.len() > MAX_SHARDS as usize {
             return Err(too_large());
         }
-        for shard in &shards {
-            let file = number().ok_or_else(too_large)?;
-            made.push(shard_name(file));
-            let (entry, source) = self.write_shard(&view, shard, file)?;
-            let mut page = entry.header_len / PAGE_BYTES;
-            for (first, pages) in &shard.runs {
-                Location::new(files.free(), page + pages).ok_or_else(too_large)?;
-                let (slot, start) = (files.free(), page);
-                index.apply((0..*pages).filter_map(|page| {
-                    Some((
-                        PageId::new(shard.region, first + page)?,
-                        Location::new(slot, start + page),
-                    ))
-                }));
-                page += pages;
+        for shard in base.new.iter().skip(self.written.len()) {
+            throttle.wrote(0)?;
+            let file = self.numbers.take().ok_or_else(too_large)?;
+            let origin = Origin {
+                tenant: self.tenant,
+                file,
+            };
+            self.made.push(shard_name(file));
+            match write_shard(&*self.storage, &self.view, shard, origin, throttle) {
+                Ok(written) => self.written.push(written),
+                Err(error) => {
+                    // If it can't be removed now it can when the job is dropped.
+                    if self.storage.unlink(&shard_name(file)).is_ok() {
+                        self.made.pop();
+                    }
+                    return Err(error);
+                }
             }
-            manifest.shards.push(entry);
-            files.insert(source);
         }
-        let file = number().ok_or_else(too_large)?;
-        let seed = self.storage.random();
-        let seed =
-            seed.map_err(|error| FileError::new(&*self.storage, Action::Random, "", 0, error))?;
-        made.push(log_name(file));
-        let (source, log) = create_log(&*self.storage, file, seed)?;
-        let log = log.at(files.insert(source));
-        manifest.log = LogEntry {
-            file,
-            seed,
-            durable_len: 0,
-        };
-        manifest.next_file = FileId(next);
         let synced = self.storage.fsync_dir();
         synced.map_err(|error| FileError::new(&*self.storage, Action::Sync, "", 0, error))?;
-        Ok(Base {
-            manifest,
-            files,
-            log,
-            index,
-        })
+        self.complete = true;
+        Ok(())
     }
+}
 
-    fn write_shard(
-        &self,
-        view: &View<S::File>,
-        shard: &Shard,
-        file: FileId,
-    ) -> Result<(ShardEntry, SourceFile<S::File>), FoldError> {
-        let too_large = || FoldError::TooLarge {
-            path: self.storage.path().to_path_buf(),
-            version: self.version,
-        };
-        let name = shard_name(file);
-        let fail =
-            |action, offset, source| FileError::new(&*self.storage, action, &name, offset, source);
-        let header_len =
-            shard_header_len(shard.runs.len() as u64, shard.pages).ok_or_else(too_large)?;
-        let writing = self
-            .storage
-            .create(&name)
-            .map_err(|error| fail(Action::Create, 0, error))?;
-        let mut checksums = Vec::with_capacity(shard.pages as usize);
-        let mut buffer = vec![0; (shard.pages as usize).min(CHUNK_PAGES) * PAGE_SIZE];
-        let mut offset = header_len;
-        let mut ids = Vec::with_capacity(CHUNK_PAGES);
-        let mut pages = shard
-            .runs
-            .iter()
-            .flat_map(|(first, pages)| *first..first + pages);
-        loop {
-            ids.clear();
-            ids.extend(
-                pages
-                    .by_ref()
-                    .take(CHUNK_PAGES)
-                    .filter_map(|page| PageId::new(shard.region, page)),
-            );
-            if ids.is_empty() {
-                break;
-            }
-            let chunk = buffer.get_mut(..ids.len() * PAGE_SIZE).unwrap_or_default();
-            view.read_pages(&ids, chunk, Verify::Yes)?;
-            checksums.extend(pages_of(chunk).map(page_checksum));
-            self.storage
-                .pwrite(&writing, chunk, offset)
-                .map_err(|error| fail(Action::Write, offset, error))?;
-            offset += chunk.len() as u64;
-        }
-        let header = ShardHeader {
-            tenant: self.manifest.tenant,
-            file,
-            region: shard.region,
-            runs: shard.runs.clone(),
-            checksums,
-        };
-        let bytes = encode_shard_header(&header).ok_or_else(too_large)?;
-        let checksum = *bytes.last_chunk::<CHECKSUM_SIZE>().ok_or_else(too_large)?;
-        self.storage
-            .pwrite(&writing, &bytes, 0)
-            .map_err(|error| fail(Action::Write, 0, error))?;
-        self.storage
-            .fsync(&writing)
-            .map_err(|error| fail(Action::Sync, 0, error))?;
-        let handle = self
-            .storage
-            .open_read(&name)
-            .map_err(|error| fail(Action::Open, 0, error))?;
-        let (first_page, last_page) = match (shard.runs.first(), shard.runs.last()) {
-            (Some((first, _)), Some((last, pages))) => (*first, last + pages - 1),
-            _ => return Err(too_large()),
-        };
-        let pages = shard.pages;
-        let entry = ShardEntry {
-            file,
-            region: shard.region,
-            first_page,
-            last_page,
-            pages,
-            header_len,
-            checksum,
-        };
-        let table = (SHARD_FIXED + 16 * shard.runs.len()) as u64;
-        let block = Block {
-            data: header_len,
-            checksums: table,
-            stride: 8,
-        };
-        Ok((
-            entry,
-            SourceFile::new(file, self.storage.path().join(&name), handle, vec![block]),
-        ))
-    }
-
-    /// Removes the files of a fold that failed; what can't be removed is at the next open. Their numbers are spent.
-    fn discard(&mut self, made: Vec<String>) {
-        self.manifest.next_file.0 = self.manifest.next_file.0.saturating_add(made.len() as u64);
-        for name in made {
+impl<S: Storage> Drop for FoldJob<S> {
+    fn drop(&mut self) {
+        for name in self.made.drain(..) {
             let _ = self.storage.unlink(&name);
         }
     }
 }
-
-/// The pages in the index as address ranges, short gaps filled.
-fn runs_to_fold(index: &Index) -> Vec<(PageId, u64)> {
-    let mut runs: Vec<(PageId, u64)> = Vec::new();
-    for extent in index.extents() {
-        match runs.last_mut() {
-            Some((first, pages)) if first.bits() + *pages == extent.first.bits() => {
-                *pages += extent.pages
-            }
-            _ => runs.push((extent.first, extent.pages)),
-        }
-    }
-    fill_gaps(runs, index.pages())
-}
-
-/// A new base that the manifest doesn't refer to yet.
-struct Base<S: Storage> {
-    manifest: Manifest,
-    files: Files<S::File>,
-    log: crate::image::LogTail<S::File>,
-    index: Index,
-}
-
-/// Joins runs of a region with short gaps between them, the shortest first, as long as that adds no more than
-/// its share to `pages`.
-fn fill_gaps(runs: Vec<(PageId, u64)>, pages: u64) -> Vec<(PageId, u64)> {
-    // Gaps across regions are longer than any that is filled, as page numbers end far below the region bits.
-    let gap = |a: &(PageId, u64), b: &(PageId, u64)| b.0.bits() - a.0.bits() - a.1;
-    let mut counts = [0u64; LONGEST_FILL as usize + 1];
-    for pair in runs.windows(2) {
-        if let [a, b] = pair
-            && let Some(count) = usize::try_from(gap(a, b))
-                .ok()
-                .and_then(|gap| counts.get_mut(gap))
-        {
-            *count += 1;
-        }
-    }
-    let mut added = 0;
-    let within = (0u64..).zip(counts).take_while(|(length, count)| {
-        added += length * count;
-        added <= pages / FILL_SHARE
-    });
-    let longest = within.last().map_or(0, |(length, _)| length);
-    let mut filled: Vec<(PageId, u64)> = Vec::with_capacity(runs.len());
-    for run in runs {
-        match filled.last_mut() {
-            Some(last) if gap(last, &run) <= longest => {
-                last.1 = run.0.bits() + run.1 - last.0.bits()
-            }
-            _ => filled.push(run),
-        }
-    }
-    filled
-}
-
-/// Cuts ranges into shards of one region and at most [`MAX_SHARD_PAGES`] pages.
-fn split_into_shards(runs: Vec<(PageId, u64)>) -> Vec<Shard> {
-    let mut shards: Vec<Shard> = Vec::new();
-    for (first, mut pages) in runs {
-        let (region, mut page) = (first.region(), first.page());
-        while pages > 0 {
-            let room = match shards.last_mut() {
-                Some(shard) if shard.region == region && shard.pages < MAX_SHARD_PAGES => shard,
-                _ => {
-                    shards.push(Shard {
-                        region,
-                        runs: Vec::new(),
-                        pages: 0,
-                    });
-                    continue;
-                }
-            };
-            let part = pages.min(MAX_SHARD_PAGES - room.pages);
-            room.runs.push((page, part));
-            room.pages += part;
-            page += part;
-            pages -= part;
-        }
-    }
-    shards
-}
-
-#[cfg(test)]
-#[path = "fold_tests.rs"]
-mod tests;

@@ -3,8 +3,10 @@
 use crate::checksum::{CHECKSUM_SIZE, Checksum};
 use crate::page::{FileId, MAX_META, PAGE_BYTES, PageId, Region, Sizes, TenantId, Version};
 
-/// The format version that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format version that this crate writes, and the newest that it reads: that of manifests.
+pub const FORMAT_VERSION: u32 = 2;
+/// The version of the records of a shard or a log.
+pub(crate) const RECORD_VERSION: u32 = 1;
 
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"LZRTMAN\0";
 pub(crate) const SHARD_MAGIC: [u8; 8] = *b"LZRTBAS\0";
@@ -13,9 +15,13 @@ pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LZRTSEG\0";
 /// Bytes of a manifest before its tables.
 pub(crate) const MANIFEST_FIXED: usize = 96;
 /// Bytes of a shard's entry in the manifest.
-pub(crate) const SHARD_ENTRY: usize = 64;
+pub(crate) const SHARD_ENTRY: usize = 96;
 /// Bytes of a log's entry in the manifest.
-pub(crate) const LOG_ENTRY: usize = 40;
+pub(crate) const LOG_ENTRY: usize = 80;
+/// Bytes of a shard's entry in a manifest of version 1.
+pub(crate) const SHARD_ENTRY_1: usize = 64;
+/// Bytes of the log's entry in a manifest of version 1.
+pub(crate) const LOG_ENTRY_1: usize = 40;
 /// Bytes of a shard's header before its tables.
 pub(crate) const SHARD_FIXED: usize = 96;
 /// Bytes of a segment's header before its tables.
@@ -25,14 +31,18 @@ pub(crate) const PAGE_ENTRY: usize = 16;
 
 /// Shards that a manifest may list: both address spaces, full, in shards of 1 GiB.
 pub(crate) const MAX_SHARDS: u32 = 1 << 20;
+/// Logs that a manifest may list, the active one included.
+pub(crate) const MAX_LOGS: u32 = 1 << 16;
 /// Pages that a shard may hold: 1 GiB.
 pub(crate) const MAX_SHARD_PAGES: u64 = 1 << 18;
 /// Pages that a segment may hold: 16 TiB.
 pub(crate) const MAX_SEGMENT_PAGES: u64 = 1 << 32;
 /// The longest valid manifest.
-pub(crate) const MAX_MANIFEST: u64 =
-    (MANIFEST_FIXED + SHARD_ENTRY * MAX_SHARDS as usize + LOG_ENTRY + MAX_META + CHECKSUM_SIZE)
-        as u64;
+pub(crate) const MAX_MANIFEST: u64 = (MANIFEST_FIXED
+    + SHARD_ENTRY * MAX_SHARDS as usize
+    + LOG_ENTRY * MAX_LOGS as usize
+    + MAX_META
+    + CHECKSUM_SIZE) as u64;
 
 /// The name of the manifest in the image's directory.
 pub(crate) const MANIFEST: &str = "manifest";
@@ -89,25 +99,56 @@ pub(crate) fn shard_header_len(runs: u64, pages: u64) -> Option<u64> {
 pub struct Manifest {
     /// Whose memory it is.
     pub tenant: TenantId,
-    /// The version that the shards hold.
+    /// The version at the start of the active log.
     pub version: Version,
-    /// The sizes of the regions at that version.
+    /// The sizes of the regions in the base.
     pub sizes: Sizes,
     /// The lowest file number that was never used.
     pub next_file: FileId,
     /// The base shards, by address.
     pub shards: Vec<ShardEntry>,
-    /// The log of commits since the base.
+    /// The logs of commits since the base that nothing is appended to any more, in the order in which they apply.
+    pub sealed: Vec<SealedLog>,
+    /// The active log: it applies last.
     pub log: LogEntry,
-    /// `meta` at the base's version.
+    /// `meta` in the base.
     pub meta: Vec<u8>,
+}
+
+/// What a file says of itself in its headers. It stays when the file is linked into another directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The tenant that wrote it.
+    pub tenant: TenantId,
+    /// The number that it was written under.
+    pub file: FileId,
+}
+
+impl Manifest {
+    /// The names of all files that it refers to, but its own.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let shards = self.shards.iter().map(|shard| shard_name(shard.file));
+        let sealed = self.sealed.iter().map(|log| log_name(log.file));
+        shards.chain(sealed).chain([log_name(self.log.file)])
+    }
+}
+
+impl ShardEntry {
+    /// The file's length in bytes.
+    pub(crate) fn file_len(&self) -> u64 {
+        // Saturating: what is decoded has checked pages, but not the header's length.
+        self.header_len
+            .saturating_add(self.pages.saturating_mul(PAGE_BYTES))
+    }
 }
 
 /// A base shard as the manifest lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardEntry {
-    /// The file's number.
+    /// The file's number in this directory.
     pub file: FileId,
+    /// What its header says.
+    pub origin: Origin,
     /// The region that it holds pages of.
     pub region: Region,
     /// The lowest page in it.
@@ -122,7 +163,24 @@ pub struct ShardEntry {
     pub checksum: Checksum,
 }
 
-/// A log as the manifest lists it.
+/// A sealed log as the manifest lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedLog {
+    /// The file's number in this directory.
+    pub file: FileId,
+    /// What its segments say of the tenant, and the number that it was made with.
+    pub origin: Origin,
+    /// What the first segment gives as its previous checksum.
+    pub seed: Checksum,
+    /// The version before the first segment, in the origin's numbers.
+    pub begin: Version,
+    /// How much of the file belongs to this image, in bytes. All of that is on disk.
+    pub length: u64,
+    /// The checksum at the end of the last segment's header.
+    pub checksum: Checksum,
+}
+
+/// The active log as the manifest lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
     /// The file's number.

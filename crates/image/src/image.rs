@@ -1,30 +1,40 @@
 //! [`Image`]: what is in memory of it, and how it begins and ends.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use crate::checksum::Checksum;
 use crate::error::{Action, CreateError, FileError, OpenError, ReadError, RemoveError, SyncError};
-use crate::files::{Files, SourceFile};
-use crate::format::{LogEntry, MANIFEST, Manifest, is_our_name, log_name, shard_name};
+use crate::files::Files;
+use crate::format::{MANIFEST, Manifest, is_our_name, log_name};
+use crate::index::Index;
+use crate::log::{LogTail, create_empty, random};
 use crate::manifest::SwitchError;
+use crate::numbers::FileNumbers;
 use crate::page::{FileId, PageId, Sizes, TenantId, Version};
 use crate::plan::Plan;
 use crate::read::Verify;
 use crate::reader::{Reader, Shared};
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Settled};
+use crate::runs::{BaseRuns, LongRuns};
 use crate::storage::{OsStorage, Storage};
 use crate::view::View;
 
 /// A tenant's memory on disk, at its newest version.
 ///
-/// One thread at a time uses an image; while it is open, its directory is locked against others.
+/// One thread at a time uses an image; [`Reader`]s and [`View`]s of it go to any other. While it is open, its
+/// directory is locked against others.
 pub struct Image<S: Storage = OsStorage> {
     pub(crate) storage: Arc<S>,
+    pub(crate) numbers: Arc<FileNumbers>,
     /// What the manifest on disk says.
     pub(crate) manifest: Manifest,
+    /// Bytes of the base and of the sealed logs.
+    pub(crate) settled_bytes: u64,
+    /// Bytes that the image may take; a commit that needs more is refused.
+    pub(crate) quota: Option<u64>,
     /// The files that locations refer to by slot.
     pub(crate) files: Arc<Files<S::File>>,
     pub(crate) log: LogTail<S::File>,
@@ -33,26 +43,14 @@ pub struct Image<S: Storage = OsStorage> {
     pub(crate) meta: Arc<[u8]>,
     /// The newest view, which has the only index: a second reference here would have each commit clone it.
     pub(crate) shared: Arc<Shared<S::File>>,
-    /// Extents that the base alone had: folding doesn't get below that.
-    pub(crate) base_extents: usize,
+    /// What the base alone had: folding doesn't get below that.
+    pub(crate) base: BaseRuns,
+    pub(crate) long_runs: LongRuns,
+    /// The fold that is under way, while its job exists.
+    pub(crate) folding: Weak<()>,
     /// A sync failed. What the disk holds is unknown, and asking again doesn't tell: the kernel reports a failed
     /// writeback once and marks the pages clean ("fsyncgate", <https://lwn.net/Articles/752063/>).
     pub(crate) poisoned: bool,
-}
-
-/// The writing end of the log.
-pub(crate) struct LogTail<F> {
-    pub(crate) handle: F,
-    /// The log's slot in the files.
-    pub(crate) slot: usize,
-    /// Where the last published segment ends.
-    pub(crate) end: u64,
-    /// How much is known to be on disk.
-    pub(crate) durable: u64,
-    /// The checksum that the next segment refers back to.
-    pub(crate) chain: Checksum,
-    /// A failed commit may have left something behind `end`.
-    pub(crate) dirty: bool,
 }
 
 impl Image<OsStorage> {
@@ -182,58 +180,59 @@ impl<S: Storage> Image<S> {
                 .unlink(name)
                 .map_err(|error| fail(Action::Remove, name, error))?;
         }
-        let tenant = TenantId(
-            storage
-                .random()
-                .map_err(|error| fail(Action::Random, "", error))?,
-        );
-        let seed = storage
-            .random()
-            .map_err(|error| fail(Action::Random, "", error))?;
-        let file = FileId(0);
-        let manifest = Manifest {
-            tenant,
-            version: Version(0),
-            sizes: Sizes::default(),
-            next_file: FileId(1),
-            shards: Vec::new(),
-            log: LogEntry {
-                file,
-                seed,
-                durable_len: 0,
-            },
-            meta: Vec::new(),
-        };
-        let (source, log) = create_log(&storage, file, seed)?;
-        let mut files = Files::default();
-        let log = log.at(files.insert(source));
-        let files = Arc::new(files);
-        let meta: Arc<[u8]> = Arc::default();
+        let tenant = random(&storage).map(TenantId)?;
+        let (manifest, source, log) = create_empty(&storage, tenant)?;
         storage
             .fsync_dir()
             .map_err(|error| fail(Action::Sync, "", error))?;
         manifest
             .replace(&storage)
             .map_err(SwitchError::into_inner)?;
-        let shared = Shared::new(View {
-            version: manifest.version,
+        let mut settled = Settled {
+            files: Files::default(),
+            index: Index::default(),
+            base: BaseRuns::default(),
             sizes: manifest.sizes,
+            meta: Vec::new(),
+            segments: 0,
+        };
+        let log = log.at(settled.files.insert(source));
+        let version = manifest.version;
+        Ok(Image::assemble(storage, manifest, settled, version, log))
+    }
+
+    pub(crate) fn assemble(
+        storage: S,
+        manifest: Manifest,
+        settled: Settled<S::File>,
+        version: Version,
+        log: LogTail<S::File>,
+    ) -> Image<S> {
+        let (files, meta): (_, Arc<[u8]>) = (Arc::new(settled.files), settled.meta.into());
+        let shared = Shared::new(View {
+            version,
+            sizes: settled.sizes,
             meta: meta.clone(),
-            index: Arc::default(),
+            index: Arc::new(settled.index),
             files: files.clone(),
         });
-        Ok(Image {
-            version: manifest.version,
-            sizes: manifest.sizes,
-            meta,
+        Image {
+            storage: Arc::new(storage),
+            numbers: Arc::new(FileNumbers::from(manifest.next_file)),
+            settled_bytes: manifest.settled_bytes(),
             manifest,
+            quota: None,
             files,
             log,
+            version,
+            sizes: settled.sizes,
+            meta,
             shared,
-            base_extents: 0,
+            base: settled.base,
+            long_runs: LongRuns::unknown(),
+            folding: Weak::new(),
             poisoned: false,
-            storage: Arc::new(storage),
-        })
+        }
     }
 
     /// Whose memory it is.
@@ -256,9 +255,22 @@ impl<S: Storage> Image<S> {
         &self.meta
     }
 
-    /// The bytes that the log takes on disk.
+    /// The bytes that the logs take on disk.
     pub fn log_len(&self) -> u64 {
-        self.log.end
+        let sealed = self.manifest.sealed.iter().map(|log| log.length);
+        sealed.sum::<u64>() + self.log.end
+    }
+
+    /// The bytes that base and logs take on disk, those in files that are shared with other directories in full.
+    /// What a fold that is under way has written isn't counted.
+    pub fn disk_bytes(&self) -> u64 {
+        self.settled_bytes + self.log.end
+    }
+
+    /// Limits [`disk_bytes`](Image::disk_bytes): a commit that would take more is refused. `None` for no limit, which
+    /// is what a newly opened image has.
+    pub fn set_quota(&mut self, bytes: Option<u64>) {
+        self.quota = bytes;
     }
 
     /// Pages at the newest version that aren't zero. (After a fold, some that are may be counted.)
@@ -336,6 +348,7 @@ impl<S: Storage> Image<S> {
         }
         let mut manifest = self.manifest.clone();
         manifest.log.durable_len = self.log.end;
+        manifest.next_file = self.numbers.next();
         // Both manifests describe this image, so it doesn't matter which one a crash leaves.
         manifest
             .replace(&*self.storage)
@@ -364,63 +377,18 @@ impl<S: Storage> Image<S> {
     }
 }
 
-impl<F> LogTail<F> {
-    pub(crate) fn at(self, slot: usize) -> LogTail<F> {
-        LogTail { slot, ..self }
-    }
-}
-
-/// A new log's two ends.
-type NewLog<F> = (SourceFile<F>, LogTail<F>);
-
-/// Makes an empty log and puts it on disk (but not its name).
-pub(crate) fn create_log<S: Storage>(
-    storage: &S,
-    file: FileId,
-    seed: Checksum,
-) -> Result<NewLog<S::File>, FileError> {
-    let name = log_name(file);
-    let fail = |action, source| FileError::new(storage, action, &name, 0, source);
-    let writing = storage
-        .create(&name)
-        .map_err(|error| fail(Action::Create, error))?;
-    storage
-        .fsync(&writing)
-        .map_err(|error| fail(Action::Sync, error))?;
-    let reading = storage
-        .open_read(&name)
-        .map_err(|error| fail(Action::Open, error))?;
-    let tail = LogTail {
-        handle: writing,
-        slot: usize::MAX,
-        end: 0,
-        durable: 0,
-        chain: seed,
-        dirty: false,
-    };
-    Ok((
-        SourceFile::new(file, storage.path().join(&name), reading, Vec::new()),
-        tail,
-    ))
-}
-
 /// Removes files of ours that `manifest` doesn't name. Returns what was removed.
 pub(crate) fn remove_leftovers<S: Storage>(
     storage: &S,
     manifest: &Manifest,
 ) -> Result<Vec<String>, FileError> {
     let mut removed = Vec::new();
+    let named: HashSet<String> = manifest.names().chain([MANIFEST.to_owned()]).collect();
     let names = storage
         .list()
         .map_err(|error| FileError::new(storage, Action::List, "", 0, error))?;
     for name in names {
-        let named = name == MANIFEST
-            || name == log_name(manifest.log.file)
-            || manifest
-                .shards
-                .iter()
-                .any(|shard| shard_name(shard.file) == name);
-        if is_our_name(&name) && !named {
+        if is_our_name(&name) && !named.contains(&name) {
             storage
                 .unlink(&name)
                 .map_err(|error| FileError::new(storage, Action::Remove, &name, 0, error))?;

@@ -1,8 +1,8 @@
 //! Bounded reading of the fields of a record.
 
 use crate::decode::DecodeError;
-use crate::format::{FORMAT_VERSION, ShardEntry};
-use crate::page::{FileId, PageId, Region, Sizes};
+use crate::format::{LogEntry, Origin, SealedLog, ShardEntry};
+use crate::page::{FileId, PAGE_BYTES, PageId, Region, Sizes, TenantId, Version};
 
 /// Reads fields one after the other, never beyond the end.
 pub(crate) struct Input<'a> {
@@ -11,8 +11,13 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Checks length, magic and format version.
-    pub(crate) fn open(bytes: &'a [u8], magic: [u8; 8], least: usize) -> Result<Self, DecodeError> {
+    /// Checks length, magic and format version, and returns the latter.
+    pub(crate) fn open(
+        bytes: &'a [u8],
+        magic: [u8; 8],
+        newest: u32,
+        least: usize,
+    ) -> Result<(Self, u32), DecodeError> {
         if bytes.len() < least {
             return Err(DecodeError::Length {
                 expected: least as u64,
@@ -24,7 +29,7 @@ impl<'a> Input<'a> {
             return Err(DecodeError::Magic { expected: magic });
         }
         match input.u32()? {
-            FORMAT_VERSION => Ok(input),
+            version if (1..=newest).contains(&version) => Ok((input, version)),
             0 => Err(DecodeError::Field {
                 field: "format version",
                 value: 0,
@@ -150,18 +155,88 @@ impl<'a> Input<'a> {
         })
     }
 
-    pub(crate) fn shard_entry(&mut self, next: FileId) -> Result<ShardEntry, DecodeError> {
+    fn origin(&mut self) -> Result<Origin, DecodeError> {
+        Ok(Origin {
+            tenant: TenantId(self.array()?),
+            file: FileId(self.u64()?),
+        })
+    }
+
+    /// A shard's entry; of version 1 if it is given whose.
+    pub(crate) fn shard_entry(
+        &mut self,
+        next: FileId,
+        version_1: Option<TenantId>,
+    ) -> Result<ShardEntry, DecodeError> {
         let file = self.file(next)?;
+        let origin = match version_1 {
+            Some(tenant) => Origin { tenant, file },
+            None => self.origin()?,
+        };
         let region = self.region()?;
         self.zeros::<4>()?;
-        Ok(ShardEntry {
+        let entry = ShardEntry {
             file,
+            origin,
             region,
             first_page: self.u64()?,
             last_page: self.u64()?,
             pages: self.u64()?,
             header_len: self.u64()?,
             checksum: self.array()?,
+        };
+        if version_1.is_none() {
+            self.zeros::<8>()?;
+        }
+        Ok(entry)
+    }
+
+    pub(crate) fn sealed_log(&mut self, next: FileId) -> Result<SealedLog, DecodeError> {
+        let log = SealedLog {
+            file: self.file(next)?,
+            origin: self.origin()?,
+            seed: self.array()?,
+            begin: Version(self.u64()?),
+            length: self.u64()?,
+            checksum: self.array()?,
+        };
+        if log.length == 0 || log.length % PAGE_BYTES != 0 {
+            return Err(DecodeError::Field {
+                field: "length of a sealed log",
+                value: log.length,
+            });
+        }
+        Ok(log)
+    }
+
+    pub(crate) fn active_log(
+        &mut self,
+        next: FileId,
+        tenant: TenantId,
+        version: Version,
+    ) -> Result<LogEntry, DecodeError> {
+        let file = self.file(next)?;
+        let origin = self.origin()?;
+        if origin != (Origin { tenant, file }) {
+            return Err(DecodeError::Field {
+                field: "origin of the active log",
+                value: origin.file.0,
+            });
+        }
+        let seed = self.array()?;
+        let begin = self.u64()?;
+        if begin != version.0 {
+            return Err(DecodeError::Field {
+                field: "version before the active log",
+                value: begin,
+            });
+        }
+        let durable_len = self.u64()?;
+        self.zeros::<16>()?;
+        Ok(LogEntry {
+            file,
+            seed,
+            durable_len,
         })
     }
 

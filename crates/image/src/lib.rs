@@ -59,15 +59,22 @@ mod format;
 mod image;
 mod index;
 mod input;
+mod log;
 mod manifest;
+mod numbers;
 mod page;
 mod plan;
 mod read;
 mod reader;
 mod recovery;
+mod restore;
+mod runs;
+mod shard;
+mod snapshot;
 mod storage;
 mod view;
 mod walk;
+mod windows;
 
 pub use changes::Changes;
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
@@ -78,11 +85,12 @@ pub use decode::{
 pub use encode::{SegmentEncoder, encode_manifest, encode_shard_header};
 pub use error::{
     Action, CommitError, CreateError, Damage, FileError, FoldError, OpenError, ReadError,
-    RemoveError, SyncError,
+    RemoveError, RestoreError, SnapshotError, SyncError,
 };
-pub use fold::Folded;
+pub use fold::{FoldJob, Folded};
 pub use format::{
-    FORMAT_VERSION, LogEntry, Manifest, SegmentFields, SegmentHeader, ShardEntry, ShardHeader,
+    FORMAT_VERSION, LogEntry, Manifest, Origin, SealedLog, SegmentFields, SegmentHeader,
+    ShardEntry, ShardHeader,
 };
 pub use image::Image;
 pub use page::{
@@ -92,5 +100,8 @@ pub use plan::{Plan, Run};
 pub use read::Verify;
 pub use reader::Reader;
 pub use recovery::{Cut, Recovery};
+pub use restore::Accept;
+pub use runs::MAPPED_RUN_PAGES;
+pub use shard::BytesPerSecond;
 pub use storage::{OsStorage, ReadAt, Storage};
 pub use view::View;

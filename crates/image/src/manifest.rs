@@ -2,7 +2,8 @@
 
 use crate::encode::encode_manifest;
 use crate::error::{Action, FileError};
-use crate::format::{MANIFEST, MANIFEST_NEW, Manifest};
+use crate::format::{MANIFEST, MANIFEST_NEW, Manifest, ShardEntry};
+use crate::image::Image;
 use crate::storage::Storage;
 
 /// How far replacing the manifest came.
@@ -22,7 +23,41 @@ impl SwitchError {
     }
 }
 
+impl<S: Storage> Image<S> {
+    /// Makes `manifest` the image's: its files are on disk, and their names. If it isn't known which manifest is
+    /// in place, neither the old files nor the new ones may be touched: a power cut may bring back either.
+    pub(crate) fn switch(&mut self, mut manifest: Manifest) -> Result<(), SwitchError> {
+        manifest.next_file = self.numbers.next();
+        let switched = manifest.replace(&*self.storage);
+        match switched {
+            Ok(()) => {
+                self.settled_bytes = manifest.settled_bytes();
+                self.manifest = manifest;
+            }
+            Err(SwitchError::Before(_)) => {}
+            Err(SwitchError::Unknown(_)) => self.poisoned = true,
+        }
+        switched
+    }
+
+    /// Removes files that no manifest on disk refers to. Returns how many couldn't be; the next open removes those.
+    pub(crate) fn unlink_all(&self, names: impl IntoIterator<Item = String>) -> usize {
+        let failed = names
+            .into_iter()
+            .filter(|name| self.storage.unlink(name).is_err());
+        failed.count()
+    }
+}
+
 impl Manifest {
+    /// Bytes of the base and of the sealed logs.
+    pub(crate) fn settled_bytes(&self) -> u64 {
+        let shards = self.shards.iter().map(ShardEntry::file_len);
+        let sealed = self.sealed.iter().map(|log| log.length);
+        // What is counted was opened, so the sum of the lengths exists on the disk.
+        shards.chain(sealed).fold(0, u64::saturating_add)
+    }
+
     /// Makes this the manifest: writes it aside, syncs it, renames it, syncs the directory. What it refers to
     /// must be on disk already.
     pub(crate) fn replace<S: Storage>(&self, storage: &S) -> Result<(), SwitchError> {

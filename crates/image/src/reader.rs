@@ -118,7 +118,21 @@ impl<F: ReadAt> Shared<F> {
         drop(old);
     }
 
-    /// Publishes other places of the same version: a fold, or a new log.
+    /// Publishes other files for the same places: a new log.
+    pub(crate) fn replace_files(&self, files: Arc<Files<F>>) {
+        self.lock().newest.files = files;
+    }
+
+    /// Publishes a version that doesn't come of the one before by a commit.
+    pub(crate) fn restart(&self, newest: View<F>) {
+        let changes = RecentChanges::from(newest.version);
+        let mut published = self.lock();
+        let old = std::mem::replace(&mut *published, Published { newest, changes });
+        drop(published);
+        drop(old);
+    }
+
+    /// Publishes other places of the same version: a fold.
     pub(crate) fn replace_places(&self, index: Arc<Index>, files: Arc<Files<F>>) {
         let mut published = self.lock();
         let old = (

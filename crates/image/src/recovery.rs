@@ -1,7 +1,6 @@
 //! Opening an image: reading the base, walking the log, cutting what a crash left at its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::decode::{DecodeError, decode_manifest, decode_shard_header};
 use crate::error::{Action, Damage, FileError, OpenError};
@@ -9,12 +8,12 @@ use crate::files::{Block, Files, SourceFile};
 use crate::format::{
     MANIFEST, MAX_MANIFEST, Manifest, SHARD_FIXED, SegmentHeader, ShardEntry, log_name, shard_name,
 };
-use crate::image::{Image, LogTail, remove_leftovers};
+use crate::image::{Image, remove_leftovers};
 use crate::index::{Index, Location};
-use crate::page::{PAGE_BYTES, PageId, Version};
-use crate::reader::Shared;
+use crate::log::LogTail;
+use crate::page::{FileId, PAGE_BYTES, PageId, Sizes, Version};
+use crate::runs::BaseRuns;
 use crate::storage::{ReadAt, Storage};
-use crate::view::View;
 use crate::walk::{Found, Link, Walk};
 
 /// What opening an image found.
@@ -22,7 +21,7 @@ use crate::walk::{Found, Link, Walk};
 pub struct Recovery {
     /// The version that the image is at.
     pub version: Version,
-    /// Commits in the log.
+    /// Commits in the logs.
     pub segments: u64,
     /// How many of them had to be verified page by page, as they may not have been on disk.
     pub verified: u64,
@@ -45,6 +44,17 @@ pub struct Cut {
     pub damage: Damage,
 }
 
+/// What the manifest's settled files hold: the base and the sealed logs.
+pub(crate) struct Settled<F> {
+    pub(crate) files: Files<F>,
+    pub(crate) index: Index,
+    pub(crate) base: BaseRuns,
+    pub(crate) sizes: Sizes,
+    pub(crate) meta: Vec<u8>,
+    /// Commits in the sealed logs.
+    pub(crate) segments: u64,
+}
+
 impl<S: Storage> Image<S> {
     /// [`open`](Image::open) on any storage.
     ///
@@ -53,13 +63,7 @@ impl<S: Storage> Image<S> {
     /// As for [`open`](Image::open).
     pub fn open_on(storage: S) -> Result<(Image<S>, Recovery), OpenError> {
         let manifest = read_manifest(&storage)?;
-        let mut index = Index::default();
-        let mut files = Files::default();
-        for shard in &manifest.shards {
-            let slot = files.free();
-            files.insert(open_shard(&storage, &manifest, shard, slot, &mut index)?);
-        }
-        let base_extents = index.extent_count();
+        let mut settled = load_settled(&storage, &manifest)?;
 
         let file = manifest.log.file;
         let name = log_name(file);
@@ -67,12 +71,7 @@ impl<S: Storage> Image<S> {
         let writing = storage
             .open_write(&name)
             .map_err(|error| fail(Action::Open, 0, error))?;
-        let reading = storage
-            .open_read(&name)
-            .map_err(|error| fail(Action::Open, 0, error))?;
-        let length = storage
-            .len(&reading)
-            .map_err(|error| fail(Action::Read, 0, error))?;
+        let (reading, length) = open_log(&storage, &name)?;
         let walk = Walk {
             storage: &storage,
             name: &name,
@@ -86,30 +85,8 @@ impl<S: Storage> Image<S> {
             chain: manifest.log.seed,
         };
         let log = walk.recover(begin, manifest.log.durable_len)?;
-
-        let slot = files.free();
-        let mut blocks = Vec::new();
-        let (mut sizes, mut meta) = (manifest.sizes, None);
-        let segments = log.segments.len() as u64;
-        for Found { offset, header } in log.segments {
-            let data = offset + header.header_len;
-            apply_segment(&header, data / PAGE_BYTES, slot, &mut index).ok_or_else(|| {
-                OpenError::TooLarge {
-                    path: storage.path().join(&name),
-                }
-            })?;
-            if !header.data.is_empty() {
-                blocks.push(Block::in_segment(offset, data));
-            }
-            index.truncate(&header.fields.sizes);
-            (sizes, meta) = (header.fields.sizes, Some(header.meta));
-        }
-        files.insert(SourceFile::new(
-            file,
-            storage.path().join(&name),
-            reading,
-            blocks,
-        ));
+        let segments = settled.segments + log.segments.len() as u64;
+        let slot = settled.apply_log(&storage, file, reading, log.segments)?;
 
         let cut = match log.torn {
             Some(damage) => {
@@ -140,27 +117,7 @@ impl<S: Storage> Image<S> {
             chain: log.end.chain,
             dirty: false,
         };
-        let meta: Arc<[u8]> = meta.unwrap_or_else(|| manifest.meta.clone()).into();
-        let files = Arc::new(files);
-        let shared = Shared::new(View {
-            version,
-            sizes,
-            meta: meta.clone(),
-            index: Arc::new(index),
-            files: files.clone(),
-        });
-        let image = Image {
-            storage: Arc::new(storage),
-            manifest,
-            files,
-            log: tail,
-            shared,
-            version,
-            sizes,
-            meta,
-            base_extents,
-            poisoned: false,
-        };
+        let image = Image::assemble(storage, manifest, settled, version, tail);
         Ok((
             image,
             Recovery {
@@ -172,6 +129,88 @@ impl<S: Storage> Image<S> {
             },
         ))
     }
+}
+
+/// Reads the base and the sealed logs, and checks all but the pages.
+pub(crate) fn load_settled<S: Storage>(
+    storage: &S,
+    manifest: &Manifest,
+) -> Result<Settled<S::File>, OpenError> {
+    let mut settled = Settled {
+        files: Files::default(),
+        index: Index::default(),
+        base: BaseRuns::default(),
+        sizes: manifest.sizes,
+        meta: manifest.meta.clone(),
+        segments: 0,
+    };
+    for shard in &manifest.shards {
+        let slot = settled.files.free();
+        let file = open_shard(storage, shard, slot, &mut settled.index)?;
+        settled.files.insert(file);
+    }
+    settled.base = BaseRuns::of(&settled.index);
+    for log in &manifest.sealed {
+        let name = log_name(log.file);
+        let (reading, length) = open_log(storage, &name)?;
+        let walk = Walk {
+            storage,
+            name: &name,
+            file: &reading,
+            // What is behind belongs to whoever appends to the file.
+            length: length.min(log.length),
+            tenant: log.origin.tenant,
+        };
+        let begin = Link {
+            offset: 0,
+            version: log.begin,
+            chain: log.seed,
+        };
+        let segments = walk.sealed(begin, log.length, log.checksum)?;
+        settled.segments += segments.len() as u64;
+        settled.apply_log(storage, log.file, reading, segments)?;
+    }
+    Ok(settled)
+}
+
+impl<F: ReadAt> Settled<F> {
+    /// Adds a log and the commits in it. Returns its slot.
+    fn apply_log<S: Storage<File = F>>(
+        &mut self,
+        storage: &S,
+        file: FileId,
+        reading: F,
+        segments: Vec<Found>,
+    ) -> Result<usize, OpenError> {
+        let path = storage.path().join(log_name(file));
+        let slot = self.files.free();
+        let mut blocks = Vec::new();
+        for Found { offset, header } in segments {
+            let data = offset + header.header_len;
+            apply_segment(&header, data / PAGE_BYTES, slot, &mut self.index)
+                .ok_or_else(|| OpenError::TooLarge { path: path.clone() })?;
+            if !header.data.is_empty() {
+                blocks.push(Block::in_segment(offset, data));
+            }
+            self.index.truncate(&header.fields.sizes);
+            (self.sizes, self.meta) = (header.fields.sizes, header.meta);
+        }
+        Ok(self
+            .files
+            .insert(SourceFile::new(file, path, reading, blocks)))
+    }
+}
+
+/// Opens a log for reading, and finds its length.
+fn open_log<S: Storage>(storage: &S, name: &str) -> Result<(S::File, u64), FileError> {
+    let fail = |action, source| FileError::new(storage, action, name, 0, source);
+    let reading = storage
+        .open_read(name)
+        .map_err(|error| fail(Action::Open, error))?;
+    let length = storage
+        .len(&reading)
+        .map_err(|error| fail(Action::Read, error))?;
+    Ok((reading, length))
 }
 
 fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
@@ -203,7 +242,6 @@ fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
 /// Opens a shard, checks that it is the one that the manifest lists, and puts its pages into the index.
 fn open_shard<S: Storage>(
     storage: &S,
-    manifest: &Manifest,
     shard: &ShardEntry,
     slot: usize,
     index: &mut Index,
@@ -217,9 +255,7 @@ fn open_shard<S: Storage>(
     let length = storage
         .len(&handle)
         .map_err(|error| fail(Action::Read, error))?;
-    let expected = shard
-        .header_len
-        .saturating_add(shard.pages.saturating_mul(PAGE_BYTES));
+    let expected = shard.file_len();
     if length != expected {
         return Err(OpenError::Length {
             path: path(),
@@ -235,18 +271,18 @@ fn open_shard<S: Storage>(
         .map_err(|error| fail(Action::Read, error))?;
     let (header, checksum) =
         decode_shard_header(&bytes).map_err(|error| record(storage, &name, 0, error))?;
-    if header.tenant != manifest.tenant {
+    if header.tenant != shard.origin.tenant {
         return Err(OpenError::OtherTenant {
             path: path(),
             offset: 0,
-            expected: manifest.tenant,
+            expected: shard.origin.tenant,
             found: header.tenant,
         });
     }
     let first = header.runs.first().map(|(first, _)| *first);
     let last = header.runs.last().map(|(first, pages)| first + pages - 1);
     let differs = [
-        (header.file != shard.file, "file number"),
+        (header.file != shard.origin.file, "file number"),
         (checksum != shard.checksum, "header's checksum"),
         (header.region != shard.region, "region"),
         (

@@ -51,6 +51,19 @@ pub trait Storage: Send + Sync + Sized + 'static {
     fn unlink(&self, name: &str) -> io::Result<()>;
     /// Puts the directory's names on disk.
     fn fsync_dir(&self) -> io::Result<()>;
+    /// Makes and opens the directory `path`; fails with [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    fn make_directory(&self, path: &Path) -> io::Result<Self>;
+    /// Opens the directory `path`; fails with [`io::ErrorKind::WouldBlock`] if somebody else has it open.
+    fn open_directory(&self, path: &Path) -> io::Result<Self>;
+    /// Renames this directory, atomically; fails with [`io::ErrorKind::AlreadyExists`] if the name is taken.
+    fn move_directory(&self, to: &Path) -> io::Result<()>;
+    /// Removes the directory `path`, if it exists, and an image's files in it. It must hold nothing else.
+    fn discard_directory(&self, path: &Path) -> io::Result<()>;
+    /// Puts the names in the directory that `path` is in on disk.
+    fn fsync_parent(&self, path: &Path) -> io::Result<()>;
+    /// Gives the file `name` the name `to_name` in the directory `to` as well. Where that isn't possible, `to` gets
+    /// a copy, which is on disk when this returns (but not its name).
+    fn link(&self, name: &str, to: &Self, to_name: &str) -> io::Result<()>;
     /// Sixteen bytes that nobody can guess.
     fn random(&self) -> io::Result<[u8; 16]>;
 }

@@ -97,6 +97,35 @@ impl<S: Storage> Walk<'_, S> {
         })
     }
 
+    /// The segments of a sealed log: exactly `length` bytes of them, all of which were on disk when it was sealed.
+    pub(crate) fn sealed(
+        &self,
+        begin: Link,
+        length: u64,
+        checksum: Checksum,
+    ) -> Result<Vec<Found>, OpenError> {
+        let mut segments = Vec::new();
+        let (end, torn) = self.follow(begin, &mut segments, false)?;
+        if end.offset != length {
+            let damage = torn.unwrap_or(Damage::Short {
+                expected: length - end.offset,
+                found: 0,
+            });
+            return Err(OpenError::Segment {
+                path: self.path(),
+                offset: end.offset,
+                damage,
+            });
+        }
+        if end.chain != checksum {
+            return Err(OpenError::Mismatch {
+                path: self.path(),
+                what: "last segment",
+            });
+        }
+        Ok(segments)
+    }
+
     /// Collects segments up to the end of the file, or to one that isn't published.
     fn follow(
         &self,

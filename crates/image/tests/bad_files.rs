@@ -24,8 +24,9 @@ struct Sample {
     segments: Vec<u64>,
 }
 
-const SHARD: &str = "base-1.shard";
-const LOG: &str = "log-3.log";
+const SHARD: &str = "base-2.shard";
+const OTHER_SHARD: &str = "base-3.shard";
+const LOG: &str = "log-1.log";
 
 fn sample(durability: Durability) -> Sample {
     let storage = FaultStorage::new(9);
@@ -60,7 +61,7 @@ fn sample(durability: Durability) -> Sample {
     }
     let mut names = storage.names();
     names.sort();
-    assert_eq!(names, [SHARD, "base-2.shard", LOG, "manifest"]);
+    assert_eq!(names, [SHARD, OTHER_SHARD, LOG, "manifest"]);
     Sample {
         storage,
         states,
@@ -363,7 +364,7 @@ fn another_tenants_files_are_refused() {
 fn a_shard_in_the_place_of_another_is_refused() {
     let sample = sample(Durability::Durable);
     let storage = sample.storage.copy();
-    storage.set_bytes(SHARD, storage.bytes("base-2.shard"));
+    storage.set_bytes(SHARD, storage.bytes(OTHER_SHARD));
     assert!(open(&sample, storage, "swapped").is_err());
     let storage = resealed(&sample, SHARD, 0, PAGE_SIZE, |record| {
         record[PAGE_SIZE - 30] = 1

@@ -4,191 +4,17 @@
 //! The story behind it: a store that looked right for years lost data because after a failed fsync it asked again
 //! and was told that all was well (<https://lwn.net/Articles/752063/>). The simulated disk does the same.
 
+mod crash_run;
 mod fault_storage;
 mod model;
 
-use fault_storage::{FaultStorage, Numbers};
-use lazaret_image::{CommitError, Durability, FoldError, Image, OpenError, SyncError};
-use model::{Contents, State, random_pages, random_sizes};
+use crash_run::Run;
+use fault_storage::Numbers;
+use lazaret_image::{CommitError, Durability, FoldError, Image, SyncError};
+use model::Contents;
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
-
-/// An image, and what it should be.
-struct Run {
-    storage: FaultStorage,
-    image: Option<Image<FaultStorage>>,
-    /// The state at each version up to the newest that may have been written.
-    states: Vec<State>,
-    /// The image's version.
-    version: usize,
-    /// The newest version that is on disk for sure.
-    durable: usize,
-    numbers: Numbers,
-    context: String,
-}
-
-impl Run {
-    fn new(seed: u64) -> Run {
-        let storage = FaultStorage::new(seed);
-        let image = Image::create_on(storage.clone()).unwrap();
-        Run {
-            storage,
-            image: Some(image),
-            states: vec![State::default()],
-            version: 0,
-            durable: 0,
-            numbers: Numbers(seed),
-            context: format!("seed {seed}"),
-        }
-    }
-
-    /// One random step. `Err(poisoned)` if it failed.
-    fn step(&mut self) -> Result<(), bool> {
-        let Some(image) = &mut self.image else {
-            return self.open();
-        };
-        match self.numbers.below(16) {
-            0 => match image.fold() {
-                Ok(folded) => {
-                    assert_eq!(folded.version.0 as usize, self.version);
-                    self.durable = self.version;
-                    Ok(())
-                }
-                Err(FoldError::Poisoned { .. } | FoldError::Switch(_)) => Err(true),
-                Err(_) => Err(false),
-            },
-            1 | 2 => {
-                let done = if self.numbers.below(2) == 0 {
-                    image.sync()
-                } else {
-                    image.checkpoint()
-                };
-                match done {
-                    Ok(()) => {
-                        self.durable = self.version;
-                        Ok(())
-                    }
-                    Err(SyncError::Poisoned { .. }) => Err(true),
-                    // Whether the log's sync failed or the manifest's: to open again is right for both.
-                    Err(_) => Err(true),
-                }
-            }
-            3 => {
-                // As if the host was killed: the page cache stays.
-                self.image = None;
-                self.open()
-            }
-            4 => {
-                let pages = random_pages(&mut self.numbers, self.states[self.version].sizes, 8);
-                if pages.is_empty() {
-                    return Ok(());
-                }
-                let fail_at = Some(1 + self.numbers.below(pages.len()));
-                let ids: Vec<_> = pages.iter().map(|(id, _)| *id).collect();
-                let mut source = Contents {
-                    fail_at,
-                    ..Contents::of(&pages)
-                };
-                let error = image
-                    .commit(
-                        &ids,
-                        &mut source,
-                        image.sizes(),
-                        b"never",
-                        Durability::Durable,
-                    )
-                    .unwrap_err();
-                match error {
-                    CommitError::Source(_) => Ok(()),
-                    CommitError::Poisoned { .. } => Err(true),
-                    _ => Err(false),
-                }
-            }
-            _ => {
-                let sizes = random_sizes(&mut self.numbers);
-                let most = [0, 1, 4, 40][self.numbers.below(4)];
-                let pages = random_pages(&mut self.numbers, sizes, most);
-                let meta = vec![self.numbers.next() as u8; self.numbers.below(300)];
-                let durability = if self.numbers.below(2) == 0 {
-                    Durability::Durable
-                } else {
-                    Durability::Relaxed
-                };
-                self.states.truncate(self.version + 1);
-                self.states
-                    .push(self.states[self.version].after(&pages, sizes, &meta));
-                let ids: Vec<_> = pages.iter().map(|(id, _)| *id).collect();
-                match image.commit(&ids, &mut Contents::of(&pages), sizes, &meta, durability) {
-                    Ok(committed) => {
-                        self.version += 1;
-                        assert_eq!(committed.version.0 as usize, self.version);
-                        let zeros =
-                            pages.iter().filter(|(_, content)| *content == 0).count() as u64;
-                        assert_eq!(
-                            (committed.zero_pages, committed.pages),
-                            (zeros, pages.len() as u64 - zeros)
-                        );
-                        if durability == Durability::Durable {
-                            self.durable = self.version;
-                        }
-                        Ok(())
-                    }
-                    Err(CommitError::Sync(_) | CommitError::Poisoned { .. }) => Err(true),
-                    Err(_) => Err(false),
-                }
-            }
-        }
-    }
-
-    /// Opens the image, which must be at a version between the last durable and the last written.
-    fn open(&mut self) -> Result<(), bool> {
-        let (image, recovery) = match Image::open_on(self.storage.clone()) {
-            Ok(opened) => opened,
-            // The injected fault; real damage is another error, and fails the test.
-            Err(OpenError::File(_)) => return Err(false),
-            Err(error) => panic!("{}: {error}", self.context),
-        };
-        let version = image.version().0 as usize;
-        assert_eq!(recovery.version, image.version());
-        assert!(
-            version >= self.durable,
-            "{}: at {version}, but {} was acknowledged",
-            self.context,
-            self.durable
-        );
-        assert!(
-            version < self.states.len(),
-            "{}: at {version}, which was never written",
-            self.context
-        );
-        self.version = version;
-        self.storage
-            .look(|| self.states[version].check(&image, &self.context));
-        self.image = Some(image);
-        Ok(())
-    }
-
-    fn check(&self) {
-        let Some(image) = &self.image else { return };
-        assert_eq!(image.version().0 as usize, self.version, "{}", self.context);
-        self.storage
-            .look(|| self.states[self.version].check(image, &self.context));
-    }
-
-    /// Loses power, opens, works on, loses power once more.
-    fn lose_power(&mut self) {
-        for _ in 0..2 {
-            self.image = None;
-            self.storage.power_cut(&mut self.numbers);
-            self.open().unwrap();
-            for _ in 0..4 {
-                self.step().unwrap();
-            }
-            self.check();
-        }
-    }
-}
 
 const STEPS: usize = 24;
 
@@ -200,6 +26,8 @@ fn without_faults_an_image_is_its_model() {
             run.step().unwrap();
             run.check();
         }
+        run.check_branches();
+        run.remove_origin();
     }
 }
 
@@ -221,20 +49,36 @@ fn power_may_go_at_every_operation() {
             assert!(run.storage.is_cut(), "{}", run.context);
             // The same moment ends in many ways: what the disk kept is chance.
             for chance in 0..2 {
-                let mut again = Run {
-                    storage: run.storage.copy(),
-                    image: None,
-                    states: run.states.clone(),
-                    numbers: Numbers(run.numbers.0 ^ chance),
-                    context: format!("{}, chance {chance}", run.context),
-                    ..run
-                };
+                let mut again = run.copy(chance);
                 again.lose_power();
                 cuts += 1;
             }
         }
     }
     assert!(cuts > 500, "only {cuts} power cuts were tried");
+}
+
+/// As many power cuts as `LAZARET_CRASH_POINTS` says, each in a history of its own.
+#[test]
+fn power_may_go_at_any_moment_of_any_history() {
+    let points = match std::env::var("LAZARET_CRASH_POINTS") {
+        Ok(points) => points.parse().expect("LAZARET_CRASH_POINTS is a number"),
+        Err(_) => 1000,
+    };
+    for point in 0..points {
+        let seed = 10_000 + point;
+        let mut run = Run::new(seed);
+        // Histories of all lengths; a step takes about five operations that change something.
+        let at = 1 + Numbers(seed ^ 0x5555).below(400) as u64;
+        run.context = format!("seed {seed}, power cut at operation {at}");
+        run.storage.cut_at(at);
+        while run.step().is_ok() {}
+        assert!(run.storage.is_cut(), "{}", run.context);
+        run.lose_power();
+        if point % 4 == 0 {
+            run.remove_origin();
+        }
+    }
 }
 
 #[test]
@@ -260,6 +104,7 @@ fn every_operation_may_fail() {
                         run.open().unwrap();
                     }
                     // Otherwise the image is at the version it had, and the next steps use it.
+                    run.check();
                 }
             }
             run.check();
@@ -382,6 +227,15 @@ fn a_fold_that_may_have_switched_takes_no_more_commits() {
     for at in 1.. {
         let run = Run::new(3);
         let (mut image, storage) = (run.image.unwrap(), run.storage);
+        image
+            .commit(
+                &[],
+                &mut Contents::of(&[]),
+                image.sizes(),
+                b"x",
+                Durability::Durable,
+            )
+            .unwrap();
         storage.fail_at(at, EIO);
         match image.fold() {
             Ok(_) => break,
@@ -396,7 +250,7 @@ fn a_fold_that_may_have_switched_takes_no_more_commits() {
         }
     }
     assert_eq!(
-        unsure, 2,
-        "the rename, and the sync of the directory after it"
+        unsure, 4,
+        "the rename, and the sync of the directory after it, to seal the log and to finish"
     );
 }

@@ -204,7 +204,7 @@ fn folding_pays_when_the_log_is_long_or_in_pieces() {
             Durability::Relaxed,
         )
         .unwrap();
-    assert!(!image.should_fold());
+    assert!(!image.should_fold(4000));
     image
         .commit(
             &heap([50_001, 50_100]),
@@ -214,12 +214,12 @@ fn folding_pays_when_the_log_is_long_or_in_pieces() {
             Durability::Relaxed,
         )
         .unwrap();
-    assert!(image.should_fold(), "{} runs", image.plan().runs.len());
+    assert!(image.should_fold(4000), "{} runs", image.plan().runs.len());
     // They stay as many, for they are far apart: folding again would not help.
     image.fold().unwrap();
-    assert!(image.plan().runs.len() > 1000 && !image.should_fold());
+    assert!(image.plan().runs.len() > 1000 && !image.should_fold(4000));
     let mut rounds = 0;
-    while !image.should_fold() {
+    while !image.should_fold(4000) {
         image
             .commit(
                 &heap(60_001..60_200),

@@ -306,7 +306,10 @@ impl State {
             return Ok(());
         }
         self.live = None;
-        if self.image.should_fold() {
+        if self
+            .image
+            .should_fold(lazaret_wire::layout::MAX_MAPPED_RUNS)
+        {
             self.image.fold()?;
         }
         let artefact = self.module.artefact(host)?;

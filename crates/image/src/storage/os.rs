@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Advice, AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, Advice, AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{ReadAt, Storage};
+use crate::format::is_our_name;
 
 /// A directory of the operating system, locked against others that would use it as an image.
 ///
@@ -45,27 +46,14 @@ impl OsStorage {
             Err(error) => return Err(error.into()),
         }
         let storage = OsStorage::open(path)?;
-        storage.fsync_parent()?;
+        sync_parent(path)?;
         Ok(storage)
     }
 
     /// Removes the directory, which must be empty, and puts that on disk.
     pub(crate) fn remove(self) -> io::Result<()> {
         fs::rmdir(&self.path)?;
-        self.fsync_parent()
-    }
-
-    fn fsync_parent(&self) -> io::Result<()> {
-        let parent = match self.path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let parent = fs::open(
-            parent,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(fs::fsync(parent)?)
+        sync_parent(&self.path)
     }
 
     fn open_at(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -77,6 +65,56 @@ impl OsStorage {
             flags,
             Mode::from_raw_mode(0o600),
         )?)
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let parent = fs::open(parent, flags, Mode::empty())?;
+    Ok(fs::fsync(parent)?)
+}
+
+/// Copies all of a file that there is when it gets there, and puts it on disk.
+fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    loop {
+        // The kernel shares the blocks where the file system can. Between file systems it copies (since Linux 5.3), but
+        // for some, which say so.
+        match fs::copy_file_range(from, None, to, None, 1 << 30) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                copy_through_buffer(from, to)?;
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(fs::fsync(to)?)
+}
+
+/// From where the descriptors' positions are.
+fn copy_through_buffer(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = match rustix::io::read(from, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let mut left = buffer.get(..read).unwrap_or_default();
+        while !left.is_empty() {
+            match rustix::io::write(to, left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => left = left.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
@@ -178,6 +216,61 @@ impl Storage for OsStorage {
 
     fn fsync_dir(&self) -> io::Result<()> {
         Ok(fs::fsync(&self.directory)?)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<OsStorage> {
+        fs::mkdir(path, Mode::from_raw_mode(0o700))?;
+        OsStorage::open(path)
+    }
+
+    fn open_directory(&self, path: &Path) -> io::Result<OsStorage> {
+        OsStorage::open(path)
+    }
+
+    fn move_directory(&self, to: &Path) -> io::Result<()> {
+        let moved = fs::renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE);
+        match moved {
+            // File systems that don't know the flag. A plain rename replaces an empty directory at most.
+            Err(Errno::INVAL | Errno::NOSYS) => match fs::lstat(to) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(Errno::NOENT) => Ok(fs::rename(&self.path, to)?),
+                Err(error) => Err(error.into()),
+            },
+            moved => Ok(moved?),
+        }
+    }
+
+    fn discard_directory(&self, path: &Path) -> io::Result<()> {
+        let storage = match OsStorage::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        for name in storage.list()?.iter().filter(|name| is_our_name(name)) {
+            storage.unlink(name)?;
+        }
+        // Fails if there is anything else in it.
+        Ok(fs::rmdir(path)?)
+    }
+
+    fn fsync_parent(&self, path: &Path) -> io::Result<()> {
+        sync_parent(path)
+    }
+
+    fn link(&self, name: &str, to: &OsStorage, to_name: &str) -> io::Result<()> {
+        let linked = fs::linkat(
+            &self.directory,
+            name,
+            &to.directory,
+            to_name,
+            AtFlags::empty(),
+        );
+        match linked {
+            // Another file system, links forbidden (fs.protected_hardlinks), too many of them, or not known here.
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => {
+                copy(&self.open_read(name)?, &to.create(to_name)?)
+            }
+            linked => Ok(linked?),
+        }
     }
 
     fn random(&self) -> io::Result<[u8; 16]> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use lazaret_image::{ReadAt, Storage};
@@ -139,12 +139,50 @@ impl Inode {
     }
 }
 
+/// Names of files in a directory, or of directories.
+#[derive(Clone, Default)]
+struct Names {
+    now: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    pending: Vec<NameChange>,
+}
+
+impl Names {
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.now);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        self.durable = self.now.clone();
+        self.pending.clear();
+    }
+
+    /// A journaling file system keeps the order of changes to names; POSIX promises nothing before the fsync. So
+    /// the first few are kept, and any of those that no other builds upon may be missing.
+    fn power_cut(&mut self, numbers: &mut Numbers) {
+        let kept = numbers.below(self.pending.len() + 1);
+        let changes: Vec<NameChange> = self.pending.drain(..).take(kept).collect();
+        let mut names = self.durable.clone();
+        for (position, change) in changes.iter().enumerate() {
+            let later = &changes[position + 1..];
+            if change.is_needed_by(later) || numbers.below(4) > 0 {
+                change.apply(&mut names);
+            }
+        }
+        (self.now, self.durable) = (names.clone(), names);
+    }
+}
+
 #[derive(Clone, Default)]
 struct Disk {
     inodes: Vec<Inode>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    pending_names: Vec<NameChange>,
+    /// The names in each directory.
+    directories: Vec<Names>,
+    /// The directories by path. They all have one parent.
+    paths: Names,
+    /// Links are refused, as between file systems.
+    no_links: bool,
     /// Operations so far, of any kind.
     operations: u64,
     /// Operations so far that change something or wait for it to be on disk.
@@ -184,15 +222,20 @@ impl Disk {
         Ok(())
     }
 
-    fn rename_now(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.pending_names.push(change);
+    fn names(&mut self, directory: usize) -> &mut Names {
+        &mut self.directories[directory]
     }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
 }
 
 #[derive(Clone)]
 pub struct FaultStorage {
     disk: Arc<Mutex<Disk>>,
+    directory: usize,
+    path: PathBuf,
 }
 
 pub struct FaultFile {
@@ -202,13 +245,48 @@ pub struct FaultFile {
 }
 
 impl FaultStorage {
+    /// A disk with an empty directory `/image`, which this is.
     pub fn new(seed: u64) -> FaultStorage {
+        let mut disk = Disk {
+            numbers: seed,
+            directories: vec![Names::default()],
+            ..Disk::default()
+        };
+        let path = PathBuf::from("/image");
+        disk.paths.change(NameChange::Set(text(&path), 0));
+        disk.paths.sync();
         FaultStorage {
-            disk: Arc::new(Mutex::new(Disk {
-                numbers: seed,
-                ..Disk::default()
-            })),
+            disk: Arc::new(Mutex::new(disk)),
+            directory: 0,
+            path,
         }
+    }
+
+    /// Another directory of the disk, if it is there.
+    pub fn at(&self, path: &Path) -> Option<FaultStorage> {
+        let directory = *self.disk().paths.now.get(&text(path))?;
+        Some(FaultStorage {
+            disk: self.disk.clone(),
+            directory,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// All directories' paths.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.disk().paths.now.keys().map(PathBuf::from).collect()
+    }
+
+    /// From now on, links are refused, and files copied instead.
+    pub fn refuse_links(&self) {
+        self.disk().no_links = true;
+    }
+
+    /// Whether two names are links to one file.
+    pub fn same_file(&self, name: &str, other: &FaultStorage, other_name: &str) -> bool {
+        let disk = self.disk();
+        disk.directories[self.directory].now[name]
+            == disk.directories[other.directory].now[other_name]
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -250,18 +328,10 @@ impl FaultStorage {
     /// Loses what isn't on disk, by chance, and turns the power on again.
     pub fn power_cut(&self, numbers: &mut Numbers) {
         let mut disk = self.disk();
-        // A journaling file system keeps the order of changes to names; POSIX promises nothing before the fsync. So
-        // the first few are kept, and any of those that no other builds upon may be missing.
-        let kept = numbers.below(disk.pending_names.len() + 1);
-        let changes: Vec<NameChange> = disk.pending_names.drain(..).take(kept).collect();
-        let mut names = disk.durable_names.clone();
-        for (position, change) in changes.iter().enumerate() {
-            let later = &changes[position + 1..];
-            if change.is_needed_by(later) || numbers.below(4) > 0 {
-                change.apply(&mut names);
-            }
-        }
-        (disk.names, disk.durable_names) = (names.clone(), names);
+        disk.paths.power_cut(numbers);
+        disk.directories
+            .iter_mut()
+            .for_each(|names| names.power_cut(numbers));
         disk.inodes
             .iter_mut()
             .for_each(|inode| inode.power_cut(numbers));
@@ -272,23 +342,31 @@ impl FaultStorage {
     pub fn copy(&self) -> FaultStorage {
         FaultStorage {
             disk: Arc::new(Mutex::new(self.disk().clone())),
+            ..self.clone()
         }
     }
 
     pub fn names(&self) -> Vec<String> {
-        self.disk().names.keys().cloned().collect()
+        self.disk()
+            .names(self.directory)
+            .now
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// A file's bytes.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let disk = self.disk();
-        disk.inodes[disk.names[name]].cached.clone()
+        disk.inodes[disk.directories[self.directory].now[name]]
+            .cached
+            .clone()
     }
 
     /// Changes a file behind everybody's back.
     pub fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
         let mut disk = self.disk();
-        let inode = disk.names[name];
+        let inode = disk.names(self.directory).now[name];
         disk.inodes[inode] = Inode {
             cached: bytes.clone(),
             durable: bytes,
@@ -298,7 +376,7 @@ impl FaultStorage {
 
     /// Removes a file behind everybody's back.
     pub fn lose(&self, name: &str) {
-        self.disk().names.remove(name).unwrap();
+        self.disk().names(self.directory).now.remove(name).unwrap();
     }
 
     fn sync(&self, inode: usize) -> io::Result<()> {
@@ -333,7 +411,7 @@ impl Storage for FaultStorage {
     type File = FaultFile;
 
     fn path(&self) -> &Path {
-        Path::new("/image")
+        &self.path
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -344,7 +422,8 @@ impl Storage for FaultStorage {
     fn open_read(&self, name: &str) -> io::Result<FaultFile> {
         let mut disk = self.disk();
         disk.step()?;
-        let inode = *disk.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let names = &disk.directories[self.directory].now;
+        let inode = *names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(FaultFile {
             disk: self.disk.clone(),
             inode,
@@ -362,12 +441,13 @@ impl Storage for FaultStorage {
     fn create(&self, name: &str) -> io::Result<FaultFile> {
         let mut disk = self.disk();
         disk.mutate(|_| {})?;
-        if disk.names.contains_key(name) {
+        if disk.names(self.directory).now.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         disk.inodes.push(Inode::default());
         let inode = disk.inodes.len() - 1;
-        disk.rename_now(NameChange::Set(name.to_owned(), inode));
+        disk.names(self.directory)
+            .change(NameChange::Set(name.to_owned(), inode));
         Ok(FaultFile {
             disk: self.disk.clone(),
             inode,
@@ -418,26 +498,102 @@ impl Storage for FaultStorage {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
         let change = NameChange::Rename(from.to_owned(), to.to_owned());
-        disk.mutate(|disk| disk.rename_now(change.clone()))?;
-        disk.rename_now(change);
+        disk.mutate(|disk| disk.names(self.directory).change(change.clone()))?;
+        disk.names(self.directory).change(change);
         Ok(())
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.mutate(|_| {})?;
-        if !disk.names.contains_key(name) {
+        if !disk.names(self.directory).now.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        disk.rename_now(NameChange::Remove(name.to_owned()));
+        disk.names(self.directory)
+            .change(NameChange::Remove(name.to_owned()));
         Ok(())
     }
 
     fn fsync_dir(&self) -> io::Result<()> {
         let mut disk = self.disk();
         disk.mutate(|_| {})?;
-        disk.durable_names = disk.names.clone();
-        disk.pending_names.clear();
+        disk.names(self.directory).sync();
+        Ok(())
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<FaultStorage> {
+        let mut disk = self.disk();
+        disk.mutate(|_| {})?;
+        if disk.paths.now.contains_key(&text(path)) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.directories.push(Names::default());
+        let directory = disk.directories.len() - 1;
+        disk.paths.change(NameChange::Set(text(path), directory));
+        Ok(FaultStorage {
+            disk: self.disk.clone(),
+            directory,
+            path: path.to_path_buf(),
+        })
+    }
+
+    fn open_directory(&self, path: &Path) -> io::Result<FaultStorage> {
+        self.disk().step()?;
+        self.at(path).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn move_directory(&self, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        if disk.paths.now.contains_key(&text(to)) {
+            disk.step()?;
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let change = NameChange::Rename(text(&self.path), text(to));
+        disk.mutate(|disk| disk.paths.change(change.clone()))?;
+        disk.paths.change(change);
+        Ok(())
+    }
+
+    fn discard_directory(&self, path: &Path) -> io::Result<()> {
+        let Some(there) = self.at(path) else {
+            return self.disk().step();
+        };
+        for name in there.names() {
+            there.unlink(&name)?;
+        }
+        let mut disk = self.disk();
+        disk.mutate(|_| {})?;
+        disk.paths.change(NameChange::Remove(text(path)));
+        Ok(())
+    }
+
+    fn fsync_parent(&self, _: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.mutate(|_| {})?;
+        disk.paths.sync();
+        Ok(())
+    }
+
+    fn link(&self, name: &str, to: &FaultStorage, to_name: &str) -> io::Result<()> {
+        assert!(Arc::ptr_eq(&self.disk, &to.disk));
+        let mut disk = self.disk();
+        disk.mutate(|_| {})?;
+        let mut inode =
+            *(disk.names(self.directory).now.get(name)).ok_or(io::ErrorKind::NotFound)?;
+        if disk.names(to.directory).now.contains_key(to_name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if disk.no_links {
+            let cached = disk.inodes[inode].cached.clone();
+            disk.inodes.push(Inode {
+                durable: cached.clone(),
+                cached,
+                pending: Vec::new(),
+            });
+            inode = disk.inodes.len() - 1;
+        }
+        disk.names(to.directory)
+            .change(NameChange::Set(to_name.to_owned(), inode));
         Ok(())
     }
 

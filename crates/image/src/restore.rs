@@ -1,0 +1,148 @@
+//! Going back to a snapshot.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+
+use crate::error::{Action, FileError, OpenError, RestoreError};
+use crate::format::{Manifest, log_name};
+use crate::image::Image;
+use crate::log::{NewLog, create_log};
+use crate::manifest::SwitchError;
+use crate::page::Version;
+use crate::recovery::{Settled, load_settled};
+use crate::runs::LongRuns;
+use crate::storage::Storage;
+use crate::view::View;
+
+/// Whose snapshot may be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// The image's own tenant's. What the tenant was forked from is another.
+    SameTenant,
+    /// Anybody's.
+    AnyTenant,
+}
+
+/// The state of a snapshot in this directory, not yet the image's.
+struct Prepared<F> {
+    manifest: Manifest,
+    settled: Settled<F>,
+    log: NewLog<F>,
+}
+
+impl<S: Storage> Image<S> {
+    /// Makes the state in the directory `from`, a snapshot as a rule, the next version of this image. That is the new
+    /// version's number: numbers go up, whatever the snapshot's was. It is on disk when this returns. The
+    /// snapshot stays.
+    ///
+    /// Views that are held stay what they are. A fold that is under way is in vain.
+    ///
+    /// # Errors
+    ///
+    /// If `from` isn't a whole image, is in use, or another tenant's against `accept`, or the operating system
+    /// refuses. The image is as it was, and usable, unless it isn't known which manifest is in place.
+    pub fn restore(&mut self, from: &Path, accept: Accept) -> Result<Version, RestoreError> {
+        if self.poisoned {
+            return Err(RestoreError::Poisoned {
+                path: self.storage.path().to_path_buf(),
+            });
+        }
+        let mut snapshot = self.open_snapshot(from)?;
+        if accept == Accept::SameTenant && snapshot.tenant() != self.tenant() {
+            return Err(RestoreError::OtherTenant {
+                path: from.to_path_buf(),
+                expected: self.tenant(),
+                found: snapshot.tenant(),
+            });
+        }
+        snapshot.sync().map_err(RestoreError::Sync)?;
+        let mut made = Vec::new();
+        let Prepared {
+            manifest,
+            mut settled,
+            log,
+        } = match self.prepare(&snapshot, &mut made) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.unlink_all(made);
+                return Err(error);
+            }
+        };
+        drop(snapshot);
+        let old: Vec<String> = self.manifest.names().collect();
+        match self.switch(manifest) {
+            Ok(()) => {}
+            Err(SwitchError::Before(error)) => {
+                self.unlink_all(made);
+                return Err(RestoreError::File(error));
+            }
+            Err(SwitchError::Unknown(error)) => return Err(RestoreError::Switch(error)),
+        }
+        self.log = log.tail.at(settled.files.insert(log.source));
+        self.files = Arc::new(settled.files);
+        self.version = self.manifest.version;
+        self.sizes = settled.sizes;
+        self.meta = settled.meta.into();
+        self.base = settled.base;
+        self.long_runs = LongRuns::unknown();
+        self.folding = Weak::new();
+        self.shared.restart(View {
+            version: self.version,
+            sizes: self.sizes,
+            meta: self.meta.clone(),
+            index: Arc::new(settled.index),
+            files: self.files.clone(),
+        });
+        self.unlink_all(old);
+        Ok(self.version)
+    }
+
+    fn open_snapshot(&self, from: &Path) -> Result<Image<S>, OpenError> {
+        let storage = self.storage.open_directory(from).map_err(|source| {
+            let path = from.to_path_buf();
+            match source.kind() {
+                io::ErrorKind::WouldBlock => OpenError::InUse { path },
+                io::ErrorKind::NotFound => OpenError::Missing { path },
+                _ => OpenError::File(FileError::at(Action::Open, path, 0, source)),
+            }
+        })?;
+        Ok(Image::open_on(storage)?.0)
+    }
+
+    /// Links the snapshot's files into this directory and opens them there.
+    fn prepare(
+        &self,
+        snapshot: &Image<S>,
+        made: &mut Vec<String>,
+    ) -> Result<Prepared<S::File>, RestoreError> {
+        let too_large = || RestoreError::TooLarge {
+            path: self.storage.path().to_path_buf(),
+        };
+        let version = self.version.0.checked_add(1).ok_or_else(too_large)?;
+        let linked = snapshot
+            .link_into(&self.storage, &self.numbers, made)?
+            .ok_or_else(too_large)?;
+        let file = self.numbers.take().ok_or_else(too_large)?;
+        made.push(log_name(file));
+        let log = create_log(&*self.storage, file)?;
+        let synced = self.storage.fsync_dir();
+        synced.map_err(|error| FileError::new(&*self.storage, Action::Sync, "", 0, error))?;
+        let manifest = Manifest {
+            tenant: self.manifest.tenant,
+            version: Version(version),
+            sizes: snapshot.manifest.sizes,
+            next_file: self.numbers.next(),
+            shards: linked.shards,
+            sealed: linked.sealed,
+            log: log.entry.clone(),
+            meta: snapshot.manifest.meta.clone(),
+        };
+        let settled = load_settled(&*self.storage, &manifest)?;
+        Ok(Prepared {
+            manifest,
+            settled,
+            log,
+        })
+    }
+}
