@@ -1,12 +1,14 @@
 //! Folding base and logs into a new base, while commits go on.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use crate::error::{Action, FileError, FoldError};
+use crate::files::{Files, SourceFile};
 use crate::format::{MAX_SHARDS, Origin, ShardEntry, log_name, shard_name};
 use crate::image::Image;
-use crate::index::Location;
+use crate::index::{Index, Location};
 use crate::manifest::SwitchError;
 use crate::numbers::FileNumbers;
 use crate::page::{FileId, PAGE_BYTES, PageId, TenantId, Version};
@@ -36,14 +38,13 @@ pub struct Folded {
     pub pages: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// Old files that couldn't be removed; the next open does it.
-    pub left: usize,
 }
 
 /// A fold under way: it writes new shards, and needs the image only at its beginning and its end.
 ///
-/// If it is dropped before [`Image::finish_fold`], the shards are removed; if the process dies, at the next open. While
-/// it exists the image's directory stays locked.
+/// When it is dropped, the files that nobody needs are removed, which can take as long as freeing gigabytes does: the new
+/// ones, or after [`Image::finish_fold`] the old ones. If the process dies before, the next open removes them. While it
+/// exists the image's directory stays locked.
 pub struct FoldJob<S: Storage = OsStorage> {
     storage: Arc<S>,
     numbers: Arc<FileNumbers>,
@@ -56,11 +57,21 @@ pub struct FoldJob<S: Storage = OsStorage> {
     /// The image has a weak reference to the one job that it waits for.
     token: Arc<()>,
     base: Option<NewBase>,
-    written: Vec<(ShardEntry, crate::files::SourceFile<S::File>)>,
-    /// Everything is written and synced.
-    complete: bool,
-    /// Files to remove if this comes to nothing.
-    made: Vec<String>,
+    written: Vec<(ShardEntry, SourceFile<S::File>)>,
+    complete: Option<Complete<S::File>>,
+    /// Files to remove when this is dropped: the new ones, or, when the image refers to them, the old ones.
+    useless: Vec<String>,
+}
+
+/// A new base, written and synced.
+struct Complete<F> {
+    shards: Vec<ShardEntry>,
+    /// The view's version in the new base alone.
+    index: Index,
+    /// The view's files, and the new ones.
+    files: Files<F>,
+    runs: BaseRuns,
+    folded: Folded,
 }
 
 impl<S: Storage> Image<S> {
@@ -111,12 +122,13 @@ impl<S: Storage> Image<S> {
             token,
             base: None,
             written: Vec::new(),
-            complete: false,
-            made: Vec::new(),
+            complete: None,
+            useless: Vec::new(),
         })
     }
 
-    /// Makes what the job has written the base, with the commits since it began behind it, and removes the old files.
+    /// Makes what the job has written the base, with the commits since it began behind it. This replaces the manifest,
+    /// and looks at what was committed since. The old files are removed when the job is dropped.
     ///
     /// Descriptors and mappings of old files stay valid; a new [`plan`](Image::plan) refers to new ones.
     ///
@@ -124,87 +136,57 @@ impl<S: Storage> Image<S> {
     ///
     /// If the job isn't complete or the image was restored since it began, or the operating system refuses. The
     /// image is as it was, and usable, unless it isn't known which manifest is in place.
-    pub fn finish_fold(&mut self, mut job: FoldJob<S>) -> Result<Folded, FoldError> {
+    pub fn finish_fold(&mut self, job: &mut FoldJob<S>) -> Result<Folded, FoldError> {
         if self.poisoned {
             return Err(FoldError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });
         }
-        let ours = Weak::ptr_eq(&self.folding, &Arc::downgrade(&job.token));
-        let Some(base) = job.base.take().filter(|_| ours && job.complete) else {
-            return Err(match ours {
-                true => FoldError::Unfinished,
-                false => FoldError::Stale,
-            });
-        };
+        if !Weak::ptr_eq(&self.folding, &Arc::downgrade(&job.token)) {
+            return Err(FoldError::Stale);
+        }
+        let complete = job.complete.take().ok_or(FoldError::Unfinished)?;
+        let folded = complete.folded;
         self.folding = Weak::new();
-        let mut folded = Folded {
-            version: job.view.version,
-            shards: job.written.len(),
-            kept: base.kept.len(),
-            pages: job.written.iter().map(|(entry, _)| entry.pages).sum(),
-            bytes: job.written.iter().map(|(entry, _)| entry.file_len()).sum(),
-            left: 0,
-        };
-        if job.logs.is_empty() && job.written.is_empty() && base.kept.len() == job.shards.len() {
+        if job.logs.is_empty() && folded.shards == 0 && folded.kept == job.shards.len() {
             return Ok(folded);
         }
-
         let mut manifest = self.manifest.clone();
         manifest.sealed.retain(|log| !job.logs.contains(&log.file));
-        let new = job.written.iter().map(|(entry, _)| entry.clone());
-        manifest.shards = base.kept.iter().cloned().chain(new).collect();
-        manifest
-            .shards
-            .sort_unstable_by_key(|shard| (shard.region, shard.first_page));
+        manifest.shards = complete.shards;
         (manifest.sizes, manifest.meta) = (job.view.sizes, job.view.meta.to_vec());
-        let kept: Vec<FileId> = base.kept.iter().map(|shard| shard.file).collect();
-        let gone: Vec<FileId> = (job.shards.iter().map(|(shard, _)| shard.file))
-            .filter(|file| !kept.contains(file))
-            .collect();
-        let old = gone.iter().copied().map(shard_name);
-        let old: Vec<String> = old.chain(job.logs.iter().copied().map(log_name)).collect();
+        let kept: BTreeSet<FileId> = manifest.shards.iter().map(|shard| shard.file).collect();
         match self.switch(manifest) {
-            Ok(()) => job.made.clear(),
+            Ok(()) => job.useless.clear(),
             Err(SwitchError::Before(error)) => return Err(FoldError::File(error)),
             Err(SwitchError::Unknown(error)) => {
-                job.made.clear();
+                job.useless.clear();
                 return Err(FoldError::Switch(error));
             }
         }
-        self.move_pages(&mut job, &base, &gone);
-        folded.left = self.unlink_all(old);
-        Ok(folded)
-    }
 
-    /// Points the index to the new shards, but for what was committed since the job began.
-    fn move_pages(&mut self, job: &mut FoldJob<S>, base: &NewBase, gone: &[FileId]) {
-        let before = self.view();
-        let mut index = before.index.clone();
-        let mut files = (*self.files).clone();
-        for (shard, (entry, source)) in base.new.iter().zip(job.written.drain(..)) {
-            let slot = files.insert(source);
-            let mut next = entry.header_len / PAGE_BYTES;
-            for (first, pages) in &shard.runs {
-                let places = (*first..first + pages).zip(next..);
-                next += pages;
-                let moved = places.filter_map(|(page, offset)| {
-                    let page = PageId::new(shard.region, page)?;
-                    // A page that wasn't stored and still isn't is one of zeros between others.
-                    let same = before.index.get(page) == job.view.index.get(page);
-                    (same && before.sizes.contain(page))
-                        .then_some((page, Some(Location::new(slot, offset)?)))
-                });
-                Arc::make_mut(&mut index).apply(moved);
-            }
+        // No file was added since the job began: what adds one would have been refused, or made the job stale.
+        let mut files = complete.files;
+        let gone = job.shards.iter().map(|(shard, _)| shard.file);
+        for file in gone.filter(|file| !kept.contains(file)) {
+            files.remove(file);
+            job.useless.push(shard_name(file));
         }
-        for file in gone.iter().chain(&job.logs) {
+        for file in &job.logs {
             files.remove(*file);
+            job.useless.push(log_name(*file));
         }
-        self.base = BaseRuns::of(&index);
+        let now = self.view();
+        let mut index = complete.index;
+        index.apply(now.index.differences(&job.view.index));
+        // Pages of zeros that fill a gap may lie behind the sizes by now.
+        index.truncate(&now.sizes);
+        self.base = complete.runs;
         self.long_runs = LongRuns::unknown();
         self.files = Arc::new(files);
-        self.shared.replace_places(index, self.files.clone());
+        self.shared
+            .replace_places(Arc::new(index), self.files.clone());
+        Ok(folded)
     }
 
     /// Writes the newest version as a new base with an empty log, and removes the old files: all of
@@ -216,7 +198,7 @@ impl<S: Storage> Image<S> {
     pub fn fold(&mut self) -> Result<Folded, FoldError> {
         let mut job = self.begin_fold()?;
         job.run(None, &AtomicBool::new(false))?;
-        self.finish_fold(job)
+        self.finish_fold(&mut job)
     }
 }
 
@@ -244,8 +226,48 @@ impl<S: Storage> FoldJob<S> {
             None => NewBase::of(&self.view.index, &self.shards),
         };
         let outcome = self.write(&base, &mut throttle);
+        let outcome = outcome.map(|()| {
+            if self.complete.is_none() {
+                self.complete = Some(self.completed(&base));
+            }
+        });
         self.base = Some(base);
         outcome
+    }
+
+    /// The new base as the image will have it: what can be done here needn't be while calls wait.
+    fn completed(&mut self, base: &NewBase) -> Complete<S::File> {
+        let folded = Folded {
+            version: self.view.version,
+            shards: self.written.len(),
+            kept: base.kept.len(),
+            pages: self.written.iter().map(|(entry, _)| entry.pages).sum(),
+            bytes: self.written.iter().map(|(entry, _)| entry.file_len()).sum(),
+        };
+        let mut index = (*self.view.index).clone();
+        let mut files = (*self.view.files).clone();
+        let mut shards = base.kept.clone();
+        for (shard, (entry, source)) in base.new.iter().zip(self.written.drain(..)) {
+            let slot = files.insert(source);
+            let mut next = entry.header_len / PAGE_BYTES;
+            for (first, pages) in &shard.runs {
+                let places = (*first..first + pages).zip(next..);
+                next += pages;
+                index.apply(places.filter_map(|(page, offset)| {
+                    let page = PageId::new(shard.region, page)?;
+                    Some((page, Some(Location::new(slot, offset)?)))
+                }));
+            }
+            shards.push(entry);
+        }
+        shards.sort_unstable_by_key(|shard| (shard.region, shard.first_page));
+        Complete {
+            shards,
+            runs: BaseRuns::of(&index),
+            index,
+            files,
+            folded,
+        }
     }
 
     fn write(&mut self, base: &NewBase, throttle: &mut Throttle<'_>) -> Result<(), FoldError> {
@@ -253,6 +275,9 @@ impl<S: Storage> FoldJob<S> {
             path: self.storage.path().to_path_buf(),
             version: self.view.version,
         };
+        if self.complete.is_some() {
+            return Ok(());
+        }
         if base.kept.len() + base.new.len() > MAX_SHARDS as usize {
             return Err(too_large());
         }
@@ -263,28 +288,26 @@ impl<S: Storage> FoldJob<S> {
                 tenant: self.tenant,
                 file,
             };
-            self.made.push(shard_name(file));
+            self.useless.push(shard_name(file));
             match write_shard(&*self.storage, &self.view, shard, origin, throttle) {
                 Ok(written) => self.written.push(written),
                 Err(error) => {
                     // If it can't be removed now it can when the job is dropped.
                     if self.storage.unlink(&shard_name(file)).is_ok() {
-                        self.made.pop();
+                        self.useless.pop();
                     }
                     return Err(error);
                 }
             }
         }
         let synced = self.storage.fsync_dir();
-        synced.map_err(|error| FileError::new(&*self.storage, Action::Sync, "", 0, error))?;
-        self.complete = true;
-        Ok(())
+        Ok(synced.map_err(|error| FileError::new(&*self.storage, Action::Sync, "", 0, error))?)
     }
 }
 
 impl<S: Storage> Drop for FoldJob<S> {
     fn drop(&mut self) {
-        for name in self.made.drain(..) {
+        for name in self.useless.drain(..) {
             let _ = self.storage.unlink(&name);
         }
     }

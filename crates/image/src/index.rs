@@ -182,6 +182,32 @@ impl Index {
         gone
     }
 
+    /// The pages that aren't where they were in `before`, and where they are now, ascending. Chunks that the two share
+    /// cost next to nothing.
+    pub(crate) fn differences(
+        &self,
+        before: &Index,
+    ) -> impl Iterator<Item = (PageId, Option<Location>)> {
+        let changed = self.chunks.iter().filter_map(|(key, chunk)| {
+            let old = before.chunks.get(key);
+            let same = old.is_some_and(|old| Arc::ptr_eq(old, chunk));
+            (!same).then_some((*key, Some(chunk), old))
+        });
+        let gone = before.chunks.iter().filter_map(|(key, old)| {
+            let gone = !self.chunks.contains_key(key);
+            gone.then_some((*key, None, Some(old)))
+        });
+        let mut chunks: Vec<_> = changed.chain(gone).collect();
+        chunks.sort_unstable_by_key(|(key, ..)| *key);
+        chunks.into_iter().flat_map(|(key, new, old)| {
+            (0..CHUNK as usize).filter_map(move |position| {
+                let at = |chunk: Option<&Arc<Chunk>>| chunk.and_then(|chunk| chunk.get(position));
+                let location = at(new);
+                (location != at(old)).then_some((page_at(key, position)?, location))
+            })
+        })
+    }
+
     /// The pages in the index, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PageId, Location)> {
         self.chunks.iter().flat_map(|(key, chunk)| {

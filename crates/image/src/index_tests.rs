@@ -77,7 +77,8 @@ proptest! {
     #[test]
     fn the_index_is_an_ordered_map(steps in proptest::collection::vec(step(), 0..40)) {
         let (mut index, mut model) = (Index::default(), BTreeMap::new());
-        for step in steps {
+        let mut earlier = Index::default();
+        for (step_number, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Put { region, first, step, pages: count, slot, offset } => {
                     let places: Vec<_> = pages(region, first, step, count)
@@ -99,6 +100,15 @@ proptest! {
             }
             prop_assert_eq!(index.pages(), model.len() as u64);
             prop_assert!(index.iter().eq(model.iter().map(|(page, location)| (*page, *location))));
+            // From any earlier version, the differences lead to this one.
+            let mut caught_up: Index = earlier.clone();
+            caught_up.apply(index.differences(&earlier));
+            prop_assert!(caught_up.iter().eq(index.iter()));
+            prop_assert_eq!(caught_up.extent_count(), index.extent_count());
+            prop_assert_eq!(index.differences(&caught_up).count(), 0);
+            if step_number % 3 == 0 {
+                earlier = index.clone();
+            }
             let expected = extents(&model);
             prop_assert_eq!(index.extent_count(), expected.len());
             prop_assert_eq!(index.extents().collect::<Vec<_>>(), expected);

@@ -3,7 +3,7 @@
 use crate::checksum::Checksum;
 use crate::error::{Action, FileError, SealError};
 use crate::files::SourceFile;
-use crate::format::{LogEntry, Manifest, Origin, SealedLog, log_name};
+use crate::format::{LogEntry, MAX_LOGS, Manifest, Origin, SealedLog, log_name};
 use crate::image::Image;
 use crate::manifest::SwitchError;
 use crate::page::{FileId, Sizes, TenantId, Version};
@@ -120,7 +120,10 @@ impl<S: Storage> Image<S> {
         let Some(sealed) = self.active_as_sealed() else {
             return Ok(());
         };
-        let file = self.numbers.take().ok_or_else(|| SealError::Full {
+        // One more sealed log beside the active one.
+        let room = self.manifest.sealed.len() + 2 <= MAX_LOGS as usize;
+        let file = self.numbers.take().filter(|_| room);
+        let file = file.ok_or_else(|| SealError::Full {
             path: self.storage.path().to_path_buf(),
             version: self.version,
         })?;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Action, FileError, SnapshotError};
-use crate::format::{Manifest, SealedLog, ShardEntry, log_name, shard_name};
+use crate::format::{MAX_LOGS, Manifest, SealedLog, ShardEntry, log_name, shard_name};
 use crate::image::Image;
 use crate::log::{create_log, random};
 use crate::numbers::FileNumbers;
@@ -47,7 +47,9 @@ impl<S: Storage> Image<S> {
     }
 
     fn branch(&mut self, to: &Path, tenant: TenantId) -> Result<(), SnapshotError> {
-        self.sync()?;
+        // Not a sync alone: if the end of the log rotted, this image must not take it for a torn tail and cut what the
+        // snapshot shares.
+        self.checkpoint()?;
         let aside = aside(to).ok_or_else(|| SnapshotError::Name {
             path: to.to_path_buf(),
         })?;
@@ -111,7 +113,7 @@ impl<S: Storage> Image<S> {
     }
 
     /// Links all files of the newest version into `to`, under numbers of its own, each listed in `made` before it
-    /// exists. All of the active log must be on disk. `None` if there are no more numbers.
+    /// exists. All of the active log must be on disk. `None` if there are more logs or files than can be listed.
     pub(crate) fn link_into(
         &self,
         to: &S,
@@ -128,6 +130,9 @@ impl<S: Storage> Image<S> {
             sealed: self.manifest.sealed.clone(),
         };
         linked.sealed.extend(self.active_as_sealed());
+        if linked.sealed.len() >= MAX_LOGS as usize {
+            return Ok(None);
+        }
         for shard in &mut linked.shards {
             let Some(file) = numbers.take() else {
                 return Ok(None);

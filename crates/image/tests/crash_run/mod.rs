@@ -152,7 +152,7 @@ impl Run {
                 self.folding = Some(folding);
                 ok.then_some(()).ok_or(false)
             }
-            _ if folding.complete => match image.finish_fold(folding.job) {
+            _ if folding.complete => match image.finish_fold(&mut folding.job) {
                 Ok(folded) => {
                     assert!(!folding.stale, "{}", self.context);
                     assert_eq!(folded.version.0 as usize, folding.version);
@@ -164,7 +164,7 @@ impl Run {
                 }
                 Err(error) => Err(poisons(&error)),
             },
-            2 if !folding.stale => match image.finish_fold(folding.job) {
+            2 if !folding.stale => match image.finish_fold(&mut folding.job) {
                 Err(FoldError::Unfinished) => Ok(()),
                 Err(error) => Err(poisons(&error)),
                 Ok(_) => panic!("{}: an incomplete fold was finished", self.context),
