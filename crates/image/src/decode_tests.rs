@@ -142,11 +142,11 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, magic in 0..4usize) {
+    fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, magic in 0..4usize, format in 1..3u8) {
         let magics = [MANIFEST_MAGIC, SHARD_MAGIC, SEGMENT_MAGIC];
         if let (Some(magic), true) = (magics.get(magic), bytes.len() >= 32) {
             bytes[..8].copy_from_slice(magic);
-            bytes[8..16].copy_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+            bytes[8..16].copy_from_slice(&[format, 0, 0, 0, 0, 0, 0, 0]);
             reseal(&mut bytes);
         }
         let _ = decode_manifest(&bytes);

@@ -181,7 +181,7 @@ impl<S: Storage> Image<S> {
                 .map_err(|error| fail(Action::Remove, name, error))?;
         }
         let tenant = random(&storage).map(TenantId)?;
-        let (manifest, source, log) = create_empty(&storage, tenant)?;
+        let (manifest, log) = create_empty(&storage, tenant)?;
         storage
             .fsync_dir()
             .map_err(|error| fail(Action::Sync, "", error))?;
@@ -196,7 +196,7 @@ impl<S: Storage> Image<S> {
             meta: Vec::new(),
             segments: 0,
         };
-        let log = log.at(settled.files.insert(source));
+        let log = log.tail.at(settled.files.insert(log.source));
         let version = manifest.version;
         Ok(Image::assemble(storage, manifest, settled, version, log))
     }

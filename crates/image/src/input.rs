@@ -200,7 +200,7 @@ impl<'a> Input<'a> {
             length: self.u64()?,
             checksum: self.array()?,
         };
-        if log.length == 0 || log.length % PAGE_BYTES != 0 {
+        if log.length == 0 || !log.length.is_multiple_of(PAGE_BYTES) {
             return Err(DecodeError::Field {
                 field: "length of a sealed log",
                 value: log.length,

@@ -77,7 +77,7 @@ pub(crate) fn create_log<S: Storage>(
 pub(crate) fn create_empty<S: Storage>(
     storage: &S,
     tenant: TenantId,
-) -> Result<(Manifest, SourceFile<S::File>, LogTail<S::File>), FileError> {
+) -> Result<(Manifest, NewLog<S::File>), FileError> {
     let log = create_log(storage, FileId(0))?;
     let manifest = Manifest {
         tenant,
@@ -86,10 +86,10 @@ pub(crate) fn create_empty<S: Storage>(
         next_file: FileId(1),
         shards: Vec::new(),
         sealed: Vec::new(),
-        log: log.entry,
+        log: log.entry.clone(),
         meta: Vec::new(),
     };
-    Ok((manifest, log.source, log.tail))
+    Ok((manifest, log))
 }
 
 pub(crate) fn random<S: Storage>(storage: &S) -> Result<[u8; 16], FileError> {

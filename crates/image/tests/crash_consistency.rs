@@ -22,10 +22,14 @@ const STEPS: usize = 24;
 fn without_faults_an_image_is_its_model() {
     for seed in 0..20 {
         let mut run = Run::new(seed);
-        for _ in 0..3 * STEPS {
+        for step in 0..3 * STEPS {
             run.step().unwrap();
             run.check();
+            if step % 9 == 0 {
+                run.hold();
+            }
         }
+        run.check_held();
         run.check_branches();
         run.remove_origin();
     }

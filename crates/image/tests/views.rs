@@ -5,10 +5,13 @@ mod model;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fault_storage::{FaultStorage, Numbers};
-use lazaret_image::{Durability, Image, PAGE_SIZE, PageId, PageSource, Reader, Region, Sizes};
+use lazaret_image::{
+    Accept, Durability, Image, PAGE_SIZE, PageId, PageSource, Reader, Region, Sizes,
+};
 use model::{Contents, State, random_pages, random_sizes};
 
 const SIZES: Sizes = Sizes {
@@ -32,17 +35,28 @@ fn commit(
 }
 
 #[test]
-fn a_held_view_reads_the_same_after_a_thousand_commits_and_folds() {
+fn a_held_view_reads_the_same_after_a_thousand_commits_folds_and_a_restore() {
     let storage = FaultStorage::new(1);
     let mut image = Image::create_on(storage).unwrap();
     let mut numbers = Numbers(1);
-    let (mut state, mut held) = (State::default(), Vec::new());
+    let (mut state, mut held, mut snapshot) = (State::default(), Vec::new(), None);
     for round in 0..1000 {
         if round % 100 == 50 {
             held.push((image.view(), state.clone()));
         }
         if round % 230 == 70 {
             image.fold().unwrap();
+        }
+        if round == 500 {
+            let path = Path::new("/snapshot");
+            image.snapshot(path).unwrap();
+            snapshot = Some(state.clone());
+        }
+        if round == 800 {
+            image
+                .restore(Path::new("/snapshot"), Accept::SameTenant)
+                .unwrap();
+            state = snapshot.take().unwrap();
         }
         let sizes = random_sizes(&mut numbers);
         let pages = random_pages(&mut numbers, sizes, 30);

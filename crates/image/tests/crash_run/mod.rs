@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use lazaret_image::{
     Accept, CommitError, Durability, FoldError, FoldJob, Image, OpenError, RestoreError,
-    SnapshotError, SyncError, TenantId,
+    SnapshotError, SyncError, TenantId, View,
 };
 
-use crate::fault_storage::{FaultStorage, Numbers};
+use crate::fault_storage::{FaultFile, FaultStorage, Numbers};
 use crate::model::{Contents, State, random_pages, random_sizes};
 
 /// A snapshot or fork that was asked for.
@@ -41,6 +41,8 @@ pub struct Run {
     /// The state at each version up to the newest that may have been written.
     states: Vec<State>,
     branches: Vec<Branch>,
+    /// Views held, and what they should read for ever.
+    held: Vec<(View<FaultFile>, State)>,
     /// The image's version.
     version: usize,
     /// The newest version that is on disk for sure.
@@ -65,6 +67,7 @@ impl Run {
             folding: None,
             states: vec![State::default()],
             branches: Vec::new(),
+            held: Vec::new(),
             version: 0,
             durable: 0,
             numbers: Numbers(seed),
@@ -80,6 +83,7 @@ impl Run {
             folding: None,
             states: self.states.clone(),
             branches: self.branches.clone(),
+            held: Vec::new(),
             version: self.version,
             durable: self.durable,
             numbers: Numbers(self.numbers.0 ^ chance),
@@ -391,6 +395,21 @@ impl Run {
         assert_eq!(image.version().0 as usize, self.version, "{}", self.context);
         self.storage
             .look(|| self.states[self.version].check(image, &self.context));
+    }
+
+    /// Holds a view of the newest version from now on.
+    pub fn hold(&mut self) {
+        let state = self.states[self.version].clone();
+        self.held
+            .extend(self.image.iter().map(|image| (image.view(), state.clone())));
+    }
+
+    /// Checks the views that are held.
+    pub fn check_held(&self) {
+        for (view, state) in &self.held {
+            let context = format!("{}, view of version {}", self.context, view.version());
+            self.storage.look(|| state.check_view(view, &context));
+        }
     }
 
     /// Every snapshot and fork that was returned is there and whole; one that wasn't is whole or isn't there.
