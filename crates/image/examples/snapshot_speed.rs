@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -47,6 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .nth(1)
         .map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = tempfile::tempdir_in(parent)?;
+    // The floor: a snapshot waits for the disk six times, whatever the state's size.
+    let file = std::fs::File::create(directory.path().join("floor"))?;
+    let mut syncs = Vec::new();
+    for offset in 0..50 {
+        file.write_all_at(&[1; PAGE_SIZE], offset * PAGE_SIZE as u64)?;
+        let (time, synced) = timed(|| file.sync_all());
+        synced?;
+        syncs.push(time);
+    }
+    println!("one fsync of a page: {:.2} ms", median(syncs));
     println!(
         "{:>9} {:>6}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>9}",
         "state",
@@ -114,7 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         drop(image?);
         println!(
             "{:>5} MiB {files:>6}  {:>6.2} ms {:>6.2} ms {:>6.1} ms  {begin:>6.2} ms {run:>6.0} ms {finish:>6.2} ms {removed:>6.1} ms {:>4} of {:<3} {open:>5.1} ms",
-            pages * PAGE_SIZE as u64 >> 20,
+            (pages * PAGE_SIZE as u64) >> 20,
             median(snapshots),
             median(forks),
             median(restores),

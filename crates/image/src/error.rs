@@ -1,5 +1,8 @@
 //! One error type an operation.
 
+mod fold;
+mod snapshot;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -7,8 +10,12 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::decode::DecodeError;
-use crate::page::{MAX_META, MAX_SIZE, PAGE_SIZE, PageId, Region, TenantId, Version};
+use crate::page::{MAX_META, MAX_SIZE, PAGE_SIZE, PageId, Region, TenantId};
 use crate::storage::Storage;
+
+pub use fold::FoldError;
+pub(crate) use fold::SealError;
+pub use snapshot::{RestoreError, SnapshotError};
 
 /// What was being done when the operating system refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,155 +400,6 @@ pub enum ReadError {
     /// The operating system refused.
     #[error(transparent)]
     File(#[from] FileError),
-}
-
-/// Why folding failed. The image is as it was before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FoldError {
-    /// An earlier fsync failed.
-    #[error("an earlier sync of {} failed, so what is on disk is unknown; open the image again", path.display())]
-    Poisoned {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A fold of the image is under way.
-    #[error("a fold of {} is under way; finish or drop its job first", path.display())]
-    Busy {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The job was told to stop. It may be run again.
-    #[error("the fold was stopped")]
-    Stopped,
-    /// The job to finish hasn't been run to its end.
-    #[error("the fold isn't complete; run its job first")]
-    Unfinished,
-    /// The job to finish isn't this image's newest one, or the image was restored meanwhile.
-    #[error("the image is no longer the one that the fold began with; begin another")]
-    Stale,
-    /// The commits so far couldn't be put on disk.
-    #[error("{0}")]
-    Sync(#[source] FileError),
-    /// A page couldn't be read, or is damaged.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The image has more pages or files than the format or the index can hold.
-    #[error("{} at version {version} is too large to fold", path.display())]
-    TooLarge {
-        /// The directory.
-        path: PathBuf,
-        /// The version to fold.
-        version: Version,
-    },
-    /// The new files couldn't be written; they were removed again.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It isn't known which manifest is in place: the image takes no more commits until it is opened again.
-    #[error("{0}; the image takes no more commits until it is opened again")]
-    Switch(#[source] FileError),
-}
-
-impl From<SealError> for FoldError {
-    fn from(error: SealError) -> FoldError {
-        match error {
-            SealError::Sync(SyncError::Poisoned { path }) => FoldError::Poisoned { path },
-            SealError::Sync(SyncError::File(error)) => FoldError::Sync(error),
-            SealError::Full { path, version } => FoldError::TooLarge { path, version },
-            SealError::File(error) => FoldError::File(error),
-            SealError::Switch(error) => FoldError::Switch(error),
-        }
-    }
-}
-
-/// Why the log couldn't be sealed.
-pub(crate) enum SealError {
-    Sync(SyncError),
-    Full { path: PathBuf, version: Version },
-    File(FileError),
-    Switch(FileError),
-}
-
-impl From<SyncError> for SealError {
-    fn from(error: SyncError) -> SealError {
-        SealError::Sync(error)
-    }
-}
-
-impl From<FileError> for SealError {
-    fn from(error: FileError) -> SealError {
-        SealError::File(error)
-    }
-}
-
-/// Why a snapshot or a fork couldn't be made. The image is as it was before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// Something has that name already.
-    #[error("{} exists already; remove it first or give another name", path.display())]
-    Exists {
-        /// The name.
-        path: PathBuf,
-    },
-    /// The path doesn't end in a name.
-    #[error("{} does not end in the name of a directory to make", path.display())]
-    Name {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The image has more files than can be numbered.
-    #[error("{} has too many files", path.display())]
-    TooLarge {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The commits so far couldn't be put on disk.
-    #[error(transparent)]
-    Sync(#[from] SyncError),
-    /// The operating system refused.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-/// Why a snapshot couldn't be restored. The image is as it was before.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RestoreError {
-    /// An earlier fsync failed.
-    #[error("an earlier sync of {} failed, so what is on disk is unknown; open the image again", path.display())]
-    Poisoned {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The snapshot can't be opened, or is damaged.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The snapshot is another tenant's.
-    #[error("{} is a snapshot of tenant {found}, not of {expected}; restore it only if that is meant", path.display())]
-    OtherTenant {
-        /// The snapshot's directory.
-        path: PathBuf,
-        /// This image's tenant.
-        expected: TenantId,
-        /// The snapshot's tenant.
-        found: TenantId,
-    },
-    /// The snapshot couldn't be put on disk.
-    #[error(transparent)]
-    Sync(SyncError),
-    /// There are too many files or versions to number.
-    #[error("{} has too many files or versions", path.display())]
-    TooLarge {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The operating system refused.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// It isn't known which manifest is in place: the image takes no more commits until it is opened again.
-    #[error("{0}; the image takes no more commits until it is opened again")]
-    Switch(#[source] FileError),
 }
 
 /// Why an image couldn't be removed.

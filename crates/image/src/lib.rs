@@ -6,6 +6,10 @@
 //! an empty log. A [`View`] is one version, to be read for as long as it is held: [`View::plan`] says what a worker maps
 //! or reads to see it. A [`Reader`] gives the newest view on any thread, also while a commit is being written.
 //!
+//! [`Image::snapshot`] and [`Image::fork`] make other directories with the same files, which cost no more for gigabytes
+//! than for a page, and [`Image::restore`] goes back to one. [`Image::begin_fold`], [`FoldJob::run`] and
+//! [`Image::finish_fold`] fold while commits go on.
+//!
 //! ```
 //! use lazaret_image::{Durability, Image, PageId, PageSource, Region, Sizes, Verify, PAGE_SIZE};
 //!
@@ -44,8 +48,9 @@
 //! # Testing
 //!
 //! [`Storage`] is the whole outside world. `tests/crash_consistency.rs` runs images on a simulated disk that
-//! fails and loses power at every operation, `tests/bad_files.rs` on files with every byte damaged. Figures:
-//! `cargo run --release -p lazaret-image --example commit_speed [DIR]`.
+//! fails and loses power at every operation, and at `LAZARET_CRASH_POINTS` moments of random histories;
+//! `tests/bad_files.rs` on files with every byte damaged. Figures:
+//! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, and `snapshot_speed`.
 
 mod changes;
 mod checksum;

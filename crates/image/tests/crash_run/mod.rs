@@ -1,27 +1,21 @@
 //! Random sequences of all operations, beside a model of what the image should be.
 #![allow(dead_code)] // Each test binary uses a part.
 
+mod branches;
+
 use std::mem::ManuallyDrop;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use lazaret_image::{
     Accept, CommitError, Durability, FoldError, FoldJob, Image, OpenError, RestoreError,
-    SnapshotError, SyncError, TenantId, View,
+    SnapshotError, SyncError, View,
 };
+
+use branches::{Branch, check_branches};
 
 use crate::fault_storage::{FaultFile, FaultStorage, Numbers};
 use crate::model::{Contents, State, random_pages, random_sizes};
-
-/// A snapshot or fork that was asked for.
-#[derive(Clone)]
-pub struct Branch {
-    path: PathBuf,
-    state: State,
-    tenant: Option<TenantId>,
-    /// It was returned: nothing may touch it any more.
-    sure: bool,
-}
 
 /// A fold under way.
 struct Folding {
@@ -440,30 +434,6 @@ impl Run {
             self.check();
         }
     }
-}
-
-fn check_branches(storage: &FaultStorage, branches: &[Branch], context: &str) {
-    for branch in branches {
-        let context = format!("{context}, {}", branch.path.display());
-        let Some(there) = storage.at(&branch.path) else {
-            assert!(!branch.sure, "{context}: it is gone");
-            continue;
-        };
-        let (image, recovery) =
-            Image::open_on(there).unwrap_or_else(|error| panic!("{context}: {error}"));
-        assert!(recovery.cut.is_none(), "{context}");
-        if let Some(tenant) = branch.tenant {
-            assert_eq!(image.tenant(), tenant, "{context}");
-        }
-        branch.state.check(&image, &context);
-    }
-    let left = |path: &Path| path.to_str().unwrap().ends_with(".new");
-    let known = |path: &PathBuf| {
-        path == Path::new("/image")
-            || left(path)
-            || branches.iter().any(|branch| branch.path == *path)
-    };
-    assert!(storage.paths().iter().all(known), "{context}");
 }
 
 fn poisons(error: &FoldError) -> Poisoned {

@@ -1,15 +1,16 @@
 //! A disk in memory that fails, loses power and tears writes when told to.
 #![allow(dead_code)] // Each test binary uses a part.
 
-use std::collections::BTreeMap;
+mod inode;
+mod names;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use inode::{Change, Inode};
 use lazaret_image::{ReadAt, Storage};
-
-/// What a disk writes at once or not at all.
-const BLOCK: usize = 512;
+use names::{NameChange, Names};
 
 /// A small generator of numbers (SplitMix64), so that a seed gives the same run everywhere.
 #[derive(Clone)]
@@ -25,152 +26,6 @@ impl Numbers {
 
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
-    }
-}
-
-#[derive(Clone)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Truncate(usize),
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Change::Write(offset, data) => {
-                bytes.resize(bytes.len().max(offset + data.len()), 0);
-                bytes[*offset..offset + data.len()].copy_from_slice(data);
-            }
-            Change::Truncate(length) => bytes.resize(*length, 0),
-        }
-    }
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Set(String, usize),
-    Remove(String),
-    Rename(String, String),
-}
-
-impl NameChange {
-    /// Whether one of `later` has to do with the same name, or this is a rename (which the tests are about).
-    fn is_needed_by(&self, later: &[NameChange]) -> bool {
-        let (NameChange::Set(name, _) | NameChange::Remove(name)) = self else {
-            return true;
-        };
-        later.iter().any(|change| match change {
-            NameChange::Set(other, _) | NameChange::Remove(other) => other == name,
-            NameChange::Rename(from, to) => from == name || to == name,
-        })
-    }
-
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        match self {
-            NameChange::Set(name, inode) => {
-                names.insert(name.clone(), *inode);
-            }
-            NameChange::Remove(name) => {
-                names.remove(name);
-            }
-            NameChange::Rename(from, to) => {
-                let inode = names.remove(from).expect("renamed what isn't there");
-                names.insert(to.clone(), inode);
-            }
-        }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Inode {
-    /// What readers see: the page cache.
-    cached: Vec<u8>,
-    /// What the disk holds.
-    durable: Vec<u8>,
-    /// Changes in the cache that the disk may or may not hold yet.
-    pending: Vec<Change>,
-}
-
-impl Inode {
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.cached);
-        self.pending.push(change);
-    }
-
-    /// What the disk will hold when all that is pending is written.
-    fn written(&self) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        self.pending
-            .iter()
-            .for_each(|change| change.apply(&mut bytes));
-        bytes
-    }
-
-    /// Loses power: the file's size and each block are as they were after some number of the pending changes,
-    /// each a different one.
-    fn power_cut(&mut self, numbers: &mut Numbers) {
-        let mut histories = vec![self.durable.clone()];
-        for change in &self.pending {
-            let mut next = histories.last().unwrap().clone();
-            change.apply(&mut next);
-            histories.push(next);
-        }
-        // One time in four nothing was written, one in four all.
-        let mut pick: Box<dyn FnMut() -> usize> = match numbers.below(4) {
-            0 => Box::new(|| 0),
-            1 => Box::new(|| histories.len() - 1),
-            _ => Box::new(|| numbers.below(histories.len())),
-        };
-        let size = histories[pick()].len();
-        let mut bytes = vec![0; size];
-        for (position, block) in bytes.chunks_mut(BLOCK).enumerate() {
-            let old = histories[pick()]
-                .get(position * BLOCK..)
-                .unwrap_or_default();
-            let length = old.len().min(block.len());
-            block[..length].copy_from_slice(&old[..length]);
-        }
-        drop(pick);
-        *self = Inode {
-            cached: bytes.clone(),
-            durable: bytes,
-            pending: Vec::new(),
-        };
-    }
-}
-
-/// Names of files in a directory, or of directories.
-#[derive(Clone, Default)]
-struct Names {
-    now: BTreeMap<String, usize>,
-    durable: BTreeMap<String, usize>,
-    pending: Vec<NameChange>,
-}
-
-impl Names {
-    fn change(&mut self, change: NameChange) {
-        change.apply(&mut self.now);
-        self.pending.push(change);
-    }
-
-    fn sync(&mut self) {
-        self.durable = self.now.clone();
-        self.pending.clear();
-    }
-
-    /// A journaling file system keeps the order of changes to names; POSIX promises nothing before the fsync. So
-    /// the first few are kept, and any of those that no other builds upon may be missing.
-    fn power_cut(&mut self, numbers: &mut Numbers) {
-        let kept = numbers.below(self.pending.len() + 1);
-        let changes: Vec<NameChange> = self.pending.drain(..).take(kept).collect();
-        let mut names = self.durable.clone();
-        for (position, change) in changes.iter().enumerate() {
-            let later = &changes[position + 1..];
-            if change.is_needed_by(later) || numbers.below(4) > 0 {
-                change.apply(&mut names);
-            }
-        }
-        (self.now, self.durable) = (names.clone(), names);
     }
 }
 
