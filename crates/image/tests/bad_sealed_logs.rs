@@ -158,3 +158,52 @@ fn any_resealed_byte_of_a_manifest_with_sealed_logs_never_panics() {
         }
     }
 }
+
+/// Its end could be a torn tail, but a snapshot shares it: an image that cut it would cut the snapshot too.
+#[test]
+fn an_active_log_that_a_snapshot_shares_is_never_cut() {
+    let storage = FaultStorage::new(6);
+    let mut image = Image::create_on(storage.clone()).unwrap();
+    let pages = [(PageId::new(Region::Heap, 1).unwrap(), 7)];
+    let commit = |image: &mut Image<FaultStorage>| {
+        let mut source = Contents::of(&pages);
+        let ids = [pages[0].0];
+        image
+            .commit(&ids, &mut source, SIZES, b"", Durability::Durable)
+            .unwrap();
+        image.log_len()
+    };
+    commit(&mut image);
+    let shared = commit(&mut image);
+    image.snapshot(Path::new("/snapshot")).unwrap();
+    let end = commit(&mut image);
+    drop(image);
+    for (byte, cut) in [(shared - 9, false), (shared + 40, true), (end - 9, true)] {
+        let damaged = storage.copy();
+        let mut bytes = damaged.bytes("log-0.log");
+        bytes[byte as usize] ^= 1;
+        damaged.set_bytes("log-0.log", bytes);
+        let opened = Image::open_on(damaged.clone());
+        let left = damaged.bytes("log-0.log").len() as u64;
+        if cut {
+            assert!(opened.unwrap().1.cut.is_some());
+            assert_eq!(left, shared);
+            let snapshot = damaged.at(Path::new("/snapshot")).unwrap();
+            assert_eq!(Image::open_on(snapshot).unwrap().0.version().0, 2);
+        } else {
+            // Damage in a page is told when the page is read; nothing is cut for it.
+            let (image, recovery) = opened.unwrap();
+            assert!(recovery.cut.is_none());
+            assert_eq!((image.version().0, left), (3, end));
+        }
+    }
+    // Also when the shared part is all there is.
+    let damaged = storage.copy();
+    let mut bytes = damaged.bytes("log-0.log");
+    bytes.truncate(shared as usize);
+    bytes[shared as usize - 2 * PAGE_SIZE + 40] ^= 1;
+    damaged.set_bytes("log-0.log", bytes);
+    let error = Image::open_on(damaged.clone()).err().expect("damaged");
+    assert!(matches!(error, OpenError::Segment { .. }), "{error}");
+    assert_eq!(damaged.bytes("log-0.log").len() as u64, shared);
+}
