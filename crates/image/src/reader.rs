@@ -1,5 +1,6 @@
 //! [`Reader`]: the newest published version, from any thread, whatever the image is doing.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,14 @@ pub struct Reader<F: ReadAt = OwnedFd> {
     pub(crate) shared: Arc<Shared<F>>,
 }
 
+impl<F: ReadAt> fmt::Debug for Reader<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader")
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
 impl<F: ReadAt> Clone for Reader<F> {
     fn clone(&self) -> Self {
         Reader {
@@ -28,6 +37,16 @@ impl<F: ReadAt> Clone for Reader<F> {
 }
 
 impl<F: ReadAt> Reader<F> {
+    /// The number of the newest published version.
+    pub fn version(&self) -> Version {
+        self.shared.lock().newest.version
+    }
+
+    /// Its sizes.
+    pub fn sizes(&self) -> Sizes {
+        self.shared.lock().newest.sizes
+    }
+
     /// The newest published version.
     pub fn view(&self) -> View<F> {
         self.shared.view()

@@ -209,29 +209,8 @@ impl Shared {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ensure_live(&mut self, host: &Inner) -> Result<(), CallError> {
-        if self.removed {
-            return Err(CallError::Removed(self.name.clone()));
-        }
-        if self.live.as_ref().is_some_and(Live::is_alive) {
-            return Ok(());
-        }
-        self.live = None;
-        if self
-            .image
-            .should_fold(lazaret_wire::layout::MAX_MAPPED_RUNS)
-        {
-            self.image.fold()?;
-        }
-        let artefact = self.module.artefact(host)?;
-        self.live = Some(Live::start(
-            host,
-            &self.image,
-            &artefact,
-            &host.options.limits,
-            None,
-        )?);
-        Ok(())
+    fn module(&self) -> RwLockReadGuard<'_, Arc<Module>> {
+        self.module.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn module_mut(&self) -> RwLockWriteGuard<'_, Arc<Module>> {
