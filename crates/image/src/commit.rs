@@ -11,6 +11,7 @@ use crate::files::Block;
 use crate::format::{SegmentFields, log_name, segment_header_len};
 use crate::image::Image;
 use crate::index::Location;
+use crate::log::LogTail;
 use crate::page::{MAX_META, PAGE_BYTES, PAGE_SIZE, PageId, Sizes, Version};
 use crate::reader::Next;
 use crate::storage::Storage;
@@ -18,6 +19,13 @@ use crate::storage::Storage;
 /// Pages that are read, summed and written together: 1 MiB, so that they stay in the processor's L2 cache
 /// between the three.
 pub const CHUNK_PAGES: usize = 256;
+
+/// Space set aside for a log at once, in bytes: as much as it has, but no less and no more than these.
+const LEAST_RESERVED: u64 = 256 << 10;
+const MOST_RESERVED: u64 = 16 << 20;
+
+/// Headers longer than this are written by themselves.
+const LONGEST_FRONT: u64 = 64 << 10;
 
 /// Headers longer than this aren't kept for the next commit.
 const KEPT_HEADER: usize = 4 << 20;
@@ -173,6 +181,9 @@ impl<S: Storage> Image<S> {
             _ => Ok(()),
         };
         within_quota(start + header_len)?;
+        if end > self.log.reserved {
+            self.log.reserved = reserve(&*self.storage, &self.log, end);
+        }
         let name = log_name(self.manifest.log.file);
         let write = |bytes: &[u8], offset| {
             let written = self.storage.pwrite(&self.log.handle, bytes, offset);
@@ -186,12 +197,18 @@ impl<S: Storage> Image<S> {
                 ))
             })
         };
-        let buffer = page_aligned(&mut scratch.chunk, pages.len().min(CHUNK_PAGES) * PAGE_SIZE);
+        // A short segment goes out in one write, with its header before its pages.
+        let one_write = pages.len() <= CHUNK_PAGES && header_len <= LONGEST_FRONT;
+        let front = if one_write { header_len as usize } else { 0 };
+        let room = front + pages.len().min(CHUNK_PAGES) * PAGE_SIZE;
+        let buffer = page_aligned(&mut scratch.chunk, room);
         let mut offset = start + header_len;
         let mut data_pages = 0;
         scratch.header.begin();
         for ids in pages.chunks(CHUNK_PAGES) {
-            let chunk = buffer.get_mut(..ids.len() * PAGE_SIZE).unwrap_or_default();
+            let chunk = buffer
+                .get_mut(front..front + ids.len() * PAGE_SIZE)
+                .unwrap_or_default();
             source.read(ids, chunk).map_err(CommitError::Source)?;
             let zeros_before = scratch.zeros.len();
             for (id, page) in ids.iter().zip(pages_of(chunk)) {
@@ -207,7 +224,9 @@ impl<S: Storage> Image<S> {
             };
             if !dense.is_empty() {
                 within_quota(offset + dense.len() as u64)?;
-                write(dense, offset)?;
+                if !one_write {
+                    write(dense, offset)?;
+                }
             }
             data_pages += (dense.len() / PAGE_SIZE) as u64;
             offset += dense.len() as u64;
@@ -227,12 +246,21 @@ impl<S: Storage> Image<S> {
             .finish(&fields, &scratch.zeros, meta)
             .ok_or_else(full)?;
         let checksum = *header.last_chunk().ok_or_else(full)?;
-        // Publishes the segment, as all its data is written.
-        write(header, start)?;
+        let bytes = offset - start;
+        match buffer.get_mut(..front) {
+            // The file ends where the write has got to if it is broken off, so what is there of the header then is no
+            // published segment's.
+            Some(place) if one_write && place.len() == header.len() => {
+                place.copy_from_slice(header);
+                write(buffer.get(..bytes as usize).unwrap_or_default(), start)?;
+            }
+            // Publishes the segment, as all its data is written.
+            _ => write(header, start)?,
+        }
         Ok(Written {
             header_len,
             data_pages,
-            bytes: offset - start,
+            bytes,
             checksum,
         })
     }
@@ -298,8 +326,22 @@ impl<S: Storage> Image<S> {
             )
         })?;
         self.log.dirty = false;
+        // Truncating frees what was reserved behind the end.
+        self.log.reserved = self.log.end;
         Ok(())
     }
+}
+
+/// Has the file system set space aside for the log up to `end` and somewhat beyond, and returns up to where. A page
+/// written to such space costs 0.3 us less than one for which the space is found at writeback (ext4's delayed
+/// allocation, measured on Linux 6.18), and the call 10 us, so it is made seldom. As much as the log is long already:
+/// a short one wastes little. A file system that can't do it, or hasn't so much room, goes on as it is.
+fn reserve<S: Storage>(storage: &S, log: &LogTail<S::File>, end: u64) -> u64 {
+    let ahead = log.end.clamp(LEAST_RESERVED, MOST_RESERVED);
+    let until = end.saturating_add(ahead);
+    // If it can't be done, it isn't asked again before the log has grown as much.
+    let _ = storage.reserve(&log.handle, log.end, until - log.end);
+    until
 }
 
 fn check(pages: &[PageId], sizes: Sizes, meta: &[u8]) -> Result<(), CommitError> {

@@ -22,6 +22,8 @@ pub(crate) struct LogTail<F> {
     pub(crate) chain: Checksum,
     /// A failed commit may have left something behind `end`.
     pub(crate) dirty: bool,
+    /// Up to where the file system was asked to set space aside.
+    pub(crate) reserved: u64,
 }
 
 impl<F> LogTail<F> {
@@ -64,6 +66,7 @@ pub(crate) fn create_log<S: Storage>(
             durable: 0,
             chain: seed,
             dirty: false,
+            reserved: 0,
         },
         entry: LogEntry {
             file,
@@ -139,8 +142,8 @@ impl<S: Storage> Image<S> {
                 return Err(error.into());
             }
         };
-        if self.log.dirty {
-            // Nobody reads what a failed commit left there: it is only room.
+        if self.log.dirty || self.log.reserved > self.log.end {
+            // Nobody reads what a failed commit left there, and nobody writes there any more: it is only room.
             let _ = self.storage.truncate(&self.log.handle, self.log.end);
         }
         let mut manifest = self.manifest.clone();

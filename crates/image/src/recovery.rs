@@ -116,6 +116,7 @@ impl<S: Storage> Image<S> {
             durable: log.durable,
             chain: log.end.chain,
             dirty: false,
+            reserved: log.end.offset,
         };
         let image = Image::assemble(storage, manifest, settled, version, tail);
         Ok((

@@ -43,6 +43,8 @@ pub trait Storage: Send + Sync + Sized + 'static {
     fn fsync(&self, file: &Self::File) -> io::Result<()>;
     /// Cuts the file to `length` bytes.
     fn truncate(&self, file: &Self::File, length: u64) -> io::Result<()>;
+    /// Sets space aside for `length` bytes from `offset` on, without changing the file's length. A hint: it may fail.
+    fn reserve(&self, file: &Self::File, offset: u64, length: u64) -> io::Result<()>;
     /// Hints that cached clean pages from `offset` on should be read again from the disk.
     fn forget(&self, file: &Self::File, offset: u64);
     /// Renames a file, replacing what has the new name, atomically.

@@ -170,7 +170,7 @@ fn a_commit_is_seen_when_it_is_durable_and_never_if_it_fails() {
         .commit(&[pages[0].0], &mut source, SIZES, b"", Durability::Durable)
         .unwrap();
     assert_eq!(reader.view().version().0, 1);
-    storage.fail_at(3, 5); // Data, header, sync.
+    storage.fail_at(2, 5); // Data, header, sync.
     source = Looking {
         reader: reader.clone(),
         pages: Contents::of(&pages),

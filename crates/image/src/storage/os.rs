@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Advice, AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{
+    self, Advice, AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags,
+};
 use rustix::io::Errno;
 
 use super::{ReadAt, Storage};
@@ -199,6 +201,15 @@ impl Storage for OsStorage {
 
     fn truncate(&self, file: &OwnedFd, length: u64) -> io::Result<()> {
         Ok(fs::ftruncate(file, length)?)
+    }
+
+    fn reserve(&self, file: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+        Ok(fs::fallocate(
+            file,
+            FallocateFlags::KEEP_SIZE,
+            offset,
+            length,
+        )?)
     }
 
     fn forget(&self, file: &OwnedFd, offset: u64) {

@@ -341,6 +341,11 @@ impl Storage for FaultStorage {
         Ok(())
     }
 
+    fn reserve(&self, _: &FaultFile, _: u64, _: u64) -> io::Result<()> {
+        // Never any room to set aside, and nothing depends on it.
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
     fn forget(&self, file: &FaultFile, offset: u64) {
         let mut disk = self.disk();
         let inode = &mut disk.inodes[file.inode];
