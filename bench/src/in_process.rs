@@ -6,7 +6,7 @@
 
 use wasmtime::{
     Caller, Config, Engine, Extern, InstanceAllocationStrategy, InstancePre, Linker, Module,
-    PoolingAllocationConfig, Store,
+    PoolingAllocationConfig, Store, TypedFunc,
 };
 
 use crate::error::BenchError;
@@ -75,6 +75,41 @@ impl InProcess {
         } else {
             Err(wasmtime::Error::msg("no reply"))
         }
+    }
+}
+
+/// A module whose one instance is kept: its memory stays resident, and nothing
+/// is tracked, put back or written anywhere.
+pub(crate) struct Kept {
+    store: Store<Message>,
+    export: TypedFunc<(), ()>,
+}
+
+impl Kept {
+    /// Compiles and instantiates a module in text, to call its `export`.
+    pub(crate) fn new(text: &str, export: &str) -> Result<Self, BenchError> {
+        let fail = BenchError::in_process;
+        let engine = Engine::default();
+        let module = Module::new(&engine, text).map_err(fail("module"))?;
+        let mut store = Store::new(&engine, Message::default());
+        let instance = linker(&engine)
+            .and_then(|linker| linker.instantiate(&mut store, &module))
+            .map_err(fail("imports"))?;
+        let export = instance
+            .get_typed_func(&mut store, export)
+            .map_err(fail("export"))?;
+        Ok(Self { store, export })
+    }
+
+    /// Calls the export and returns its reply.
+    pub(crate) fn call(&mut self, argument: &[u8]) -> Result<Vec<u8>, BenchError> {
+        *self.store.data_mut() = Message {
+            argument: argument.to_vec(),
+            ..Message::default()
+        };
+        let called = self.export.call(&mut self.store, ());
+        called.map_err(BenchError::in_process("call"))?;
+        Ok(std::mem::take(&mut self.store.data_mut().reply))
     }
 }
 

@@ -21,6 +21,7 @@ mod memory;
 mod query;
 mod sample;
 mod start;
+mod state;
 mod table;
 mod update;
 
@@ -105,6 +106,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     query::rows(options, progress, &mut rows)?;
     floor::row(options, progress, &mut rows)?;
     update::rows(options, progress, &mut rows)?;
+    state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
     memory::row(options, progress, &mut rows)?;

@@ -149,6 +149,19 @@ impl Tenant {
         self.shared.workers.retire();
     }
 
+    /// Compacts its memory now: all of it goes into base files, in the order of
+    /// addresses. It goes on beside the calls by itself when that pays.
+    ///
+    /// # Errors
+    /// If it is just being compacted, a page is damaged, or the disk is full;
+    /// then nothing has changed.
+    pub fn compact(&self) -> Result<(), CallError> {
+        let mut lane = self.shared.lane();
+        lane.check_removed(&self.shared.name)?;
+        lane.image.fold()?;
+        Ok(())
+    }
+
     /// What is known of it.
     pub fn info(&self) -> TenantInfo {
         let shared = &self.shared;
