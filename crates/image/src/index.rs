@@ -27,6 +27,11 @@ impl Location {
             .then_some(Location(((slot as u64) << OFFSET_BITS) | page_offset))
     }
 
+    /// The place of the page so many behind this one, in the same file.
+    fn advanced(self, pages: u64) -> Location {
+        Location(self.0 + pages)
+    }
+
     pub(crate) fn slot(self) -> usize {
         (self.0 >> OFFSET_BITS) as usize
     }
@@ -53,6 +58,9 @@ pub(crate) struct Extent {
 #[derive(Clone, Debug)]
 struct Chunk {
     present: u64,
+    /// All pages are there, one behind the other in one file: most chunks of a base. Whoever looks for runs takes it in
+    /// one step, so that a plan doesn't take the time of the state's size.
+    whole: bool,
     locations: [Location; CHUNK as usize],
 }
 
@@ -82,10 +90,26 @@ impl Chunk {
         })
     }
 
+    /// Notes whether it is whole, after changes.
+    fn settle(&mut self) {
+        self.whole = self.present == u64::MAX
+            && self
+                .locations
+                .windows(2)
+                .all(|pair| matches!(pair, [a, b] if a.precedes(*b)));
+    }
+
     /// How many extents begin in this chunk or at the first page of the next one.
     fn starts(&self, before: Option<Location>, next: Option<Location>) -> usize {
         let mut previous = before.map(|location| (-1, location));
         let mut starts = 0;
+        if let (true, Some(first), Some(last)) =
+            (self.whole, self.get(0), self.get(CHUNK as usize - 1))
+        {
+            let begins = !before.is_some_and(|before| before.precedes(first));
+            let ends = next.is_some_and(|next| !last.precedes(next));
+            return usize::from(begins) + usize::from(ends);
+        }
         let ours = self
             .iter()
             .map(|(position, location)| (position as i64, location));
@@ -140,6 +164,7 @@ impl Index {
             let chunk = self.chunks.entry(key).or_insert_with(|| {
                 Arc::new(Chunk {
                     present: 0,
+                    whole: false,
                     locations: [Location::default(); CHUNK as usize],
                 })
             });
@@ -149,6 +174,7 @@ impl Index {
             {
                 chunk.set(position(page), location);
             }
+            chunk.settle();
             let new = (chunk.starts(before, next), chunk.present.count_ones());
             self.extents = self.extents + new.0 - old.0;
             self.pages = self.pages + u64::from(new.1) - u64::from(old.1);
@@ -219,24 +245,36 @@ impl Index {
 
     /// The longest possible extents, ascending.
     pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
-        let mut pages = self.iter().peekable();
+        let mut pieces = self.pieces().peekable();
         std::iter::from_fn(move || {
-            let (first, location) = pages.next()?;
-            let (mut extent, mut last) = (
-                Extent {
-                    first,
-                    pages: 1,
-                    location,
-                },
-                (first, location),
-            );
-            while let Some(next) = pages.next_if(|(page, location)| {
-                page.bits() == last.0.bits() + 1 && last.1.precedes(*location)
+            let mut extent = pieces.next()?;
+            while let Some(next) = pieces.next_if(|next| {
+                next.first.bits() == extent.first.bits() + extent.pages
+                    && extent
+                        .location
+                        .advanced(extent.pages - 1)
+                        .precedes(next.location)
             }) {
-                last = next;
-                extent.pages += 1;
+                extent.pages += next.pages;
             }
             Some(extent)
+        })
+    }
+
+    /// Whole chunks, and the single pages of others, ascending.
+    fn pieces(&self) -> impl Iterator<Item = Extent> {
+        self.chunks.iter().flat_map(|(key, chunk)| {
+            let pages = if chunk.whole { CHUNK } else { 1 };
+            let piece = move |(position, location)| {
+                let first = page_at(*key, position)?;
+                Some(Extent {
+                    first,
+                    pages,
+                    location,
+                })
+            };
+            let pieces = chunk.iter().filter_map(piece);
+            pieces.take(if chunk.whole { 1 } else { CHUNK as usize })
         })
     }
 }
