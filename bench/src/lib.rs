@@ -20,6 +20,7 @@ mod machine;
 mod memory;
 mod query;
 mod sample;
+mod snapshot;
 mod start;
 mod table;
 mod update;
@@ -107,6 +108,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     update::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
+    snapshot::row(options, progress, &mut rows)?;
     memory::row(options, progress, &mut rows)?;
     Ok(Table { machine, rows })
 }

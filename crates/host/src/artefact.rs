@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,11 +21,11 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
     Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, ToWorker,
 };
-use rustix::fs::{MemfdFlags, SealFlags};
 use thiserror::Error;
 
-use crate::data_dir;
+use crate::cache_file;
 use crate::ending::Ending;
+pub(crate) use crate::sealed::{memfd, seal};
 use crate::worker::{Start, Worker, WorkerError};
 
 /// Why a module could not be compiled or its artefact not be had.
@@ -125,8 +124,11 @@ impl Default for CompileLimits {
 /// The largest artefact, in bytes.
 const MAX_ARTEFACT: u64 = 2 << 30;
 
-/// Magic of a cache file, followed by the hash of the rest.
-const MAGIC: &[u8; 8] = b"LAZCODE1";
+/// What a cache file of compiled code begins with, and how large it can be.
+const KIND: cache_file::Kind = cache_file::Kind {
+    magic: b"LAZCODE1",
+    max_bytes: MAX_ARTEFACT,
+};
 
 /// The identity of an artefact: module, settings, and everything of ours and
 /// of the engine's that decides the code.
@@ -137,6 +139,7 @@ pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
         settings.purpose as u8,
         u8::from(settings.metered),
         u8::from(settings.cards),
+        u8::from(settings.snapshot),
     ]);
     hasher.update(wasm);
     *hasher.finalize().as_bytes()
@@ -204,26 +207,6 @@ impl Cache {
     }
 }
 
-/// An empty memfd that can be sealed.
-pub(crate) fn memfd() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(rustix::fs::memfd_create("lazaret-code", flags)?)
-}
-
-/// Seals a memfd against every change and opens it read-only.
-pub(crate) fn seal(file: &OwnedFd) -> io::Result<OwnedFd> {
-    rustix::fs::fcntl_add_seals(
-        file,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    Ok(rustix::fs::open(
-        path,
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?)
-}
-
 fn compile(
     launcher: &Launcher,
     accepted: &[Layer],
@@ -289,107 +272,29 @@ fn compile(
     })
 }
 
-/// Writes a cache file: magic, hash of the rest, length of the description,
-/// description, code. Written aside and renamed, so that no torn file is ever
-/// seen under its name.
+/// Writes a cache file.
 fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
     let mut described = Vec::new();
     Compiled {
         result: Ok(artefact.made.clone()),
     }
     .to_bytes(&mut described)
     .map_err(io::Error::other)?;
-    let mut code = fs::File::from(artefact.file.try_clone()?);
-    io::Seek::rewind(&mut code)?;
-    let aside = data_dir::aside(path);
-    let mut write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&[0; 32])?;
-        let mut hasher = blake3::Hasher::new();
-        let mut put = |file: &mut fs::File, bytes: &[u8]| {
-            hasher.update(bytes);
-            file.write_all(bytes)
-        };
-        put(&mut file, &(described.len() as u32).to_le_bytes())?;
-        put(&mut file, &described)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match code.read(&mut buffer)? {
-                0 => break,
-                n => put(&mut file, &buffer[..n])?,
-            }
-        }
-        let hash = *hasher.finalize().as_bytes();
-        std::os::unix::fs::FileExt::write_all_at(&file, &hash, MAGIC.len() as u64)?;
-        fs::rename(&aside, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&aside);
-    })
+    KIND.store(path, &described, artefact.file.as_fd())
 }
 
-/// Reads a cache file into a sealed memfd, checking its hash on the way.
+/// Reads a cache file.
 fn load(path: &Path, settings: CompileSettings) -> io::Result<Artefact> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    // Whoever may write this file decides what workers execute.
-    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        return Err(bad("written by others"));
-    }
-    let mut head = [0; 8 + 32 + 4];
-    file.read_exact(&mut head)?;
-    let (magic, rest) = head.split_at(8);
-    let (expected, length) = rest.split_at(32);
-    let mut size = [0; 4];
-    size.copy_from_slice(length);
-    if magic != MAGIC {
-        return Err(bad("not a cache file"));
-    }
-    let described_length = u32::from_le_bytes(size);
-    if u64::from(described_length) > (1 << 20) || metadata.len() > MAX_ARTEFACT {
-        return Err(bad("lengths are wrong"));
-    }
-    let mut described = vec![0; described_length as usize];
-    file.read_exact(&mut described)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(length);
-    hasher.update(&described);
-    let memory = memfd()?;
-    let mut copy = fs::File::from(memory.try_clone()?);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => {
-                hasher.update(&buffer[..n]);
-                copy.write_all(&buffer[..n])?;
-            }
-        }
-    }
-    if hasher.finalize().as_bytes() != expected {
-        return Err(bad("the hash is wrong"));
-    }
+    let (described, file) = KIND.load(path)?;
     let made = match Compiled::from_bytes(&described) {
         Ok(Compiled { result: Ok(made) }) => made,
-        _ => return Err(bad("the description is wrong")),
+        _ => return Err(cache_file::bad("the description is wrong")),
     };
-    if made.length != rustix::fs::fstat(memory.as_fd())?.st_size as u64 {
-        return Err(bad("the length is wrong"));
+    if made.length != rustix::fs::fstat(&file)?.st_size as u64 {
+        return Err(cache_file::bad("the length is wrong"));
     }
     Ok(Artefact {
-        file: seal(&memory)?,
+        file,
         settings,
         made,
     })
@@ -405,6 +310,7 @@ mod tests {
         purpose: Purpose::Tenant,
         metered: true,
         cards: false,
+        snapshot: false,
     };
 
     fn artefact() -> Artefact {

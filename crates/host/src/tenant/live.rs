@@ -473,6 +473,7 @@ impl Module {
                     purpose: Purpose::Tenant,
                     metered: true,
                     cards: host.options.tracker == TrackerKind::Cards,
+                    snapshot: false,
                 };
                 host.compile(wasm, settings)?.0
             }
