@@ -31,12 +31,12 @@ const ALWAYS: [&str; 3] = ["fd_write", "proc_exit", "sched_yield"];
 enum Denied {
     /// A function of the embedder's.
     #[error(
-        "the initialiser calls `{HOST}.{0}`: functions of the host can't be called before the snapshot is taken"
+        "`{HOST}.{0}` can't be called here: functions of the host are for what runs after the snapshot"
     )]
     Host(String),
     /// WASI.
     #[error(
-        "the initialiser calls `{0}` of WASI: what it gives may differ each time, and the snapshot would keep it for all runs; if that does no harm, allow it with --snapshot-allow-wasi"
+        "`{0}` of WASI can't be called here: what it gives may differ each time, and the snapshot would keep it for all runs; if that does no harm, allow it with --snapshot-allow-wasi"
     )]
     Wasi(String),
 }
