@@ -1,11 +1,12 @@
 //! One run of a program in a worker of its own.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
 use lazaret_wall::Receipt;
-use lazaret_wall::launcher::{Limits, Usage};
+use lazaret_wall::launcher::{Launcher, Limits, Usage};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::message::{
     Assignment, Beginning, Exited, FromWorker, HostReturn, Preopen, ProgramSetup, ToWorker,
@@ -67,6 +68,8 @@ pub(super) struct Plan<'a> {
 /// A run that is under way.
 pub(super) struct Execution {
     worker: Worker,
+    /// The worker ends with it: one for directories is this run's own.
+    _launcher: Arc<Launcher>,
     relays: Relays,
     limits: RunLimits,
     spawn_time: Duration,
@@ -145,6 +148,7 @@ impl Execution {
         worker.send(&ToWorker::Start)?;
         Ok(Self {
             worker,
+            _launcher: launcher,
             relays,
             limits,
             spawn_time,
