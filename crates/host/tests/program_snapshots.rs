@@ -459,8 +459,6 @@ fn heavy_cpython_begins_from_its_packed_files() {
     }
 }
 
-pub use harness::{Test, main as main_of};
-
 harness::tests! {
     the_initialiser_runs_once_over_many_runs_and_hosts,
     what_decides_a_snapshot_has_its_own,

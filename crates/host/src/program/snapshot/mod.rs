@@ -213,7 +213,7 @@ fn make(making: Making<'_>) -> Result<Result<Kept, Box<Report>>, RunError> {
         ..
     }) = &end
     {
-        match check(left, artefact, limits.memory) {
+        match check(left, &artefact.made.globals, limits.memory) {
             Ok(()) => kept = Some(copy(execution.worker().pid(), left)),
             Err(what) => end = Err(execution.worker().malformed(what)),
         }
@@ -262,11 +262,11 @@ fn failed(mut report: Report, initialiser: &Initialiser) -> Box<Report> {
 }
 
 /// Whether what a worker says that it left is possible.
-fn check(left: &Initialised, artefact: &Artefact, limit: u64) -> Result<(), &'static str> {
+fn check(left: &Initialised, types: &[Global], limit: u64) -> Result<(), &'static str> {
     if left.memory > limit || !left.memory.is_multiple_of(pages::WASM_PAGE) {
         return Err("a memory of a size that it can't have");
     }
-    if !same_types(&left.globals, &artefact.made.globals) {
+    if !same_types(&left.globals, types) {
         return Err("globals that are not the module's");
     }
     Ok(())
@@ -320,5 +320,55 @@ impl Obtained {
             Self::Made(kept, time) => Ok((kept, Some(millis(time)))),
             Self::Failed(report) => Err(report),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lazaret_wire::message::PageRun;
+
+    use super::*;
+
+    #[test]
+    fn what_no_module_can_leave_is_refused() {
+        let types = [Global::I32(0), Global::F64(0)];
+        let left = |memory, globals: &[Global]| Initialised {
+            memory_at: 0,
+            memory,
+            globals: globals.to_vec(),
+        };
+        let good = [Global::I32(7), Global::F64(u64::MAX)];
+        assert!(check(&left(2 << 16, &good), &types, 2 << 16).is_ok());
+        assert!(check(&left(3 << 16, &good), &types, 2 << 16).is_err());
+        assert!(check(&left(4096, &good), &types, 2 << 16).is_err());
+        assert!(check(&left(1 << 16, &good[..1]), &types, 2 << 16).is_err());
+        let other = [Global::I32(7), Global::I64(7)];
+        assert!(check(&left(1 << 16, &other), &types, 2 << 16).is_err());
+    }
+
+    #[test]
+    fn a_file_is_loaded_only_for_its_module_and_if_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.snapshot");
+        let kept = |runs: u64| {
+            let file = crate::sealed::memfd().unwrap();
+            rustix::fs::ftruncate(&file, 2 * PAGE as u64).unwrap();
+            Kept {
+                state: Snapshot {
+                    memory: 1 << 16,
+                    globals: vec![Global::I32(7)],
+                    runs: (0..runs).map(|first| PageRun { first, pages: 1 }).collect(),
+                },
+                pages: crate::sealed::seal(&file).unwrap(),
+            }
+        };
+        store(&path, &kept(2)).unwrap();
+        let loaded = load(&path, &[Global::I32(0)]).unwrap();
+        assert_eq!(loaded.state, kept(2).state);
+        assert!(load(&path, &[Global::I64(0)]).is_err());
+        assert!(load(&path, &[]).is_err());
+        // A description of other pages than there are.
+        store(&path, &kept(1)).unwrap();
+        assert!(load(&path, &[Global::I32(0)]).is_err());
     }
 }
