@@ -63,6 +63,8 @@ pub enum CompileError {
 /// A compiled module, ready to be handed to workers.
 #[derive(Debug)]
 pub(crate) struct Artefact {
+    /// Its identity: that of the module and of all that decides the code.
+    pub key: [u8; 32],
     /// The code, in a sealed memfd, opened read-only.
     pub file: OwnedFd,
     /// How it was compiled.
@@ -132,7 +134,7 @@ const KIND: cache_file::Kind = cache_file::Kind {
 
 /// The identity of an artefact: module, settings, and everything of ours and
 /// of the engine's that decides the code.
-pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
+fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
     hasher.update(contract::identity(settings.purpose).as_bytes());
     hasher.update(&[
@@ -172,7 +174,10 @@ impl Cache {
         let path = self.directory.as_ref().map(|directory| {
             directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex()))
         });
-        if let Some(found) = path.as_deref().and_then(|path| load(path, settings).ok()) {
+        if let Some(found) = path
+            .as_deref()
+            .and_then(|path| load(path, key, settings).ok())
+        {
             let found = Arc::new(found);
             self.lock().insert(key, found.clone());
             return Ok((found, None));
@@ -181,7 +186,7 @@ impl Cache {
         self.tell(Compiling::Begun {
             module_bytes: wasm.len(),
         });
-        let made = compile(launcher, accepted, wasm, settings, limits);
+        let made = compile(launcher, accepted, wasm, key, settings, limits);
         self.tell(Compiling::Ended);
         let made = Arc::new(made?);
         let took = started.elapsed();
@@ -211,6 +216,7 @@ fn compile(
     launcher: &Launcher,
     accepted: &[Layer],
     wasm: &[u8],
+    key: [u8; 32],
     settings: CompileSettings,
     limits: CompileLimits,
 ) -> Result<Artefact, CompileError> {
@@ -266,6 +272,7 @@ fn compile(
         ))));
     }
     Ok(Artefact {
+        key,
         file: seal(&output).map_err(CompileError::Memfd)?,
         settings,
         made,
@@ -284,7 +291,7 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
 }
 
 /// Reads a cache file.
-fn load(path: &Path, settings: CompileSettings) -> io::Result<Artefact> {
+fn load(path: &Path, key: [u8; 32], settings: CompileSettings) -> io::Result<Artefact> {
     let (described, file) = KIND.load(path)?;
     let made = match Compiled::from_bytes(&described) {
         Ok(Compiled { result: Ok(made) }) => made,
@@ -294,6 +301,7 @@ fn load(path: &Path, settings: CompileSettings) -> io::Result<Artefact> {
         return Err(cache_file::bad("the length is wrong"));
     }
     Ok(Artefact {
+        key,
         file,
         settings,
         made,
@@ -319,6 +327,7 @@ mod tests {
             .write_all(&[7; 5000])
             .unwrap();
         Artefact {
+            key: [0; 32],
             file: seal(&file).unwrap(),
             settings: SETTINGS,
             made: Made {
@@ -334,19 +343,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
-        assert_eq!(load(&path, SETTINGS).unwrap().made.length, 5000);
+        assert_eq!(load(&path, [0; 32], SETTINGS).unwrap().made.length, 5000);
         let good = fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {
             let mut changed = good.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).unwrap();
             assert!(
-                load(&path, SETTINGS).is_err(),
+                load(&path, [0; 32], SETTINGS).is_err(),
                 "a change at {at} went unnoticed"
             );
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(load(&path, SETTINGS).is_err());
+        assert!(load(&path, [0; 32], SETTINGS).is_err());
     }
 
     #[test]
@@ -356,6 +365,6 @@ mod tests {
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load(&path, SETTINGS).is_err());
+        assert!(load(&path, [0; 32], SETTINGS).is_err());
     }
 }

@@ -70,7 +70,8 @@ pub(crate) struct Run {
     /// As with Wizer: INIT is an exported function without parameters and
     /// results. It runs once, in a locked process of its own, with the limits of
     /// the run but no grants; its memory and globals are kept beside the
-    /// compiled module, and `_start` of every run begins from them.
+    /// compiled module, and `_start` of every run begins from them. What `_start`
+    /// itself does first, such as calling constructors, it does in every run.
     #[arg(long, value_name = "INIT", help_heading = "Snapshot")]
     snapshot_after: Option<String>,
     /// Let INIT call all of WASI, not only write to standard error

@@ -180,6 +180,10 @@ impl Program {
     /// [`snapshot_allow_wasi`](Self::snapshot_allow_wasi) says so. If it traps
     /// or reaches a limit, [`run`](Self::run) reports that, and `_start` doesn't
     /// run.
+    ///
+    /// `_start` does all that it does otherwise. A toolchain whose `_start`
+    /// calls constructors first calls them again, in a memory in which they have
+    /// run: such a program has to be built for this, as for Wizer.
     #[must_use]
     pub fn snapshot_after(mut self, initialiser: impl Into<String>) -> Self {
         self.snapshot_after = Some(initialiser.into());
@@ -218,6 +222,7 @@ impl Program {
             snapshot: initialiser.is_some(),
         };
         let (artefact, compile_time) = host.compile(&wasm, settings)?;
+        drop(wasm);
         let compile_ms = compile_time.map(millis);
         let snapshot = match &initialiser {
             None => None,
@@ -230,8 +235,7 @@ impl Program {
                     initialiser,
                     error: self.error.clone(),
                 };
-                let key = snapshot::key(&wasm, &settings, initialiser);
-                match host.snapshots.get(key, making)?.kept() {
+                match host.snapshots.get(making)?.kept() {
                     Ok(kept) => Some(kept),
                     Err(report) => {
                         return Ok(Report {
@@ -242,7 +246,6 @@ impl Program {
                 }
             }
         };
-        drop(wasm);
 
         let kept = snapshot.as_ref().map(|(kept, _)| kept);
         let mut execution = Execution::start(Plan {

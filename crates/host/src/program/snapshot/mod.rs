@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{self, PAGE};
 use lazaret_wire::message::{
-    Beginning, CompileSettings, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot,
+    Beginning, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot,
 };
 use thiserror::Error;
 
@@ -26,7 +26,7 @@ use super::error::RunError;
 use super::execution::{Execution, Plan, RunLimits, millis};
 use super::report::Report;
 use super::streams::{Input, Output};
-use crate::artefact::{self, Artefact};
+use crate::artefact::Artefact;
 use crate::cache_file;
 use crate::host::Inner;
 
@@ -111,9 +111,9 @@ const KIND: cache_file::Kind = cache_file::Kind {
 
 /// The identity of a snapshot: the artefact's, and all that decides what the
 /// initialiser does.
-pub(super) fn key(wasm: &[u8], settings: &CompileSettings, initialiser: &Initialiser) -> [u8; 32] {
+fn key(artefact: &Artefact, initialiser: &Initialiser) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 snapshot of a program");
-    hasher.update(&artefact::key(wasm, settings));
+    hasher.update(&artefact.key);
     hasher.update(&[u8::from(initialiser.allow_wasi)]);
     hasher.update(initialiser.export.as_bytes());
     *hasher.finalize().as_bytes()
@@ -138,8 +138,9 @@ impl Snapshots {
         }
     }
 
-    /// The snapshot with this key, made if there is none.
-    pub(super) fn get(&self, key: [u8; 32], making: Making<'_>) -> Result<Obtained, RunError> {
+    /// The snapshot that this makes, made if there is none.
+    pub(super) fn get(&self, making: Making<'_>) -> Result<Obtained, RunError> {
+        let key = key(making.artefact, making.initialiser);
         if let Some(found) = self.lock().get(&key) {
             return Ok(Obtained::Found(found.clone()));
         }
