@@ -85,14 +85,14 @@ fn row(
     // the cache of compiled ones.
     for (command, sample) in &mut commands {
         if let Some(command) = command {
-            execute(command)?;
+            execute(command, PRINTED)?;
             *sample = Sample::default();
         }
     }
     for _ in 0..options.times(REPETITIONS) {
         for (command, sample) in &mut commands {
             if let Some(command) = command {
-                sample.time(|| execute(command))?;
+                sample.time(|| execute(command, PRINTED))?;
             }
         }
     }
@@ -111,13 +111,14 @@ fn row(
 }
 
 /// The same command, to be run again.
-fn again(command: &Command) -> Command {
+pub(crate) fn again(command: &Command) -> Command {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());
     copy
 }
 
-fn execute(command: &mut Command) -> Result<(), BenchError> {
+/// Runs a command, which must print just this and succeed.
+pub(crate) fn execute(command: &mut Command, printed: &[u8]) -> Result<(), BenchError> {
     let fail = |message: String, command: &Command| BenchError::Program {
         program: format!("{command:?}"),
         message,
@@ -126,7 +127,7 @@ fn execute(command: &mut Command) -> Result<(), BenchError> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| fail(error.to_string(), command))?;
-    match output.status.success() && output.stdout == PRINTED {
+    match output.status.success() && output.stdout == printed {
         true => Ok(()),
         false => Err(fail(
             format!(
@@ -140,7 +141,7 @@ fn execute(command: &mut Command) -> Result<(), BenchError> {
 }
 
 /// The `lazaret` command, or why there is none.
-fn lazaret(options: &Options) -> Result<PathBuf, String> {
+pub(crate) fn lazaret(options: &Options) -> Result<PathBuf, String> {
     match (&options.command, env::current_exe()) {
         (Some(command), _) => Ok(command.clone()),
         (None, Ok(own)) if own.file_stem().is_some_and(|stem| stem == "lazaret") => Ok(own),
@@ -172,7 +173,7 @@ fn bubblewrap() -> (&'static str, Result<Command, String>) {
                 .args(["/busybox", "/busybox", "echo", "hello, lazaret"]);
             // Where it can't run (no namespaces, a busybox that isn't static), it
             // is as good as not installed.
-            execute(&mut command)
+            execute(&mut command, PRINTED)
                 .map_err(|_| "bwrap --unshare-all can't run a static busybox here")?;
             Ok(command)
         });
@@ -189,7 +190,7 @@ fn node(module: &Path) -> (&'static str, Result<Command, String>) {
         .and_then(|node| {
             let mut command = Command::new(node);
             command.args(["--no-warnings", "-e", NODE]).arg(module);
-            execute(&mut command)
+            execute(&mut command, PRINTED)
                 .map_err(|_| "this version of node has no node:wasi that runs the module")?;
             Ok(command)
         });

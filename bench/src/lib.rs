@@ -20,6 +20,7 @@ mod machine;
 mod memory;
 mod query;
 mod sample;
+mod snapshot;
 mod start;
 mod state;
 mod table;
@@ -109,6 +110,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
+    snapshot::row(options, progress, &mut rows)?;
     memory::row(options, progress, &mut rows)?;
     Ok(Table { machine, rows })
 }

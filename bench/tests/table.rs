@@ -6,7 +6,7 @@
 use lazaret_bench::{Options, Row, Table};
 
 /// Rows that need a program that may not be installed, or the command itself.
-const MAY_LACK_OURS: &[&str] = &["run/bwrap", "run/node"];
+const MAY_LACK_OURS: &[&str] = &["run/bwrap", "run/node", "snapshot"];
 
 const KEYS: &[&str] = &[
     "query",
@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "start",
     "run/bwrap",
     "run/node",
+    "snapshot",
     "memory",
 ];
 

@@ -97,6 +97,7 @@ impl Work for Hostile {
                     fuel_left: None,
                     memory_limit_hit: false,
                     peak_memory: 0,
+                    left: None,
                 }
             }
             _ => program.run(exchange),

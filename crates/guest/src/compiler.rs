@@ -31,6 +31,14 @@ enum CompileError {
     /// The artefact can't be written.
     #[error("the artefact can't be written: {0}; is there room for it?")]
     Write(Errno),
+    /// A module whose instances can differ in what no snapshot holds.
+    #[error(
+        "no snapshot can be made of this module: it contains `{instruction}`, and a snapshot holds memory 0 and the mutable globals, but no tables and no dropped segments; run it without --snapshot-after"
+    )]
+    Snapshot {
+        /// What it contains.
+        instruction: &'static str,
+    },
     /// A global that can't be kept.
     #[error(
         "mutable global {position} is of type {ty}, which can't be kept between calls: only numbers and vectors can"
@@ -91,7 +99,8 @@ fn read(input: BorrowedFd<'_>, limit: u64) -> Result<Vec<u8>, CompileError> {
 /// Instruments and compiles `wasm` (in the binary format).
 ///
 /// A tenant's module is always metered and gets the exports of persistent mode;
-/// a program's is metered if `settings` say so. Both get the recursion limit.
+/// a program's is metered, or gets them, if `settings` say so. Both get the
+/// recursion limit.
 ///
 /// # Errors
 /// One line that says what is wrong with the module, and where if that is
@@ -105,6 +114,13 @@ fn try_compile(
     settings: &CompileSettings,
 ) -> Result<(Vec<u8>, Artefact), CompileError> {
     let Instrumented { wasm, report, .. } = instrument(wasm, &options(settings))?;
+    if settings.snapshot && !report.reusable_instance {
+        return Err(CompileError::Snapshot {
+            instruction: report
+                .changes_instance
+                .unwrap_or("an import that it can change"),
+        });
+    }
     let globals = report
         .globals
         .iter()
@@ -131,14 +147,22 @@ fn options(settings: &CompileSettings) -> Options {
     Options {
         metering: tenant || settings.metered,
         recursion_limit: Some(RECURSION_LIMIT),
-        persistent: tenant,
+        persistent: tenant || settings.snapshot,
         cards: (tenant && settings.cards).then_some(CardOptions {
             memory_limit: layout::MAX_MEMORY,
         }),
         limits: if tenant {
             Limits::tenant()
         } else {
-            Limits::program()
+            Limits {
+                // They cross the wire.
+                globals: if settings.snapshot {
+                    layout::MAX_GLOBALS as u64
+                } else {
+                    Limits::program().globals
+                },
+                ..Limits::program()
+            }
         },
     }
 }
@@ -169,11 +193,13 @@ mod tests {
         purpose: Purpose::Tenant,
         metered: true,
         cards: false,
+        snapshot: false,
     };
     const PROGRAM: CompileSettings = CompileSettings {
         purpose: Purpose::Program,
         metered: false,
         cards: false,
+        snapshot: false,
     };
 
     fn wasm(text: &str) -> Vec<u8> {
@@ -201,6 +227,32 @@ mod tests {
         unsafe {
             assert!(wasmtime::Module::deserialize(&engine, &program).is_ok());
             assert!(wasmtime::Module::deserialize(&engine, &tenant).is_err());
+        }
+    }
+
+    #[test]
+    fn what_no_snapshot_holds_is_named() {
+        let settings = CompileSettings {
+            snapshot: true,
+            ..PROGRAM
+        };
+        let module = |body: &str| {
+            wasm(&format!(
+                "(module (memory 1) (table 1 funcref) (elem $e func $f) (data $d \"x\")
+                 (func $f {body}) (global (mut i32) (i32.const 1)))"
+            ))
+        };
+        let (_, artefact) = compile(&module("nop"), &settings).unwrap();
+        assert_eq!(artefact.globals, [Global::I32(0)]);
+        for (body, instruction) in [
+            ("(table.set (i32.const 0) (ref.null func))", "`table.set`"),
+            ("(elem.drop $e)", "`elem.drop`"),
+            ("(data.drop $d)", "`data.drop`"),
+        ] {
+            let module = module(body);
+            let error = compile(&module, &settings).unwrap_err();
+            assert!(error.contains(instruction), "{error}");
+            assert!(compile(&module, &PROGRAM).is_ok());
         }
     }
 

@@ -8,6 +8,7 @@ pub mod compiler;
 pub mod contract;
 pub mod engine;
 pub mod exchange;
+mod global;
 pub mod memory;
 pub mod program;
 pub mod start;

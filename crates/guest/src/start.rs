@@ -12,7 +12,7 @@ use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramGrants}
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
-    Artefact, Assignment, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
+    Artefact, Assignment, Beginning, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
     ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
 };
 use lazaret_wire::socket::Channel;
@@ -324,7 +324,8 @@ fn tenant(
 
 fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<Program>, Failed> {
     let count = descriptors.len();
-    if count != 4 + setup.preopens.len() {
+    let snapshot = matches!(setup.beginning, Beginning::Snapshot(_));
+    if count != 4 + usize::from(snapshot) + setup.preopens.len() {
         return Err(failed(format!(
             "{count} descriptors for a program with {} directories",
             setup.preopens.len()
@@ -338,6 +339,7 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
     };
     let artefact = File::from(next()?);
     let streams = [place(next()?, 0)?, place(next()?, 1)?, place(next()?, 2)?];
+    let pages = snapshot.then(&mut next).transpose()?;
     let preopens: Vec<OwnedFd> = descriptors.collect();
     let granted = preopens
         .iter()
@@ -357,7 +359,7 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
     };
     let engine =
         engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
-    let program = Program::load(&engine, &artefact, setup, streams, preopens)?;
+    let program = Program::load(&engine, &artefact, setup, streams, pages, preopens)?;
     Ok(Prepared {
         runs: program,
         heap_at: 0,

@@ -485,6 +485,7 @@ fn code_with_cards_is_refused_where_none_are_wanted() {
         purpose: lazaret_wire::message::Purpose::Tenant,
         metered: true,
         cards: true,
+        snapshot: false,
     };
     let (artefact, _) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();
     let engine = lazaret_guest::engine::engine(settings.purpose).unwrap();

@@ -7,9 +7,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,11 +21,11 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
     Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, ToWorker,
 };
-use rustix::fs::{MemfdFlags, SealFlags};
 use thiserror::Error;
 
-use crate::data_dir;
+use crate::cache_file;
 use crate::ending::Ending;
+pub(crate) use crate::sealed::{memfd, seal};
 use crate::worker::{Start, Worker, WorkerError};
 
 /// Why a module could not be compiled or its artefact not be had.
@@ -64,6 +63,8 @@ pub enum CompileError {
 /// A compiled module, ready to be handed to workers.
 #[derive(Debug)]
 pub(crate) struct Artefact {
+    /// Its identity: that of the module and of all that decides the code.
+    pub key: [u8; 32],
     /// The code, in a sealed memfd, opened read-only.
     pub file: OwnedFd,
     /// How it was compiled.
@@ -125,18 +126,22 @@ impl Default for CompileLimits {
 /// The largest artefact, in bytes.
 const MAX_ARTEFACT: u64 = 2 << 30;
 
-/// Magic of a cache file, followed by the hash of the rest.
-const MAGIC: &[u8; 8] = b"LAZCODE1";
+/// What a cache file of compiled code begins with, and how large it can be.
+const KIND: cache_file::Kind = cache_file::Kind {
+    magic: b"LAZCODE1",
+    max_bytes: MAX_ARTEFACT,
+};
 
 /// The identity of an artefact: module, settings, and everything of ours and
 /// of the engine's that decides the code.
-pub(crate) fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
+fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
     hasher.update(contract::identity(settings.purpose).as_bytes());
     hasher.update(&[
         settings.purpose as u8,
         u8::from(settings.metered),
         u8::from(settings.cards),
+        u8::from(settings.snapshot),
     ]);
     hasher.update(wasm);
     *hasher.finalize().as_bytes()
@@ -169,7 +174,10 @@ impl Cache {
         let path = self.directory.as_ref().map(|directory| {
             directory.join(format!("{}.code", blake3::Hash::from_bytes(key).to_hex()))
         });
-        if let Some(found) = path.as_deref().and_then(|path| load(path, settings).ok()) {
+        if let Some(found) = path
+            .as_deref()
+            .and_then(|path| load(path, key, settings).ok())
+        {
             let found = Arc::new(found);
             self.lock().insert(key, found.clone());
             return Ok((found, None));
@@ -178,7 +186,7 @@ impl Cache {
         self.tell(Compiling::Begun {
             module_bytes: wasm.len(),
         });
-        let made = compile(launcher, accepted, wasm, settings, limits);
+        let made = compile(launcher, accepted, wasm, key, settings, limits);
         self.tell(Compiling::Ended);
         let made = Arc::new(made?);
         let took = started.elapsed();
@@ -204,30 +212,11 @@ impl Cache {
     }
 }
 
-/// An empty memfd that can be sealed.
-pub(crate) fn memfd() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(rustix::fs::memfd_create("lazaret-code", flags)?)
-}
-
-/// Seals a memfd against every change and opens it read-only.
-pub(crate) fn seal(file: &OwnedFd) -> io::Result<OwnedFd> {
-    rustix::fs::fcntl_add_seals(
-        file,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
-    Ok(rustix::fs::open(
-        path,
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?)
-}
-
 fn compile(
     launcher: &Launcher,
     accepted: &[Layer],
     wasm: &[u8],
+    key: [u8; 32],
     settings: CompileSettings,
     limits: CompileLimits,
 ) -> Result<Artefact, CompileError> {
@@ -283,113 +272,37 @@ fn compile(
         ))));
     }
     Ok(Artefact {
+        key,
         file: seal(&output).map_err(CompileError::Memfd)?,
         settings,
         made,
     })
 }
 
-/// Writes a cache file: magic, hash of the rest, length of the description,
-/// description, code. Written aside and renamed, so that no torn file is ever
-/// seen under its name.
+/// Writes a cache file.
 fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
     let mut described = Vec::new();
     Compiled {
         result: Ok(artefact.made.clone()),
     }
     .to_bytes(&mut described)
     .map_err(io::Error::other)?;
-    let mut code = fs::File::from(artefact.file.try_clone()?);
-    io::Seek::rewind(&mut code)?;
-    let aside = data_dir::aside(path);
-    let mut write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(MAGIC)?;
-        file.write_all(&[0; 32])?;
-        let mut hasher = blake3::Hasher::new();
-        let mut put = |file: &mut fs::File, bytes: &[u8]| {
-            hasher.update(bytes);
-            file.write_all(bytes)
-        };
-        put(&mut file, &(described.len() as u32).to_le_bytes())?;
-        put(&mut file, &described)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match code.read(&mut buffer)? {
-                0 => break,
-                n => put(&mut file, &buffer[..n])?,
-            }
-        }
-        let hash = *hasher.finalize().as_bytes();
-        std::os::unix::fs::FileExt::write_all_at(&file, &hash, MAGIC.len() as u64)?;
-        fs::rename(&aside, path)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&aside);
-    })
+    KIND.store(path, &described, artefact.file.as_fd())
 }
 
-/// Reads a cache file into a sealed memfd, checking its hash on the way.
-fn load(path: &Path, settings: CompileSettings) -> io::Result<Artefact> {
-    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    // Whoever may write this file decides what workers execute.
-    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        return Err(bad("written by others"));
-    }
-    let mut head = [0; 8 + 32 + 4];
-    file.read_exact(&mut head)?;
-    let (magic, rest) = head.split_at(8);
-    let (expected, length) = rest.split_at(32);
-    let mut size = [0; 4];
-    size.copy_from_slice(length);
-    if magic != MAGIC {
-        return Err(bad("not a cache file"));
-    }
-    let described_length = u32::from_le_bytes(size);
-    if u64::from(described_length) > (1 << 20) || metadata.len() > MAX_ARTEFACT {
-        return Err(bad("lengths are wrong"));
-    }
-    let mut described = vec![0; described_length as usize];
-    file.read_exact(&mut described)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(length);
-    hasher.update(&described);
-    let memory = memfd()?;
-    let mut copy = fs::File::from(memory.try_clone()?);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => {
-                hasher.update(&buffer[..n]);
-                copy.write_all(&buffer[..n])?;
-            }
-        }
-    }
-    if hasher.finalize().as_bytes() != expected {
-        return Err(bad("the hash is wrong"));
-    }
+/// Reads a cache file.
+fn load(path: &Path, key: [u8; 32], settings: CompileSettings) -> io::Result<Artefact> {
+    let (described, file) = KIND.load(path)?;
     let made = match Compiled::from_bytes(&described) {
         Ok(Compiled { result: Ok(made) }) => made,
-        _ => return Err(bad("the description is wrong")),
+        _ => return Err(cache_file::bad("the description is wrong")),
     };
-    if made.length != rustix::fs::fstat(memory.as_fd())?.st_size as u64 {
-        return Err(bad("the length is wrong"));
+    if made.length != rustix::fs::fstat(&file)?.st_size as u64 {
+        return Err(cache_file::bad("the length is wrong"));
     }
     Ok(Artefact {
-        file: seal(&memory)?,
+        key,
+        file,
         settings,
         made,
     })
@@ -405,6 +318,7 @@ mod tests {
         purpose: Purpose::Tenant,
         metered: true,
         cards: false,
+        snapshot: false,
     };
 
     fn artefact() -> Artefact {
@@ -413,6 +327,7 @@ mod tests {
             .write_all(&[7; 5000])
             .unwrap();
         Artefact {
+            key: [0; 32],
             file: seal(&file).unwrap(),
             settings: SETTINGS,
             made: Made {
@@ -428,19 +343,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
-        assert_eq!(load(&path, SETTINGS).unwrap().made.length, 5000);
+        assert_eq!(load(&path, [0; 32], SETTINGS).unwrap().made.length, 5000);
         let good = fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {
             let mut changed = good.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).unwrap();
             assert!(
-                load(&path, SETTINGS).is_err(),
+                load(&path, [0; 32], SETTINGS).is_err(),
                 "a change at {at} went unnoticed"
             );
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(load(&path, SETTINGS).is_err());
+        assert!(load(&path, [0; 32], SETTINGS).is_err());
     }
 
     #[test]
@@ -450,6 +365,6 @@ mod tests {
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load(&path, SETTINGS).is_err());
+        assert!(load(&path, [0; 32], SETTINGS).is_err());
     }
 }

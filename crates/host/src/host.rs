@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::artefact::{Artefact, Cache, CompileError, CompileLimits, Compiling, Observer};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
-use crate::program::Program;
+use crate::program::{Program, Snapshots};
 use crate::registry::Registry;
 use crate::tenant::{self, SnapshotInfo, Tenant, TenantError, TenantLimits};
 use crate::tracker::TrackerKind;
@@ -102,7 +102,7 @@ impl Builder {
         self
     }
 
-    /// Where compiled modules are kept; `cache` in the data directory if not
+    /// Where compiled modules and snapshots of programs are kept; `cache` in the data directory if not
     /// set. Without either they are kept in memory.
     #[must_use]
     pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
@@ -228,6 +228,7 @@ impl Builder {
             inner: Arc::new(Inner {
                 options: self.options,
                 launcher: Mutex::default(),
+                snapshots: Snapshots::new(cache.clone()),
                 cache: Cache::new(cache, self.observer),
                 functions: Functions(self.functions),
                 data,
@@ -243,6 +244,7 @@ pub(crate) struct Inner {
     pub options: Options,
     launcher: Mutex<Option<Arc<Launcher>>>,
     cache: Cache,
+    pub snapshots: Snapshots,
     pub functions: Functions,
     data: Option<DataDir>,
     tenants: Registry,

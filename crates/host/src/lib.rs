@@ -23,6 +23,7 @@
 static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
 mod artefact;
+mod cache_file;
 mod data_dir;
 mod ending;
 mod functions;
@@ -32,6 +33,7 @@ mod memory;
 mod module;
 mod program;
 mod registry;
+mod sealed;
 mod tenant;
 mod tracker;
 mod worker;
@@ -47,7 +49,10 @@ pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
-pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
+pub use program::{
+    DEFAULT_MEMORY, Input, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
+    StreamError, Verdict,
+};
 pub use registry::Change;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, SnapshotInfo, Tenant, TenantError,

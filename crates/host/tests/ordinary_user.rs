@@ -7,6 +7,8 @@
     reason = "each of the files runs alone too, with the harness"
 )]
 
+#[path = "program_snapshots.rs"]
+mod program_snapshots;
 #[path = "programs.rs"]
 mod programs;
 #[path = "tenants.rs"]
@@ -38,8 +40,13 @@ fn main() {
                 && libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0
         };
         assert!(dropped, "{}", std::io::Error::last_os_error());
-        let tests: Vec<programs::Test> =
-            [programs::TESTS, tenants::TESTS, upgrades::TESTS].concat();
+        let tests: Vec<programs::Test> = [
+            programs::TESTS,
+            program_snapshots::TESTS,
+            tenants::TESTS,
+            upgrades::TESTS,
+        ]
+        .concat();
         return programs::main_of(&tests);
     }
     programs::main_of(&[]);

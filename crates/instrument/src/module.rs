@@ -66,7 +66,8 @@ pub fn instrument(wasm: &[u8], options: &Options) -> Result<Instrumented, Instru
         let plan = plan(&source, options, &body, &mut validator)?;
         allocations = validator.into_allocations();
         report.instructions += plan.instructions;
-        report.reusable_instance &= !plan.changes_instance;
+        report.reusable_instance &= plan.changes_instance.is_none();
+        report.changes_instance = report.changes_instance.or(plan.changes_instance);
         code.raw(&rewriter.rewrite(first + position, &body, &plan)?);
     }
     let mut added = rewriter.added;

@@ -57,9 +57,9 @@ pub(crate) struct Plan {
     pub(crate) locals: u32,
     /// Stack slots that locals and operands need.
     pub(crate) slots: u64,
-    /// It contains something by which an instance that has run differs from a fresh one, other than
-    /// in memories and globals.
-    pub(crate) changes_instance: bool,
+    /// An instruction that it contains by which an instance that has run differs from a fresh one,
+    /// other than in memories and globals.
+    pub(crate) changes_instance: Option<&'static str>,
 }
 
 struct Frame {
@@ -237,26 +237,27 @@ impl Planner<'_, '_> {
             }
             O::DataDrop { data_index } => {
                 if !self.source.is_active_data(*data_index) {
-                    self.plan.changes_instance = true;
+                    self.change("data.drop");
                 } else if self.options.persistent {
                     self.edit(at, end, EditKind::DropDropped);
                 }
             }
             O::TableGrow { table } => {
-                self.change_elements(at, self.source.table64(*table));
+                self.change_elements("table.grow", at, self.source.table64(*table));
             }
             O::TableFill { table } => {
-                self.change_elements(at, self.source.table64(*table));
+                self.change_elements("table.fill", at, self.source.table64(*table));
             }
             O::TableCopy {
                 dst_table,
                 src_table,
             } => {
                 let wide = self.source.table64(*dst_table) && self.source.table64(*src_table);
-                self.change_elements(at, wide);
+                self.change_elements("table.copy", at, wide);
             }
-            O::TableInit { .. } => self.change_elements(at, false),
-            O::TableSet { .. } | O::ElemDrop { .. } => self.plan.changes_instance = true,
+            O::TableInit { .. } => self.change_elements("table.init", at, false),
+            O::TableSet { .. } => self.change("table.set"),
+            O::ElemDrop { .. } => self.change("elem.drop"),
             _ => {
                 if self.options.cards.is_some()
                     && let Some(store) = Store::of(operator)
@@ -271,8 +272,12 @@ impl Planner<'_, '_> {
         self.plan.edits.push(Edit { at, end, kind });
     }
 
-    fn change_elements(&mut self, at: usize, wide: bool) {
-        self.plan.changes_instance = true;
+    fn change(&mut self, instruction: &'static str) {
+        self.plan.changes_instance.get_or_insert(instruction);
+    }
+
+    fn change_elements(&mut self, instruction: &'static str, at: usize, wide: bool) {
+        self.change(instruction);
         self.charge_length(at, Rate::Elements, wide);
     }
 

@@ -25,6 +25,11 @@ pub struct Report {
     /// Nothing but memory 0 and mutable globals can differ between an instance that has run and a
     /// fresh one, so that an instance may be kept if those are put back.
     pub reusable_instance: bool,
+    /// The first instruction in the module by which an instance that has run differs from a fresh
+    /// one, other than in memories and globals, if there is one: `table.set`, `elem.drop` and so on.
+    /// [`reusable_instance`](Self::reusable_instance) is false then, but may also be for what the
+    /// module imports or has several of.
+    pub changes_instance: Option<&'static str>,
     /// The module had a start function. If metering or persistent mode is on, it no longer runs at
     /// instantiation: the host calls [`names::START`](crate::names::START).
     pub has_start: bool,

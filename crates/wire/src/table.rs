@@ -300,6 +300,15 @@ pub const TABLE: &[Crossing] = &[
         "the worker ends before it runs anything"
     ),
     crossing!(
+        "pages of a snapshot, read-only, sealed",
+        SetupSocket,
+        ToWorker,
+        "program",
+        1,
+        "descriptors",
+        "the worker ends before it runs anything"
+    ),
+    crossing!(
         "granted directories",
         SetupSocket,
         ToWorker,
@@ -337,6 +346,15 @@ pub const TABLE: &[Crossing] = &[
         2 * layout::MAX_MEMORY / layout::PAGE as u64,
         "bytes",
         "cards beyond the memory are ignored; a page without a card is lost to this tenant only"
+    ),
+    crossing!(
+        "memory that an initialiser left",
+        WorkerMemory,
+        ToHost,
+        "program",
+        layout::MAX_MEMORY,
+        "bytes",
+        "no snapshot is made; a lie is lost to runs of the same module only"
     ),
     Crossing {
         when_wrong: KILL,

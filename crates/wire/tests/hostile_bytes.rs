@@ -5,7 +5,7 @@
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
     Artefact, Call, Compiled, Done, Effects, Entry, Exited, Failed, FromWorker, Global, HostCall,
-    Outcome, ProgramEnd, Ready, Sizes, ToWorker, Trap, TrapKind,
+    Initialised, Outcome, ProgramEnd, Ready, Sizes, ToWorker, Trap, TrapKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -111,15 +111,24 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             ],
             any::<Option<u64>>(),
             any::<bool>(),
-            any::<u64>()
+            any::<u64>(),
+            any::<Option<(u64, u64)>>(),
+            vec(global(), 0..10)
         )
             .prop_map(
-                |(end, fuel_left, memory_limit_hit, peak_memory)| FromWorker::Exited(Exited {
-                    end,
-                    fuel_left,
-                    memory_limit_hit,
-                    peak_memory
-                })
+                |(end, fuel_left, memory_limit_hit, peak_memory, left, globals)| {
+                    FromWorker::Exited(Exited {
+                        end,
+                        fuel_left,
+                        memory_limit_hit,
+                        peak_memory,
+                        left: left.map(|(memory_at, memory)| Initialised {
+                            memory_at,
+                            memory,
+                            globals,
+                        }),
+                    })
+                }
             ),
         (any::<u64>(), vec(global(), 0..10), any::<bool>()).prop_map(
             |(length, globals, reusable)| FromWorker::Compiled(Compiled {

@@ -129,6 +129,7 @@ fn other_answers(inside: &mut Inside<'_>) -> String {
             fuel_left: None,
             memory_limit_hit: false,
             peak_memory: 0,
+            left: None,
         }),
         _ => FromWorker::Compiled(Compiled {
             result: Ok(Artefact {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use clap::{Args, ValueHint};
 use lazaret::{
-    CompileError, Ending, Input, Output, Program, Report, RunError, Verdict, WorkerError,
+    CompileError, Ending, Input, Output, Program, Report, RunError, SnapshotError, Verdict,
+    WorkerError,
 };
 
 use crate::failure::Failure;
@@ -64,13 +65,30 @@ pub(crate) struct Run {
     /// Bytes that it may write to standard output and error together
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     output_limit: Option<Size>,
+    /// Begin every run from what this export leaves, which runs only once
+    ///
+    /// As with Wizer: INIT is an exported function without parameters and
+    /// results. It runs once, in a locked process of its own, with the limits of
+    /// the run but no grants; its memory and globals are kept beside the
+    /// compiled module, and `_start` of every run begins from them. What `_start`
+    /// itself does first, such as calling constructors, it does in every run.
+    #[arg(long, value_name = "INIT", help_heading = "Snapshot")]
+    snapshot_after: Option<String>,
+    /// Let INIT call all of WASI, not only write to standard error
+    ///
+    /// Without it, a call that depends on the outside (clocks, random bytes,
+    /// arguments, variables, input, files) is a trap: the snapshot would keep
+    /// the answer for all runs. With it, INIT sees the clocks and random bytes of
+    /// the run that makes the snapshot, and no arguments, variables or files.
+    #[arg(long, requires = "snapshot_after", help_heading = "Snapshot")]
+    snapshot_allow_wasi: bool,
     /// Write how it went to a file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Where compiled modules are kept [default: $XDG_CACHE_HOME/lazaret or ~/.cache/lazaret]
+    /// Where compiled modules and snapshots are kept [default: $XDG_CACHE_HOME/lazaret or ~/.cache/lazaret]
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     cache_dir: Option<PathBuf>,
-    /// Keep no compiled module
+    /// Keep no compiled module and no snapshot
     #[arg(long)]
     no_cache: bool,
     #[command(flatten)]
@@ -86,7 +104,8 @@ pub(crate) struct Run {
 const EXAMPLES: &str = "\
 Examples:
   lazaret run --dir ./input::/data:ro --time 10s --memory 256MiB tool.wasm /data/list.csv
-  lazaret run --report report.json --fuel 1000000000 untrusted.wasm < input";
+  lazaret run --report report.json --fuel 1000000000 untrusted.wasm < input
+  lazaret run --snapshot-after wizer.initialize interpreter.wasm script";
 
 const EXIT_CODES: &str = "\
 Exit codes: the program's own, or
@@ -226,6 +245,12 @@ impl Run {
         if let Some(limit) = self.output_limit {
             program = program.output_limit(limit.0);
         }
+        if let Some(initialiser) = self.snapshot_after {
+            program = program.snapshot_after(initialiser);
+        }
+        if self.snapshot_allow_wasi {
+            program = program.snapshot_allow_wasi();
+        }
         Ok(program)
     }
 
@@ -259,6 +284,7 @@ fn own(stream: impl AsFd) -> Result<std::os::fd::OwnedFd, Failure> {
 fn verdict(error: &RunError) -> (Verdict, u8) {
     match error {
         RunError::Module(_)
+        | RunError::Snapshot(SnapshotError::Exited { .. } | SnapshotError::Memory { .. })
         | RunError::Compile(CompileError::Invalid(_))
         | RunError::Worker(WorkerError::Setup(_)) => (Verdict::InvalidModule, 2),
         RunError::Compile(CompileError::Ended(Ending::Violation | Ending::Malformed(_))) => {

@@ -19,7 +19,7 @@ fn report(arguments: &[&str], program: &std::path::Path, code: i32) -> Value {
     serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
 }
 
-const MEMBERS: [&str; 16] = [
+const MEMBERS: [&str; 19] = [
     "$type",
     "verdict",
     "exit_code",
@@ -34,6 +34,9 @@ const MEMBERS: [&str; 16] = [
     "spawn_ms",
     "output_bytes",
     "output_limit_hit",
+    "snapshot",
+    "snapshot_ms",
+    "snapshot_bytes",
     "tier",
     "receipt",
 ];

@@ -11,6 +11,7 @@ use super::state::{Answer, State};
 use super::stop;
 use crate::abort::{self, Reason};
 use crate::exchange::Exchange;
+use crate::global::val;
 use crate::memory::{TenantMemory, linear};
 
 /// An instance over the tenant's memory.
@@ -233,23 +234,9 @@ impl Live {
 }
 
 fn value(val: &Val) -> Value {
-    match *val {
-        Val::I32(value) => Value::I32(value.cast_unsigned()),
-        Val::I64(value) => Value::I64(value.cast_unsigned()),
-        Val::F32(bits) => Value::F32(bits),
-        Val::F64(bits) => Value::F64(bits),
-        Val::V128(value) => Value::V128(value.as_u128()),
+    match crate::global::value(val) {
+        Some(value) => value,
         // Instrumented modules export numbers and vectors only.
-        _ => abort::now(Reason::Wire, "a mutable global is a reference"),
-    }
-}
-
-fn val(value: &Value) -> Val {
-    match *value {
-        Value::I32(value) => Val::I32(value.cast_signed()),
-        Value::I64(value) => Val::I64(value.cast_signed()),
-        Value::F32(bits) => Val::F32(bits),
-        Value::F64(bits) => Val::F64(bits),
-        Value::V128(value) => Val::V128(value.into()),
+        None => abort::now(Reason::Wire, "a mutable global is a reference"),
     }
 }

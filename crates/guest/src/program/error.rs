@@ -35,6 +35,19 @@ pub enum LoadError {
     /// Fuel for a module that doesn't count it.
     #[error("fuel was given, but the module was compiled without metering")]
     NotMetered,
+    /// An initialiser that is none.
+    #[error("the initialiser `{name}` {problem}: it must be an exported function without parameters and results; {}", candidates(.others))]
+    Initialiser {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// Exports that could be one, in quotes.
+        others: Vec<String>,
+    },
+    /// A snapshot that isn't one of this module.
+    #[error("the snapshot can't be used: {0}")]
+    Snapshot(String),
     /// The host could not give what the module starts with.
     #[error("the module can't be instantiated: {0}")]
     Instantiate(String),
@@ -85,6 +98,13 @@ fn reactor_note(reactor: &bool) -> &'static str {
         "; it exports `_initialize`, so it is a reactor: build it as a command"
     } else {
         ""
+    }
+}
+
+fn candidates(others: &[String]) -> String {
+    match others {
+        [] => "the module exports none but `_start`".to_owned(),
+        others => format!("this module exports {}", others.join(", ")),
     }
 }
 

@@ -65,6 +65,7 @@ mod host_function;
 mod imports;
 mod limiter;
 mod poll;
+mod snapshot;
 mod state;
 mod streams;
 
@@ -114,8 +115,9 @@ impl Program {
     /// Loads a program: all that must be done before the worker is locked.
     ///
     /// `artefact` is a module compiled by an engine configured as `engine` is;
-    /// `streams` are standard input, output and error; `preopens` one directory
-    /// for each of the set-up's. The process must ignore SIGPIPE, as Rust's
+    /// `streams` are standard input, output and error; `pages` those of the
+    /// snapshot, if the set-up begins from one; `preopens` one directory for
+    /// each of the set-up's. The process must ignore SIGPIPE, as Rust's
     /// start-up code does. If there are directories, the working directory of
     /// the process is changed, in the end to `/` if that can be entered.
     ///
@@ -127,9 +129,12 @@ impl Program {
         artefact: &File,
         setup: &ProgramSetup,
         streams: [OwnedFd; 3],
+        pages: Option<OwnedFd>,
         preopens: Vec<OwnedFd>,
     ) -> Result<Self, Failed> {
-        Ok(Self::try_load(engine, artefact, setup, streams, preopens)?)
+        Ok(Self::try_load(
+            engine, artefact, setup, streams, pages, preopens,
+        )?)
     }
 
     fn try_load(
@@ -137,6 +142,7 @@ impl Program {
         artefact: &File,
         setup: &ProgramSetup,
         streams: [OwnedFd; 3],
+        pages: Option<OwnedFd>,
         preopens: Vec<OwnedFd>,
     ) -> Result<Self, LoadError> {
         let internal = |error: wasmtime::Error| LoadError::Engine(trap::message(&error));
@@ -147,7 +153,9 @@ impl Program {
         let module = unsafe { crate::engine::load(engine, artefact.as_fd()) }
             .map_err(|error| LoadError::Artefact(trap::message(&error)))?;
         check(&module, setup)?;
-        let linker = imports::linker(engine, &setup.host_functions).map_err(internal)?;
+        snapshot::check(&module, &setup.beginning)?;
+        let mut linker = imports::linker(engine, &setup.host_functions).map_err(internal)?;
+        snapshot::restrict(&mut linker, &module, &setup.beginning).map_err(internal)?;
         let module = linker
             .instantiate_pre(&module)
             .map_err(|error| LoadError::ImportTypes(trap::message(&error)))?;
@@ -166,6 +174,8 @@ impl Program {
             store,
             Arc::clone(&gate),
             setup.fuel,
+            setup.beginning.clone(),
+            pages,
         ));
         let ended = match drive(execution.as_mut(), &gate, &line, None) {
             Stop::Gate => None,
@@ -196,6 +206,7 @@ impl Program {
             fuel_left: None,
             memory_limit_hit: false,
             peak_memory: 0,
+            left: None,
         };
         match drive(
             self.execution.as_mut(),
@@ -231,7 +242,7 @@ fn check(module: &Module, setup: &ProgramSetup) -> Result<(), LoadError> {
     }
     let command = matches!(
         module.get_export(START),
-        Some(ExternType::Func(ty)) if ty.params().len() == 0 && ty.results().len() == 0
+        Some(ExternType::Func(ty)) if snapshot::is_entry(&ty)
     );
     if !command {
         return Err(LoadError::NoStart {

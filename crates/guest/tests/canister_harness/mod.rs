@@ -71,6 +71,7 @@ pub fn load(
         purpose: Purpose::Tenant,
         metered: true,
         cards: setup.tracking == Tracking::Cards,
+        snapshot: false,
     };
     let wasm = wat::parse_str(text).unwrap();
     let (artefact, info) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use lazaret_guest::engine;
 use lazaret_guest::exchange::Exchange;
 use lazaret_guest::program::Program;
-use lazaret_wire::message::{Exited, Failed, Preopen, ProgramSetup, Purpose};
+use lazaret_wire::message::{Beginning, Exited, Failed, Preopen, ProgramSetup, Purpose};
 use lazaret_wire::{Shared, shared};
 use wasmtime::Engine;
 
@@ -28,6 +28,7 @@ pub fn setup() -> ProgramSetup {
         memory_limit: 64 << 20,
         fuel: None,
         host_functions: Vec::new(),
+        beginning: Beginning::Fresh,
     }
 }
 
@@ -109,6 +110,7 @@ pub fn run_with(
         artefact,
         &setup,
         [input, stdout_end, stderr_end],
+        None,
         directories,
     )?;
     let exited = program.run(&mut exchange());

@@ -67,6 +67,7 @@ fn run(body: &str, calls: u32) -> ProgramEnd {
         &compile(module.as_bytes()),
         &setup,
         streams,
+        None,
         vec![],
     )
     .unwrap();

@@ -142,6 +142,7 @@ fn a_closed_output_is_epipe() {
         &artefact,
         &setup(),
         [input, writer, stderr],
+        None,
         vec![],
     )
     .unwrap();
@@ -181,6 +182,7 @@ fn what_was_written_before_a_trap_is_out_and_in_order() {
         &artefact,
         &setup(),
         [pipe().0, open(), open()],
+        None,
         vec![],
     )
     .unwrap();
@@ -252,6 +254,7 @@ fn a_start_function_runs_after_loading() {
         &artefact,
         &setup(),
         streams,
+        None,
         vec![],
     )
     .unwrap();
@@ -404,6 +407,7 @@ fn clocks_and_random_bytes() {
             &artefact,
             &setup(),
             streams,
+            None,
             vec![],
         )
         .unwrap();

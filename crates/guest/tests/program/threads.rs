@@ -51,7 +51,7 @@ fn child() {
     });
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let before = threads();
-    let program = Program::load(engine(), &artefact, &setup, streams, preopens).unwrap();
+    let program = Program::load(engine(), &artefact, &setup, streams, None, preopens).unwrap();
     let mut exchange = exchange();
     // Nothing else calls it: they bound the run in a trace of system calls.
     let _ = rustix::process::getppid();

@@ -29,6 +29,17 @@ pub enum Verdict {
     HostError,
 }
 
+/// Where the snapshot that a program began from came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SnapshotUse {
+    /// Its initialiser ran just before.
+    Made,
+    /// It was there.
+    Used,
+}
+
 /// What is known about a run, for `--report`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -58,6 +69,13 @@ pub struct Report {
     pub output_bytes: u64,
     /// Whether the output limit was reached.
     pub output_limit_hit: bool,
+    /// Where its snapshot came from, if it began from one.
+    pub snapshot: Option<SnapshotUse>,
+    /// Time to make the snapshot, in milliseconds; null if there is none or it
+    /// was there.
+    pub snapshot_ms: Option<f64>,
+    /// Bytes of the snapshot's pages.
+    pub snapshot_bytes: Option<u64>,
     /// What kind of boundary it ran behind.
     pub tier: &'static str,
     /// What was verified about its worker.
@@ -81,6 +99,9 @@ impl Report {
             spawn_ms: 0.0,
             output_bytes: 0,
             output_limit_hit: false,
+            snapshot: None,
+            snapshot_ms: None,
+            snapshot_bytes: None,
             tier: "process",
             receipt: None,
         }

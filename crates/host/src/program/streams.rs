@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-pub(super) use relay::Relays;
+pub(super) use relay::{Counted, Relays};
 use rustix::fs::FileType;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;

@@ -45,6 +45,7 @@ impl Module {
                     purpose: Purpose::Tenant,
                     metered: true,
                     cards: host.options.tracker == TrackerKind::Cards,
+                    snapshot: false,
                 };
                 host.compile(wasm, settings)?.0
             }

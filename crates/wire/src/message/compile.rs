@@ -25,6 +25,9 @@ pub struct CompileSettings {
     /// Whether the code notes the pages that it writes
     /// ([`Tracking::Cards`](super::Tracking::Cards)).
     pub cards: bool,
+    /// Whether a program's state can be taken out of one instance and put into
+    /// another ([`Beginning`](super::Beginning)). A tenant's always can.
+    pub snapshot: bool,
 }
 
 /// Compile the module in the input descriptor.
@@ -37,7 +40,9 @@ pub struct Compile {
 impl Message for Compile {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.settings.purpose.encode(to)?;
-        to.flag(self.settings.metered).flag(self.settings.cards);
+        to.flag(self.settings.metered)
+            .flag(self.settings.cards)
+            .flag(self.settings.snapshot);
         Ok(())
     }
 
@@ -47,6 +52,7 @@ impl Message for Compile {
                 purpose: Purpose::decode(from)?,
                 metered: from.flag("metered")?,
                 cards: from.flag("cards")?,
+                snapshot: from.flag("snapshot")?,
             },
         })
     }
@@ -58,7 +64,7 @@ pub struct Artefact {
     /// Bytes written to the output descriptor.
     pub length: u64,
     /// The mutable globals' types, as zeros, in the order of the instrumented
-    /// exports. Empty for programs.
+    /// exports. Empty for programs without a snapshot.
     pub globals: Vec<Global>,
     /// Whether an instance may be kept between calls without being tellable
     /// from a fresh one.

@@ -10,6 +10,7 @@ pub mod call;
 pub mod compile;
 pub mod program;
 pub mod setup;
+pub mod snapshot;
 
 pub use call::{
     Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Prepare, Sizes, Trap,
@@ -21,6 +22,7 @@ pub use setup::{
     Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup,
     Tracking, WorkerKind,
 };
+pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 

@@ -1,6 +1,7 @@
 //! The end of a program.
 
 use super::call::Trap;
+use super::snapshot::Initialised;
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
 /// How a program ended.
@@ -25,6 +26,8 @@ pub struct Exited {
     pub memory_limit_hit: bool,
     /// The most bytes its memories and tables had.
     pub peak_memory: u64,
+    /// What it left, if it was an initialiser that returned.
+    pub left: Option<Initialised>,
 }
 
 impl Message for Exited {
@@ -44,7 +47,8 @@ impl Message for Exited {
             Ok(())
         })?;
         to.flag(self.memory_limit_hit).u64(self.peak_memory);
-        Ok(())
+        to.option(self.left.as_ref(), |to, left| left.encode(to))
+            .map(drop)
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -67,6 +71,7 @@ impl Message for Exited {
             fuel_left: from.option("fuel left", |from| from.u64("fuel left"))?,
             memory_limit_hit: from.flag("memory limit hit")?,
             peak_memory: from.u64("peak memory")?,
+            left: from.option("what it left", Initialised::decode)?,
         })
     }
 }

@@ -77,8 +77,8 @@ pub struct Run {
     pub offset: u64,
 }
 
-/// A WASI program. Descriptors: artefact, standard input, output, error, then
-/// one for each directory.
+/// A WASI program. Descriptors: artefact, standard input, output, error, the
+/// pages of its snapshot if it begins from one, then one for each directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramSetup {
     /// Arguments, the program's name first.
@@ -93,6 +93,8 @@ pub struct ProgramSetup {
     pub fuel: Option<u64>,
     /// Host functions, in the order of their numbers.
     pub host_functions: Vec<String>,
+    /// What it begins with.
+    pub beginning: super::Beginning,
 }
 
 /// A tenant. Descriptors: artefact, then one for each file of the image.
@@ -202,8 +204,8 @@ impl Message for Assign {
                     &p.host_functions,
                     MAX_HOST_FUNCTIONS,
                     string("host function"),
-                )
-                .map(drop)
+                )?;
+                p.beginning.encode(to)
             }
             Assignment::Tenant(t) => {
                 to.u64(t.heap_limit).u64(t.stable_limit);
@@ -250,6 +252,7 @@ impl Message for Assign {
                     MAX_HOST_FUNCTIONS,
                     string("host function"),
                 )?,
+                beginning: super::Beginning::decode(from)?,
             }),
             WorkerKind::Tenant => Assignment::Tenant(TenantSetup {
                 heap_limit: from.u64("heap limit")?,

@@ -1,0 +1,63 @@
+//! Why a program could not be run.
+
+use std::path::PathBuf;
+
+use lazaret_wall::launcher::{IdsError, LauncherError};
+use thiserror::Error;
+
+use super::snapshot::SnapshotError;
+use super::streams::StreamError;
+use crate::artefact::CompileError;
+use crate::module::ModuleError;
+use crate::worker::WorkerError;
+
+/// Why a program could not be run at all. How one ended that ran is a
+/// [`Verdict`](super::Verdict).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The module is no good.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// Or can't be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// A directory can't be granted.
+    #[error("--dir {path}: {reason}")]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No snapshot could be made.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A stream can't be used.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The launcher.
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    /// The worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+impl RunError {
+    /// Whether the fault is the module's or the caller's rather than the host's.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Module(_)
+                | Self::Snapshot(SnapshotError::Exited { .. } | SnapshotError::Memory { .. })
+                | Self::Directory { .. }
+                | Self::Stream(_)
+                | Self::Compile(CompileError::Invalid(_))
+                | Self::Worker(WorkerError::Setup(_))
+                | Self::Launcher(LauncherError::Ids(
+                    IdsError::NotRoot { .. } | IdsError::Zero
+                ))
+        )
+    }
+}
