@@ -181,6 +181,7 @@ mod number {
         linkat = SYS_linkat, lseek = SYS_lseek, madvise = SYS_madvise, mkdirat = SYS_mkdirat, mmap = SYS_mmap,
         mprotect = SYS_mprotect, mremap = SYS_mremap, munmap = SYS_munmap,
         openat = SYS_openat, openat2 = SYS_openat2, ppoll = SYS_ppoll, prctl = SYS_prctl, pread64 = SYS_pread64,
+        preadv = SYS_preadv,
         prlimit64 = SYS_prlimit64, pwrite64 = SYS_pwrite64, pwritev2 = SYS_pwritev2, read = SYS_read, readlinkat = SYS_readlinkat,
         recvmsg = SYS_recvmsg, renameat = SYS_renameat, restart_syscall = SYS_restart_syscall,
         rseq = SYS_rseq, rt_sigaction = SYS_rt_sigaction, rt_sigprocmask = SYS_rt_sigprocmask,
@@ -240,7 +241,7 @@ fn base(list: &mut List) {
 /// What a worker may do between exec and its lock: load code, arm itself, and
 /// lock. It runs no guest code yet, but reads what hostile code has compiled.
 fn launch(list: &mut List) {
-    any!(list, "load code and map memory": mmap mprotect munmap mremap madvise brk pread64 read lseek fstat newfstatat statx);
+    any!(list, "load code and map memory": mmap mprotect munmap mremap madvise brk pread64 preadv read lseek fstat newfstatat statx);
     any!(list, "receive descriptors, hand over the userfaultfd": recvmsg sendmsg ppoll getsockopt userfaultfd ioctl);
     any!(list, "sort descriptors": fcntl dup dup3 close close_range fchdir chdir openat getcwd);
     any!(list, "handlers for the guest's traps": rt_sigaction rt_sigprocmask sigaltstack rt_sigreturn);

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use super::region::Region;
+use super::scatter;
 use super::{MemoryError, system};
 
 const PAGE: u64 = layout::PAGE as u64;
@@ -66,17 +67,16 @@ pub(super) fn load(
         let file = files
             .get(usize::from(run.file))
             .ok_or_else(|| refused(index, run, NO_FILE))?;
-        let placed = if is_mapped(run) {
-            map(run, memory(memories, run), file)
-        } else {
-            copy(run, memory(memories, run), file)
-        };
-        placed.map_err(system(if is_mapped(run) {
-            "mmap of a run"
-        } else {
-            "read of a run"
-        }))?;
+        if is_mapped(run) {
+            map(run, memory(memories, run), file).map_err(system("mmap of a run"))?;
+        }
     }
+    let mut short: Vec<(&Run, &Region)> = runs
+        .iter()
+        .filter(|run| !is_mapped(run))
+        .map(|run| (run, memory(memories, run)))
+        .collect();
+    scatter::read(&mut short, files).map_err(system("read of a run"))?;
     for memory in memories {
         memory
             .protect(0, memory.size(), memory.closed())
@@ -145,21 +145,4 @@ fn map(run: &Run, memory: &Region, file: &OwnedFd) -> Result<(), Errno> {
         )
     };
     mapped.map(drop)
-}
-
-fn copy(run: &Run, memory: &Region, file: &OwnedFd) -> Result<(), Errno> {
-    let mut bytes = vec![0; (run.pages * PAGE) as usize];
-    let mut done = 0;
-    while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::pread(file, rest, run.offset + done as u64) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(read) => done += read,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    memory
-        .place(run.first_page * PAGE, &bytes)
-        .then_some(())
-        .ok_or(Errno::INVAL)
 }

@@ -20,6 +20,7 @@ pub mod fault;
 pub mod linear;
 pub mod map;
 pub mod region;
+mod scatter;
 pub mod stable;
 pub mod tracking;
 

@@ -391,18 +391,10 @@ impl Region {
     /// all lie below the size.
     #[must_use]
     pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
-        if self.pointer(to, bytes.len() as u64, self.size()).is_some() {
-            self.mark(to, bytes.len() as u64);
-        }
-        self.place(to, bytes)
-    }
-
-    /// The same for what the image holds: it isn't the tenant's writing.
-    #[must_use]
-    pub(super) fn place(&self, to: u64, bytes: &[u8]) -> bool {
         let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else {
             return false;
         };
+        self.mark(to, bytes.len() as u64);
         // SAFETY: the range is below the size, so each of its pages is
         // writable, or becomes so in the fault handler; `bytes` is no part of
         // it, as nobody makes references into it.
