@@ -14,7 +14,7 @@ use std::fs;
 
 use lazaret::wall::Kind;
 use lazaret::wall::policy::ProgramGrants;
-use lazaret::{CompileError, Ending, RunError};
+use lazaret::{CompileError, Ending, RunError, WorkerError};
 use lazaret_redteam::TENANT;
 use process::{found, kill, until};
 use view::{Polling, has_open_what_is_listed, host, is_locked, only_worker};
@@ -126,6 +126,10 @@ fn a_compiler_is_locked_while_it_compiles() {
         kill(pid);
         match run.join().expect("the thread") {
             Err(RunError::Compile(CompileError::Ended(Ending::Signal(libc::SIGKILL)))) => {}
+            // The host had not got round to looking at it.
+            Err(RunError::Compile(CompileError::Worker(WorkerError::Ended(Ending::Signal(
+                libc::SIGKILL,
+            ))))) => {}
             other => panic!("{other:?}"),
         }
     });

@@ -13,6 +13,7 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Assign, Assignment, FromWorker, Hello, Ready, ToWorker};
 use lazaret_wire::socket::{Channel, ChannelError};
 use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 use thiserror::Error;
 
@@ -179,15 +180,33 @@ impl Worker {
             .filter_map(|name| name.parse().ok())
             .chain(start.launcher.missing().iter().copied())
             .collect();
-        worker.receipt = Receipt::verify(&Expected {
+        let verified = Receipt::verify(&Expected {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
             own: &own,
             descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
+        });
+        worker.receipt = verified.map_err(|unverified| match worker.ended_by_itself() {
+            Some(ending) => WorkerError::Ended(ending),
+            None => unverified.into(),
         })?;
         Ok((worker, ready, tracked))
+    }
+
+    /// How it ended, if it has, though nobody here ended it: of one that is
+    /// gone nothing can be seen, which says nothing about its lock.
+    fn ended_by_itself(&self) -> Option<Ending> {
+        let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        // A pidfd can be read once its process has ended (pidfd_open(2)).
+        match rustix::event::poll(&mut end, Some(&Timespec::default())) {
+            Ok(1..) => {
+                self.death.wait(Duration::from_secs(5));
+                self.death.ending(&self.shared)
+            }
+            _ => None,
+        }
     }
 
     /// What was verified about it.
