@@ -102,7 +102,7 @@ impl FileError {
     }
 
     /// What to do about it, where that is known.
-    fn remedy(&self) -> &'static str {
+    pub(crate) fn remedy(&self) -> &'static str {
         match self.source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => "; free some space and try again",
             Some(Errno::ROFS) => "; mount the file system writable or give another directory",

@@ -53,12 +53,14 @@
 //! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, and `snapshot_speed`.
 
 mod changes;
+mod check;
 mod checksum;
 mod commit;
 mod decode;
 mod encode;
 mod error;
 mod files;
+mod finding;
 mod fold;
 mod format;
 mod image;
@@ -82,6 +84,7 @@ mod walk;
 mod windows;
 
 pub use changes::Changes;
+pub use check::{CheckError, CheckEvent, Checked, Depth, Newest, check, check_on};
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
 pub use commit::{CHUNK_PAGES, Committed, Durability, PageSource};
 pub use decode::{
@@ -92,6 +95,7 @@ pub use error::{
     Action, CommitError, CreateError, Damage, FileError, FoldError, OpenError, ReadError,
     RemoveError, RestoreError, SnapshotError, SyncError,
 };
+pub use finding::{Finding, Problem, Severity};
 pub use fold::{FoldJob, Folded};
 pub use format::{
     FORMAT_VERSION, LogEntry, Manifest, Origin, SealedLog, SegmentFields, SegmentHeader,
