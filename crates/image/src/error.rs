@@ -1,5 +1,6 @@
 //! One error type an operation.
 
+mod archive;
 mod fold;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use crate::decode::DecodeError;
 use crate::page::{MAX_META, MAX_SIZE, PAGE_SIZE, PageId, Region, TenantId};
 use crate::storage::Storage;
 
+pub use archive::{ArchiveError, ExportError, ImportError};
 pub use fold::FoldError;
 pub(crate) use fold::SealError;
 pub use snapshot::{RestoreError, SnapshotError};

@@ -52,6 +52,7 @@
 //! `tests/bad_files.rs` on files with every byte damaged. Figures:
 //! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, and `snapshot_speed`.
 
+mod archive;
 mod changes;
 mod check;
 mod checksum;
@@ -83,6 +84,7 @@ mod view;
 mod walk;
 mod windows;
 
+pub use archive::{ArchiveHeader, ArchiveLimits, ArchiveReader, Exported, export};
 pub use changes::Changes;
 pub use check::{CheckError, CheckEvent, Checked, Depth, Newest, check, check_on};
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
@@ -92,8 +94,8 @@ pub use decode::{
 };
 pub use encode::{SegmentEncoder, encode_manifest, encode_shard_header};
 pub use error::{
-    Action, CommitError, CreateError, Damage, FileError, FoldError, OpenError, ReadError,
-    RemoveError, RestoreError, SnapshotError, SyncError,
+    Action, ArchiveError, CommitError, CreateError, Damage, ExportError, FileError, FoldError,
+    ImportError, OpenError, ReadError, RemoveError, RestoreError, SnapshotError, SyncError,
 };
 pub use finding::{Finding, Problem, Severity};
 pub use fold::{FoldJob, Folded};
