@@ -25,6 +25,7 @@ static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 mod artefact;
 mod data_dir;
 mod ending;
+mod fsck;
 mod functions;
 mod host;
 mod init;
@@ -39,16 +40,19 @@ mod worker;
 pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
+pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
 pub use functions::{HostFunction, Offered};
 pub use host::{BuildError, Builder, Host, WORKER_KINDS};
 pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
+pub use lazaret_image::{Depth, Exported, Severity};
 pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use program::{DEFAULT_MEMORY, Input, Output, Program, Report, RunError, StreamError, Verdict};
 pub use registry::Change;
+pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, SnapshotInfo, Tenant, TenantError,
     TenantInfo, TenantLimits, check_name, check_tag,

@@ -139,6 +139,11 @@ impl<R: Read> ArchiveReader<R> {
         &self.module
     }
 
+    /// Takes the module out: [`module`](ArchiveReader::module) is empty from then on.
+    pub fn take_module(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.module)
+    }
+
     /// The next pages, ascending, and their contents one after the other. `None` when there are no more; only then is
     /// it known that the archive is whole and as it was written.
     ///
