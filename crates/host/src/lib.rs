@@ -45,7 +45,7 @@ pub use functions::{HostFunction, Offered};
 pub use host::{BuildError, Builder, Host, WORKER_KINDS};
 pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
-pub use lazaret_image::{Depth, Exported, Severity};
+pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError, Severity};
 pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
