@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logging::Logging;
 use crate::verbs::{
-    audit, bench, call, completions, doctor, fork, install, logs, man, ps, remove, run, snapshot,
-    upgrade,
+    audit, bench, call, completions, doctor, export, fork, fsck, import, install, logs, man, ps,
+    remove, run, snapshot, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -40,6 +40,9 @@ pub(crate) enum Verb {
     Call(call::Call),
     Snapshot(snapshot::Snapshot),
     Fork(fork::Fork),
+    Export(export::Export),
+    Import(import::Import),
+    Fsck(fsck::Fsck),
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use lazaret::{BuildError, CallError, CompileError, ModuleError, StreamError, TenantError};
+use lazaret::{
+    ArchiveError, BuildError, CallError, CompileError, FsckError, ImportError, ModuleError,
+    StreamError, TenantError,
+};
 use thiserror::Error;
 
 use crate::encoded::ArgumentError;
@@ -97,6 +100,23 @@ pub(crate) enum Failure {
     /// Some snapshots can't be read.
     #[error("{0} of the snapshots can't be read; the table says why")]
     DamagedSnapshots(usize),
+    /// A check can't be made.
+    #[error(transparent)]
+    Fsck(#[from] FsckError),
+    /// A check found damage.
+    #[error("{0} findings of damage; nothing was changed")]
+    DamageFound(usize),
+    /// An archive can't be opened.
+    #[error("archive {}: {source}", shown(path))]
+    ReadArchive {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output shows what is written there.
+    #[error("an archive is nothing for a terminal: name a file, or send standard output elsewhere")]
+    Terminal,
     /// The benchmark.
     #[error(transparent)]
     Bench(#[from] lazaret_bench::BenchError),
@@ -148,7 +168,12 @@ fn tenant_code(error: &TenantError) -> u8 {
         | TenantError::NoSnapshot { .. }
         | TenantError::SnapshotExists { .. }
         | TenantError::Module(_)
+        | TenantError::Archive { .. }
         | TenantError::Compile(CompileError::Invalid(_)) => USAGE,
+        TenantError::Import(ImportError::Archive(error)) => match error {
+            ArchiveError::Read { .. } => HOST,
+            _ => USAGE,
+        },
         TenantError::Call { error, .. } => call_code(error),
         _ => HOST,
     }
@@ -173,6 +198,9 @@ impl Failure {
             | Self::Stream(_)
             | Self::Argument(_)
             | Self::NoData { .. }
+            | Self::ReadArchive { .. }
+            | Self::Terminal
+            | Self::Fsck(FsckError::NotFound { .. })
             | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => {
                 USAGE
             }

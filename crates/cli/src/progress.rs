@@ -1,4 +1,5 @@
-//! A spinner while a module is compiled, on a terminal, if it takes long.
+//! What is shown on a terminal while something takes long: a spinner while a module is
+//! compiled, a bar where it is known how much there is.
 
 use std::io::{self, IsTerminal};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -72,5 +73,67 @@ impl Drop for Spinner {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// What a bar counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Pages of a tenant's memory; they are shown in bytes too.
+    Pages,
+}
+
+/// A bar that goes when it is dropped. Without a terminal nothing is shown.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    scale: u64,
+}
+
+impl Bar {
+    /// Nothing.
+    pub(crate) fn hidden() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            scale: 1,
+        }
+    }
+
+    /// A bar with nothing done yet.
+    pub(crate) fn new(what: &'static str, total: u64, unit: Unit) -> Self {
+        let scale = match unit {
+            Unit::Bytes => 1,
+            Unit::Pages => 4096,
+        };
+        let target = ProgressDrawTarget::stderr();
+        let bar = ProgressBar::with_draw_target(Some(total.saturating_mul(scale)), target);
+        let template = "{msg} {bar:30} {binary_bytes} of {binary_total_bytes}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("## "));
+        }
+        bar.set_message(what);
+        Self { bar, scale }
+    }
+
+    /// So much is done.
+    pub(crate) fn set(&self, done: u64) {
+        self.bar.set_position(done.saturating_mul(self.scale));
+    }
+
+    /// So much more is done.
+    pub(crate) fn advance(&self, more: u64) {
+        self.bar.inc(more.saturating_mul(self.scale));
+    }
+
+    /// Does what would write over it.
+    pub(crate) fn aside<T>(&self, what: impl FnOnce() -> T) -> T {
+        self.bar.suspend(what)
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

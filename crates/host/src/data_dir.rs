@@ -122,15 +122,7 @@ impl DataDir {
             .open(&lock_path)
             .map_err(system(&lock_path))?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let holder = fs::read_to_string(&lock_path)
-                .ok()
-                .and_then(|text| text.trim().parse::<u32>().ok());
-            return Err(DataDirError::InUse {
-                path: path.to_owned(),
-                holder: holder
-                    .map(|pid| format!(" (pid {pid})"))
-                    .unwrap_or_default(),
-            });
+            return Err(in_use(path));
         }
         lock.set_len(0)
             .and_then(|()| writeln!(lock, "{}", std::process::id()))
@@ -204,6 +196,72 @@ impl DataDir {
             .collect();
         names.sort();
         Ok(names)
+    }
+}
+
+/// The error for a directory that somebody else holds.
+fn in_use(path: &Path) -> DataDirError {
+    let holder = fs::read_to_string(path.join("lock"))
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
+    DataDirError::InUse {
+        path: path.to_owned(),
+        holder: holder
+            .map(|pid| format!(" (pid {pid})"))
+            .unwrap_or_default(),
+    }
+}
+
+/// A data directory that no host uses while this exists, and in which nothing
+/// is changed: it may be on a disk that can't be written.
+#[derive(Debug)]
+pub(crate) struct LookedAt {
+    pub path: PathBuf,
+    /// Nothing if no host has ever made a lock.
+    _lock: Option<File>,
+}
+
+impl LookedAt {
+    /// Locks out hosts. Says what is wrong with the directory's description, if
+    /// it isn't that the directory is something else altogether.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Option<DataDirError>), DataDirError> {
+        let system = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::System { path, source }
+        };
+        let lock_path = path.join("lock");
+        let lock = match File::open(&lock_path) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(system(&lock_path)(error)),
+        };
+        if let Some(lock) = &lock
+            && let Err(error) = rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive)
+        {
+            return Err(match error {
+                rustix::io::Errno::WOULDBLOCK => in_use(path),
+                error => system(&lock_path)(error.into()),
+            });
+        }
+        let description = path.join("lazaret.json");
+        let wrong = match fs::read(&description) {
+            Ok(bytes) => check(&description, path, &bytes).err(),
+            // A crash at the very beginning, or a file that is lost.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !path.join("tenants").is_dir() {
+                    return Err(DataDirError::NotOurs {
+                        path: path.to_owned(),
+                    });
+                }
+                Some(system(&description)(error))
+            }
+            Err(error) => Some(system(&description)(error)),
+        };
+        if let Some(newer @ DataDirError::Newer { .. }) = wrong {
+            return Err(newer);
+        }
+        let path = path.to_owned();
+        Ok((Self { path, _lock: lock }, wrong))
     }
 }
 
@@ -317,6 +375,33 @@ mod tests {
         );
         drop(first);
         DataDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_looked_at_has_no_holder_and_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = DataDir::open(directory.path()).unwrap();
+        assert!(matches!(
+            LookedAt::open(directory.path()),
+            Err(DataDirError::InUse { .. })
+        ));
+        drop(held);
+        let (looked_at, wrong) = LookedAt::open(directory.path()).unwrap();
+        assert!(wrong.is_none());
+        assert!(matches!(
+            DataDir::open(directory.path()),
+            Err(DataDirError::InUse { .. })
+        ));
+        drop(looked_at);
+        fs::remove_file(directory.path().join("lazaret.json")).unwrap();
+        assert!(LookedAt::open(directory.path()).unwrap().1.is_some());
+        assert!(!directory.path().join("lazaret.json").exists());
+        let other = tempfile::tempdir().unwrap();
+        assert!(matches!(
+            LookedAt::open(other.path()),
+            Err(DataDirError::NotOurs { .. })
+        ));
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lazaret_image::Durability;
+use lazaret_image::{Durability, Exported};
 use lazaret_wall::Layer;
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions, depth};
 use lazaret_wire::message::call::MAX_HOST_BYTES;
@@ -18,6 +18,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::{Program, Snapshots};
 use crate::registry::Registry;
+use crate::tenant::archive::Progress;
 use crate::tenant::{self, SnapshotInfo, Tenant, TenantError, TenantLimits};
 use crate::tracker::TrackerKind;
 
@@ -430,6 +431,43 @@ impl Host {
             tenant::snapshot::fork(self.data()?, origin.shared(), new, tag)?;
         }
         self.tenant(new)
+    }
+
+    /// Writes a tenant's newest version, with its module, as an archive: one
+    /// compressed stream that nothing else is needed for. Calls go on meanwhile.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the tenant or with `to`. What was written then is
+    /// no archive.
+    pub fn export(
+        &self,
+        name: &str,
+        to: &mut dyn io::Write,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Exported, TenantError> {
+        let tenant = self.tenant(name)?;
+        tenant::archive::export(self.data()?, tenant.shared(), to, progress)
+    }
+
+    /// Makes a new tenant of an archive. It has the state of the one that was
+    /// exported, and an identity of its own. The archive is verified to its end
+    /// before there is a tenant; its module is compiled when it first runs.
+    ///
+    /// # Errors
+    /// [`TenantError::Exists`] if there is one of the name, and whatever is wrong
+    /// with the archive: damage, or more than this host's limits allow. Then
+    /// there is no tenant.
+    pub fn import(
+        &self,
+        name: &str,
+        from: &mut dyn io::Read,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Tenant, TenantError> {
+        {
+            let _reservation = self.inner.tenants.install(name)?;
+            tenant::archive::import(&self.inner, self.data()?, name, from, progress)?;
+        }
+        self.tenant(name)
     }
 
     /// Names of all tenants, sorted.

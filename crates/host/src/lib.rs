@@ -26,6 +26,7 @@ mod artefact;
 mod cache_file;
 mod data_dir;
 mod ending;
+mod fsck;
 mod functions;
 mod host;
 mod init;
@@ -41,10 +42,12 @@ mod worker;
 pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
+pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
 pub use functions::{HostFunction, Offered};
 pub use host::{BuildError, Builder, Host, WORKER_KINDS};
 pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
+pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError, Severity};
 pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
@@ -54,6 +57,7 @@ pub use program::{
     StreamError, Verdict,
 };
 pub use registry::Change;
+pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, LogLine, Reply, SnapshotInfo, Tenant, TenantError,
     TenantInfo, TenantLimits, check_name, check_tag,

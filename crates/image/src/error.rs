@@ -1,5 +1,6 @@
 //! One error type an operation.
 
+mod archive;
 mod fold;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use crate::decode::DecodeError;
 use crate::page::{MAX_META, MAX_SIZE, PAGE_SIZE, PageId, Region, TenantId};
 use crate::storage::Storage;
 
+pub use archive::{ArchiveError, ExportError, ImportError};
 pub use fold::FoldError;
 pub(crate) use fold::SealError;
 pub use snapshot::{RestoreError, SnapshotError};
@@ -102,7 +104,7 @@ impl FileError {
     }
 
     /// What to do about it, where that is known.
-    fn remedy(&self) -> &'static str {
+    pub(crate) fn remedy(&self) -> &'static str {
         match self.source.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOSPC | Errno::DQUOT) => "; free some space and try again",
             Some(Errno::ROFS) => "; mount the file system writable or give another directory",

@@ -11,6 +11,11 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// Fields without a magic.
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Input { bytes, position: 0 }
+    }
+
     /// Checks length, magic and format version, and returns the latter.
     pub(crate) fn open(
         bytes: &'a [u8],

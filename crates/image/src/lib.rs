@@ -52,13 +52,16 @@
 //! `tests/bad_files.rs` on files with every byte damaged. Figures:
 //! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, and `snapshot_speed`.
 
+mod archive;
 mod changes;
+mod check;
 mod checksum;
 mod commit;
 mod decode;
 mod encode;
 mod error;
 mod files;
+mod finding;
 mod fold;
 mod format;
 mod image;
@@ -81,7 +84,9 @@ mod view;
 mod walk;
 mod windows;
 
+pub use archive::{ArchiveHeader, ArchiveLimits, ArchiveReader, Exported, export};
 pub use changes::Changes;
+pub use check::{CheckError, CheckEvent, Checked, Depth, Newest, check, check_on};
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
 pub use commit::{CHUNK_PAGES, Committed, Durability, PageSource};
 pub use decode::{
@@ -89,9 +94,10 @@ pub use decode::{
 };
 pub use encode::{SegmentEncoder, encode_manifest, encode_shard_header};
 pub use error::{
-    Action, CommitError, CreateError, Damage, FileError, FoldError, OpenError, ReadError,
-    RemoveError, RestoreError, SnapshotError, SyncError,
+    Action, ArchiveError, CommitError, CreateError, Damage, ExportError, FileError, FoldError,
+    ImportError, OpenError, ReadError, RemoveError, RestoreError, SnapshotError, SyncError,
 };
+pub use finding::{Finding, Problem, Severity};
 pub use fold::{FoldJob, Folded};
 pub use format::{
     FORMAT_VERSION, LogEntry, Manifest, Origin, SealedLog, SegmentFields, SegmentHeader,

@@ -6,7 +6,8 @@ use crate::decode::{DecodeError, decode_manifest, decode_shard_header};
 use crate::error::{Action, Damage, FileError, OpenError};
 use crate::files::{Block, Files, SourceFile};
 use crate::format::{
-    MANIFEST, MAX_MANIFEST, Manifest, SHARD_FIXED, SegmentHeader, ShardEntry, log_name, shard_name,
+    MANIFEST, MAX_MANIFEST, Manifest, SHARD_FIXED, SegmentHeader, ShardEntry, ShardHeader,
+    log_name, shard_name,
 };
 use crate::image::{Image, remove_leftovers};
 use crate::index::{Index, Location};
@@ -203,7 +204,7 @@ impl<F: ReadAt> Settled<F> {
 }
 
 /// Opens a log for reading, and finds its length.
-fn open_log<S: Storage>(storage: &S, name: &str) -> Result<(S::File, u64), FileError> {
+pub(crate) fn open_log<S: Storage>(storage: &S, name: &str) -> Result<(S::File, u64), FileError> {
     let fail = |action, source| FileError::new(storage, action, name, 0, source);
     let reading = storage
         .open_read(name)
@@ -214,7 +215,7 @@ fn open_log<S: Storage>(storage: &S, name: &str) -> Result<(S::File, u64), FileE
     Ok((reading, length))
 }
 
-fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
+pub(crate) fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
     let fail = |action, source| FileError::new(storage, action, MANIFEST, 0, source);
     let file = storage
         .open_read(MANIFEST)
@@ -240,13 +241,11 @@ fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenError> {
     decode_manifest(&bytes).map_err(|error| record(storage, MANIFEST, 0, error))
 }
 
-/// Opens a shard, checks that it is the one that the manifest lists, and puts its pages into the index.
-fn open_shard<S: Storage>(
+/// Opens a shard and checks that it is the one that the manifest lists.
+pub(crate) fn read_shard_header<S: Storage>(
     storage: &S,
     shard: &ShardEntry,
-    slot: usize,
-    index: &mut Index,
-) -> Result<SourceFile<S::File>, OpenError> {
+) -> Result<(S::File, ShardHeader), OpenError> {
     let name = shard_name(shard.file);
     let path = || storage.path().join(&name);
     let fail = |action, source| FileError::new(storage, action, &name, 0, source);
@@ -298,9 +297,21 @@ fn open_shard<S: Storage>(
     if let Some((_, what)) = differs.into_iter().find(|(differs, _)| *differs) {
         return Err(OpenError::Mismatch { path: path(), what });
     }
+    Ok((handle, header))
+}
+
+/// Opens a shard and puts its pages into the index.
+fn open_shard<S: Storage>(
+    storage: &S,
+    shard: &ShardEntry,
+    slot: usize,
+    index: &mut Index,
+) -> Result<SourceFile<S::File>, OpenError> {
+    let (handle, header) = read_shard_header(storage, shard)?;
+    let path = storage.path().join(shard_name(shard.file));
     let mut next = shard.header_len / PAGE_BYTES;
     if Location::new(slot, next + shard.pages).is_none() {
-        return Err(OpenError::TooLarge { path: path() });
+        return Err(OpenError::TooLarge { path });
     }
     for (first, pages) in &header.runs {
         let start = next;
@@ -318,12 +329,7 @@ fn open_shard<S: Storage>(
         checksums,
         stride: 8,
     };
-    Ok(SourceFile::new(
-        shard.file,
-        storage.path().join(&name),
-        handle,
-        vec![block],
-    ))
+    Ok(SourceFile::new(shard.file, path, handle, vec![block]))
 }
 
 /// Applies a segment whose data begins at page `next` of its file. `None` if it is out of the index's reach.

@@ -5,7 +5,10 @@ pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod fork;
+pub(crate) mod fsck;
+pub(crate) mod import;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
@@ -30,6 +33,9 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Call(verb) => verb.execute(),
         Verb::Snapshot(verb) => verb.execute(),
         Verb::Fork(verb) => verb.execute(),
+        Verb::Export(verb) => verb.execute(),
+        Verb::Import(verb) => verb.execute(),
+        Verb::Fsck(verb) => verb.execute(),
         Verb::Audit(verb) => verb.execute(),
         Verb::Doctor(verb) => verb.execute(),
         Verb::Bench(verb) => verb.execute(),

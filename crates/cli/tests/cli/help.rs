@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 17] = [
     "run",
     "install",
     "upgrade",
@@ -17,6 +17,9 @@ const VERBS: [&str; 14] = [
     "call",
     "snapshot",
     "fork",
+    "export",
+    "import",
+    "fsck",
     "audit",
     "doctor",
     "bench",

@@ -1,9 +1,11 @@
 //! The command as its users meet it: one file a promise.
 
+mod archives;
 mod bad_input;
 mod calls;
 mod data_directory;
 mod exit_codes;
+mod fsck;
 mod grants;
 mod help;
 mod inspection;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lazaret_image::{
-    CommitError, CreateError, FoldError, OpenError, ReadError, RestoreError, SnapshotError,
+    CommitError, CreateError, ExportError, FoldError, ImportError, OpenError, ReadError,
+    RestoreError, SnapshotError,
 };
 use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
@@ -181,6 +182,18 @@ pub enum TenantError {
     /// The snapshot can't be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The archive can't be written.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The archive can't be used, or no image be made of it.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The archive is whole, but what is in it can't be a tenant.
+    #[error("the archive is whole, but it can't be a tenant: {reason}")]
+    Archive {
+        /// Why.
+        reason: String,
+    },
     /// What the image says of itself makes no sense.
     #[error("tenant `{name}`: its state is of another version or damaged: {source}")]
     State {

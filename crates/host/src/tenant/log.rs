@@ -21,6 +21,12 @@ pub struct LogLine {
 
 const FILE: &str = "log.jsonl";
 const OLD: &str = "log.1.jsonl";
+
+/// Whether a file of a tenant's is its log.
+pub(crate) fn is_log(name: &str) -> bool {
+    matches!(name, FILE | OLD)
+}
+
 /// A log of this size becomes the old one, and the old one goes.
 const MAX_BYTES: u64 = 4 << 20;
 

@@ -5,6 +5,7 @@
 //! Both take a worker of the tenant's [`workers`], bring it to that version, and
 //! give it back.
 
+pub(crate) mod archive;
 mod call;
 mod error;
 mod fold;
@@ -13,8 +14,8 @@ mod lane;
 mod lifecycle;
 mod limits;
 mod live;
-mod log;
-mod meta;
+pub(crate) mod log;
+pub(crate) mod meta;
 mod module;
 mod query;
 pub(crate) mod snapshot;

@@ -1,0 +1,113 @@
+//! Export and import: a tenant in one file.
+
+use std::fs;
+use std::io::{Read, Write};
+
+use lazaret_image::{ArchiveLimits, ArchiveReader, Exported, ImportError, MAX_META};
+use lazaret_wire::codec::Message;
+
+use super::error::TenantError;
+use super::lifecycle::{load, store_module};
+use super::meta::Meta;
+use super::{Shared, check_name, hex};
+use crate::data_dir::{self, DataDir};
+use crate::host::Inner;
+use crate::module::MAX_MODULE;
+
+/// Bytes of a WebAssembly page, in which memories grow.
+const WASM_PAGE: u64 = 65_536;
+
+/// How far an export or import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Pages done.
+    pub pages: u64,
+    /// Pages that there are.
+    pub total: u64,
+}
+
+/// Writes the newest version as an archive.
+pub(crate) fn export(
+    data: &DataDir,
+    tenant: &Shared,
+    to: &mut dyn Write,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Exported, TenantError> {
+    let (id, view) = {
+        let lane = tenant.lane();
+        lane.check_removed(&tenant.name)
+            .map_err(TenantError::call("export"))?;
+        (lane.image.tenant(), lane.image.view())
+    };
+    let meta = Meta::from_bytes(view.meta()).map_err(|source| TenantError::State {
+        name: tenant.name.clone(),
+        source,
+    })?;
+    let path = data.module(&hex(&meta.module));
+    let module = fs::read(&path).map_err(TenantError::file(&path))?;
+    if *blake3::hash(&module).as_bytes() != meta.module {
+        return Err(TenantError::ModuleHash { path });
+    }
+    let total = view.stored_pages();
+    let exported = lazaret_image::export(&view, id, &module, to, &mut |pages| {
+        progress(Progress { pages, total });
+    })?;
+    Ok(exported)
+}
+
+/// Makes the directory of a new tenant of an archive. It is there whole or not
+/// at all.
+pub(crate) fn import(
+    host: &Inner,
+    data: &DataDir,
+    name: &str,
+    from: &mut dyn Read,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), TenantError> {
+    check_name(name)?;
+    let target = data.tenants().join(name);
+    if target.exists() {
+        return Err(TenantError::Exists(name.to_owned()));
+    }
+    let limits = ArchiveLimits {
+        heap: host.options.limits.heap,
+        stable: host.options.limits.stable,
+        pages: u64::MAX,
+        meta: MAX_META as u64,
+        module: MAX_MODULE as u64,
+    };
+    let mut archive = ArchiveReader::open(from, &limits).map_err(ImportError::from)?;
+    let wrong = |reason: String| TenantError::Archive { reason };
+    let header = archive.header();
+    let (total, sizes, hash) = (header.pages, header.sizes, header.module_hash);
+    let meta = Meta::from_bytes(archive.meta())
+        .map_err(|error| wrong(format!("its state is of another version: {error}")))?;
+    if meta.module != hash {
+        return Err(wrong("its state is of another module".into()));
+    }
+    for (region, size) in [("heap", sizes.heap), ("stable memory", sizes.stable)] {
+        if !size.is_multiple_of(WASM_PAGE) {
+            return Err(wrong(format!(
+                "the size of its {region} is {size} bytes, not a multiple of {WASM_PAGE}"
+            )));
+        }
+    }
+    let wasm = archive.take_module();
+    let module = load(host, &wasm)?;
+    // Made aside, and renamed once it is complete. What a crash leaves there is
+    // swept when the directory is next opened.
+    let aside = data.tenants().join(format!(".new-{name}"));
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(TenantError::file(&aside))?;
+    }
+    let image = archive.into_image(&aside, &mut |pages| progress(Progress { pages, total }))?;
+    drop(image);
+    let named = store_module(data, &module, &wasm).and_then(|()| {
+        fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
+        data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))
+    });
+    named.inspect_err(|_| {
+        // Not there any more if only the last sync failed.
+        let _ = fs::remove_dir_all(&aside);
+    })
+}
