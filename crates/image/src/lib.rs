@@ -82,6 +82,7 @@ mod state_hasher;
 mod storage;
 mod tree;
 mod tree_file;
+mod tree_tier;
 mod view;
 mod walk;
 mod windows;

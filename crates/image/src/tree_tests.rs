@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::node_hash::HASH_SIZE;
 
 /// The root as the format defines it, from the leaves alone.
 fn reference(leaves: &BTreeMap<u64, Hash>, pages: u64) -> Hash {
@@ -43,16 +44,6 @@ fn tiers_are_as_few_as_hold_the_pages() {
 }
 
 #[test]
-fn nodes_above_children() {
-    assert_eq!(nodes_above(1, 0), 1);
-    assert_eq!(nodes_above(1 << 63, 0), 1 << 15);
-    assert_eq!(nodes_above(0xff0, 0), 0b110);
-    assert_eq!(nodes_above(1 << 63 | 1 << 17, 1), 0b1010);
-    assert_eq!(nodes_above(1 << 63, 2), 1);
-    assert_eq!(nodes_above(0, 2), 0);
-}
-
-#[test]
 fn an_empty_tree_and_one_that_became_empty_take_no_room() {
     let mut tree = PageTree::default();
     let nothing = tree.root(1 << 30);
@@ -62,7 +53,7 @@ fn an_empty_tree_and_one_that_became_empty_take_no_room() {
     assert_eq!(tree.leaf_blocks(), 1);
     tree.set(1 << 29, &zero(0));
     assert_eq!(tree.root(1 << 30), nothing);
-    assert!(tree.tiers.iter().all(|tier| tier.places.is_empty()));
+    assert!(tree.tiers.iter().all(|tier| tier.count() == 0));
 }
 
 proptest! {
