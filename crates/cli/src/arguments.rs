@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::logging::Logging;
 use crate::verbs::{
     audit, bench, call, completions, doctor, fork, install, logs, man, ps, remove, run, snapshot,
-    upgrade,
+    state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -40,6 +40,7 @@ pub(crate) enum Verb {
     Call(call::Call),
     Snapshot(snapshot::Snapshot),
     Fork(fork::Fork),
+    StateHash(state_hash::StateHash),
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),

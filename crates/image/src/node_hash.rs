@@ -161,12 +161,15 @@ fn hash_parents(children: &[u8], count: usize, flag: u8, out: &mut [u8]) {
     );
 }
 
-/// Hashes at most [`LANES`] nodes: blake3 of the four children, keyed for nodes.
-pub(crate) fn hash_nodes(nodes: &[&[u8; NODE_SIZE]]) -> [Hash; LANES] {
+/// Hashes the first `count` nodes, at least: blake3 of the four children, keyed for nodes.
+pub(crate) fn hash_nodes(nodes: &[&[u8; NODE_SIZE]; LANES], count: usize) -> [Hash; LANES] {
     let Constants { platform, node, .. } = &*CONSTANTS;
+    // Three lanes by themselves take longer than four at once.
+    let together = platform.simd_degree().min(count.next_power_of_two());
+    let count = count.next_multiple_of(together.max(1));
     let mut out = [[0; HASH_SIZE]; LANES];
     platform.hash_many(
-        nodes.get(..LANES).unwrap_or(nodes),
+        nodes.get(..count).unwrap_or(nodes),
         &node.words,
         0,
         IncrementCounter::No,
@@ -213,7 +216,11 @@ mod tests {
             let nodes: Vec<[u8; NODE_SIZE]> = (0..count)
                 .map(|node| std::array::from_fn(|at| (at * 3 + node) as u8))
                 .collect();
-            let hashes = hash_nodes(&nodes.iter().collect::<Vec<_>>());
+            let mut inputs = [&[0; NODE_SIZE]; LANES];
+            for (input, node) in inputs.iter_mut().zip(&nodes) {
+                *input = node;
+            }
+            let hashes = hash_nodes(&inputs, count);
             let key = blake3::derive_key(NODE_CONTEXT, b"");
             for (node, hash) in nodes.iter().zip(hashes) {
                 assert_eq!(hash, *blake3::keyed_hash(&key, node).as_bytes());

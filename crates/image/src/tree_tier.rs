@@ -21,10 +21,11 @@ impl Block {
             for child in 0..64 >> (2 * level) {
                 block.set(begin + child * HASH_SIZE, &hash);
             }
-            let children = [hash; 4];
-            if let Some(node) = children.as_flattened().first_chunk() {
-                hash = hash_nodes(&[node])[0];
+            let mut children = [0; NODE_SIZE];
+            for child in children.as_chunks_mut().0 {
+                *child = hash;
             }
+            hash = hash_nodes(&[&children; LANES], 1)[0];
         }
         block
     }
@@ -202,7 +203,7 @@ impl Tier {
                 *input = found;
             }
         }
-        hash_nodes(inputs.get(..jobs.len()).unwrap_or(&inputs))
+        hash_nodes(&inputs, jobs.len())
     }
 
     /// The blocks, ascending: number and children.

@@ -13,6 +13,7 @@ pub(crate) mod ps;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod state_hash;
 pub(crate) mod upgrade;
 
 use crate::arguments::Verb;
@@ -30,6 +31,7 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Call(verb) => verb.execute(),
         Verb::Snapshot(verb) => verb.execute(),
         Verb::Fork(verb) => verb.execute(),
+        Verb::StateHash(verb) => verb.execute(),
         Verb::Audit(verb) => verb.execute(),
         Verb::Doctor(verb) => verb.execute(),
         Verb::Bench(verb) => verb.execute(),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 15] = [
     "run",
     "install",
     "upgrade",
@@ -17,6 +17,7 @@ const VERBS: [&str; 14] = [
     "call",
     "snapshot",
     "fork",
+    "state-hash",
     "audit",
     "doctor",
     "bench",

@@ -181,6 +181,9 @@ pub enum TenantError {
     /// The snapshot can't be restored.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// The image can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// What the image says of itself makes no sense.
     #[error("tenant `{name}`: its state is of another version or damaged: {source}")]
     State {
