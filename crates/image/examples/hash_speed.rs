@@ -86,6 +86,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         length as f64 / f64::from(1 << 20),
         load / 1e3,
     );
+    // The floor for one page: nothing above it can be hashed before what is below.
+    let mut path = [0; 128];
+    let mut floors: Vec<f64> = (0..1001)
+        .map(|_| {
+            let chain = || {
+                for _ in 0..9 {
+                    let hash = blake3::keyed_hash(&[1; 32], &path);
+                    path.as_chunks_mut().0[0] = *hash.as_bytes();
+                }
+                black_box(path)
+            };
+            timed(chain).0
+        })
+        .collect();
+    println!(
+        "the path of one page, 9 nodes one after the other: {:.2} us",
+        median(&mut floors)
+    );
     println!("us a page; scattered evenly. Reading is from the page cache.");
     println!(
         "{:>7}  {:>9}  {:>9} {:>9} {:>6}  {:>9} {:>9} {:>6}",

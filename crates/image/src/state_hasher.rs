@@ -52,7 +52,7 @@ pub struct Hashed<F: ReadAt> {
 
 /// Keeps the hashes of an image's pages, so that the next hash costs only the pages that changed.
 ///
-/// The hash is a Merkle tree a region, specified in `docs/format.md`. It takes 44 bytes of memory for each page in a
+/// The hash is a Merkle tree a region, specified in `docs/format.md`. It takes 43 bytes of memory for each page in a
 /// block of 64 that isn't all zeros: 11 MiB for 1 GiB. An image tells one hasher at a time what changed;
 /// another that asks between has to hash everything, as does a new one.
 #[derive(Default)]

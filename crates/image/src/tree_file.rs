@@ -91,7 +91,7 @@ impl<S: Storage> Image<S> {
         self.load_hashes().unwrap_or_default()
     }
 
-    /// Writes what `hasher` knows beside the image, 33 bytes a page. All commits are on disk then, and the manifest says so
+    /// Writes what `hasher` knows beside the image, 32 bytes a page. All commits are on disk then, and the manifest says so
     /// ([`checkpoint`](Image::checkpoint)).
     ///
     /// Returns false, and writes nothing, if the hasher doesn't belong to this image or isn't the last that
