@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::logging::Logging;
 use crate::verbs::{
     audit, bench, call, completions, doctor, export, fork, fsck, import, install, logs, man, ps,
-    remove, run, snapshot, upgrade,
+    remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -43,6 +43,7 @@ pub(crate) enum Verb {
     Export(export::Export),
     Import(import::Import),
     Fsck(fsck::Fsck),
+    StateHash(state_hash::StateHash),
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),

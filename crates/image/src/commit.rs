@@ -297,6 +297,7 @@ impl<S: Storage> Image<S> {
             version: self.version,
             sizes,
             meta: self.meta.clone(),
+            log_end: self.log.end,
         };
         self.shared.advance(next, pages, |index| {
             let mut zeros = zeros.iter().peekable();

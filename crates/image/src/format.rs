@@ -11,6 +11,7 @@ pub(crate) const RECORD_VERSION: u32 = 1;
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"LZRTMAN\0";
 pub(crate) const SHARD_MAGIC: [u8; 8] = *b"LZRTBAS\0";
 pub(crate) const SEGMENT_MAGIC: [u8; 8] = *b"LZRTSEG\0";
+pub(crate) const TREE_MAGIC: [u8; 8] = *b"LZRTTRE\0";
 
 /// Bytes of a manifest before its tables.
 pub(crate) const MANIFEST_FIXED: usize = 96;
@@ -49,6 +50,11 @@ pub(crate) const MANIFEST: &str = "manifest";
 /// The name of a manifest that is being written.
 pub(crate) const MANIFEST_NEW: &str = "manifest.new";
 
+/// The name of the file of page hashes.
+pub(crate) const TREE: &str = "tree";
+/// The name of a file of page hashes that is being written.
+pub(crate) const TREE_NEW: &str = "tree.new";
+
 /// The name of shard `file`.
 pub(crate) fn shard_name(file: FileId) -> String {
     format!("base-{}.shard", file.0)
@@ -70,8 +76,7 @@ pub(crate) fn is_our_name(name: &str) -> bool {
                     .is_ok_and(|parsed| parsed.to_string() == number)
             })
     };
-    name == MANIFEST
-        || name == MANIFEST_NEW
+    [MANIFEST, MANIFEST_NEW, TREE, TREE_NEW].contains(&name)
         || numbered("base-", ".shard")
         || numbered("log-", ".log")
 }

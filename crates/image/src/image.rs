@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use crate::error::{Action, CreateError, FileError, OpenError, ReadError, RemoveError, SyncError};
 use crate::files::Files;
-use crate::format::{MANIFEST, Manifest, is_our_name, log_name};
+use crate::format::{MANIFEST, Manifest, TREE, is_our_name, log_name};
 use crate::index::Index;
 use crate::log::{LogTail, create_empty, random};
 use crate::manifest::SwitchError;
@@ -215,6 +215,7 @@ impl<S: Storage> Image<S> {
             meta: meta.clone(),
             index: Arc::new(settled.index),
             files: files.clone(),
+            log: (manifest.log.file, log.end),
         });
         Image {
             storage: Arc::new(storage),
@@ -383,7 +384,8 @@ pub(crate) fn remove_leftovers<S: Storage>(
     manifest: &Manifest,
 ) -> Result<Vec<String>, FileError> {
     let mut removed = Vec::new();
-    let named: HashSet<String> = manifest.names().chain([MANIFEST.to_owned()]).collect();
+    let others = [MANIFEST, TREE].map(str::to_owned);
+    let named: HashSet<String> = manifest.names().chain(others).collect();
     let names = storage
         .list()
         .map_err(|error| FileError::new(storage, Action::List, "", 0, error))?;

@@ -42,6 +42,8 @@
 //! # }
 //! ```
 //!
+//! A [`StateHasher`] hashes a version from the pages that changed since the version that it hashed before.
+//!
 //! The bytes on disk are specified in `docs/format.md`. What is in `decode` is what an attacker with write
 //! access to the directory, or a failing disk, can reach.
 //!
@@ -50,7 +52,7 @@
 //! [`Storage`] is the whole outside world. `tests/crash_consistency.rs` runs images on a simulated disk that
 //! fails and loses power at every operation, and at `LAZARET_CRASH_POINTS` moments of random histories;
 //! `tests/bad_files.rs` on files with every byte damaged. Figures:
-//! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, and `snapshot_speed`.
+//! `cargo run --release -p lazaret-image --example commit_speed [DIR]`, `snapshot_speed`, and `hash_speed`.
 
 mod archive;
 mod changes;
@@ -69,6 +71,7 @@ mod index;
 mod input;
 mod log;
 mod manifest;
+mod node_hash;
 mod numbers;
 mod page;
 mod plan;
@@ -79,7 +82,12 @@ mod restore;
 mod runs;
 mod shard;
 mod snapshot;
+mod stale;
+mod state_hasher;
 mod storage;
+mod tree;
+mod tree_file;
+mod tree_tier;
 mod view;
 mod walk;
 mod windows;
@@ -114,5 +122,6 @@ pub use recovery::{Cut, Recovery};
 pub use restore::Accept;
 pub use runs::MAPPED_RUN_PAGES;
 pub use shard::BytesPerSecond;
+pub use state_hasher::{Hashed, StateHasher, StateRoots};
 pub use storage::{OsStorage, ReadAt, Storage};
 pub use view::View;

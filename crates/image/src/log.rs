@@ -161,7 +161,8 @@ impl<S: Storage> Image<S> {
         let mut files = (*self.files).clone();
         self.log = log.tail.at(files.insert(log.source));
         self.files = files.into();
-        self.shared.replace_files(self.files.clone());
+        self.shared
+            .replace_files(self.files.clone(), self.manifest.log.file);
         Ok(())
     }
 }

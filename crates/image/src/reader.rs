@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::changes::{Changes, RecentChanges};
 use crate::files::Files;
 use crate::index::Index;
-use crate::page::{PageId, Sizes, Version};
+use crate::page::{FileId, PageId, Sizes, Version};
+use crate::stale::{Stale, StalePages, Token};
 use crate::storage::ReadAt;
 use crate::view::View;
 
@@ -74,6 +75,8 @@ pub(crate) struct Shared<F: ReadAt> {
 struct Published<F: ReadAt> {
     newest: View<F>,
     changes: RecentChanges,
+    /// What the last hash of the state doesn't know.
+    stale: Stale,
 }
 
 /// What a commit makes the newest version.
@@ -81,13 +84,19 @@ pub(crate) struct Next {
     pub(crate) version: Version,
     pub(crate) sizes: Sizes,
     pub(crate) meta: Arc<[u8]>,
+    /// Where the active log ends.
+    pub(crate) log_end: u64,
 }
 
 impl<F: ReadAt> Shared<F> {
     pub(crate) fn new(newest: View<F>) -> Arc<Shared<F>> {
         let changes = RecentChanges::from(newest.version);
         Arc::new(Shared {
-            published: Mutex::new(Published { newest, changes }),
+            published: Mutex::new(Published {
+                newest,
+                changes,
+                stale: Stale::default(),
+            }),
         })
     }
 
@@ -100,6 +109,19 @@ impl<F: ReadAt> Shared<F> {
 
     pub(crate) fn view(&self) -> View<F> {
         self.lock().newest.clone()
+    }
+
+    /// The newest version, and the pages that may differ from what was at the last call; that one's token tells which it
+    /// was. `None` if there was another since, or something else than commits. From now on the new token counts.
+    pub(crate) fn take_stale(&self, last: Option<Token>) -> (View<F>, Token, Option<StalePages>) {
+        let mut published = self.lock();
+        let (token, pages) = published.stale.take(last);
+        (published.newest.clone(), token, pages)
+    }
+
+    /// Whether the stale pages are counted from where they were taken under this token.
+    pub(crate) fn is_last(&self, token: Token) -> bool {
+        self.lock().stale.is_since(token)
     }
 
     /// Publishes the version that a commit of `pages` made. `change` makes it of the index, and returns the pages
@@ -131,22 +153,32 @@ impl<F: ReadAt> Shared<F> {
         published.newest.version = next.version;
         published.newest.sizes = next.sizes;
         published.newest.meta = next.meta;
+        published.newest.log.1 = next.log_end;
         published.changes.push(next.version, pages, &gone);
+        published.stale.add(pages);
+        published.stale.add(&gone);
         drop(published);
         // Maybe the last of a large index: not under the lock.
         drop(old);
     }
 
-    /// Publishes other files for the same places: a new log.
-    pub(crate) fn replace_files(&self, files: Arc<Files<F>>) {
-        self.lock().newest.files = files;
+    /// Publishes other files for the same places: a new log, which is empty.
+    pub(crate) fn replace_files(&self, files: Arc<Files<F>>, log: FileId) {
+        let mut published = self.lock();
+        published.newest.files = files;
+        published.newest.log = (log, 0);
     }
 
     /// Publishes a version that doesn't come of the one before by a commit.
     pub(crate) fn restart(&self, newest: View<F>) {
         let changes = RecentChanges::from(newest.version);
         let mut published = self.lock();
-        let old = std::mem::replace(&mut *published, Published { newest, changes });
+        let next = Published {
+            newest,
+            changes,
+            stale: Stale::default(),
+        };
+        let old = std::mem::replace(&mut *published, next);
         drop(published);
         drop(old);
     }

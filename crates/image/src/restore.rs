@@ -93,6 +93,7 @@ impl<S: Storage> Image<S> {
             meta: self.meta.clone(),
             index: Arc::new(settled.index),
             files: self.files.clone(),
+            log: (self.manifest.log.file, 0),
         });
         self.unlink_all(old);
         Ok(self.version)

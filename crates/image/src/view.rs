@@ -18,6 +18,8 @@ pub struct View<F: ReadAt = OwnedFd> {
     pub(crate) meta: Arc<[u8]>,
     pub(crate) index: Arc<Index>,
     pub(crate) files: Arc<Files<F>>,
+    /// The active log and its length. What is behind is newer than the view.
+    pub(crate) log: (FileId, u64),
 }
 
 impl<F: ReadAt> Clone for View<F> {
@@ -28,6 +30,7 @@ impl<F: ReadAt> Clone for View<F> {
             meta: self.meta.clone(),
             index: self.index.clone(),
             files: self.files.clone(),
+            log: self.log,
         }
     }
 }

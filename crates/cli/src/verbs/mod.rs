@@ -16,6 +16,7 @@ pub(crate) mod ps;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod snapshot;
+pub(crate) mod state_hash;
 pub(crate) mod upgrade;
 
 use crate::arguments::Verb;
@@ -36,6 +37,7 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Export(verb) => verb.execute(),
         Verb::Import(verb) => verb.execute(),
         Verb::Fsck(verb) => verb.execute(),
+        Verb::StateHash(verb) => verb.execute(),
         Verb::Audit(verb) => verb.execute(),
         Verb::Doctor(verb) => verb.execute(),
         Verb::Bench(verb) => verb.execute(),

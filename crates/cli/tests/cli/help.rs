@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 18] = [
     "run",
     "install",
     "upgrade",
@@ -20,6 +20,7 @@ const VERBS: [&str; 17] = [
     "export",
     "import",
     "fsck",
+    "state-hash",
     "audit",
     "doctor",
     "bench",

@@ -13,6 +13,7 @@ mod lifecycle;
 mod report;
 mod signals;
 mod snapshots;
+mod state_hash;
 mod streams;
 mod support;
 mod terminal;

@@ -194,6 +194,9 @@ pub enum TenantError {
         /// Why.
         reason: String,
     },
+    /// The image can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// What the image says of itself makes no sense.
     #[error("tenant `{name}`: its state is of another version or damaged: {source}")]
     State {

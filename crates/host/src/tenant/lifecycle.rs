@@ -138,6 +138,7 @@ fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Modu
         module: RwLock::new(Arc::new(module)),
         workers: Workers::default(),
         log: Mutex::new(directory.clone()),
+        hashing: Mutex::default(),
         lane: Mutex::new(Lane {
             image,
             meta: Arc::new(meta),

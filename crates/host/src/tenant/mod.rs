@@ -20,6 +20,7 @@ mod module;
 mod query;
 pub(crate) mod snapshot;
 mod start;
+mod state_hash;
 mod upgrade;
 mod workers;
 
@@ -44,6 +45,8 @@ use live::Live;
 pub use log::LogLine;
 use module::Module;
 pub use snapshot::{SnapshotInfo, check_tag};
+use state_hash::Hashing;
+pub use state_hash::StateHash;
 pub(crate) use upgrade::upgrade;
 use workers::Workers;
 
@@ -64,6 +67,8 @@ pub(crate) struct Shared {
     workers: Workers,
     /// Lines of two calls don't mix.
     log: Mutex<PathBuf>,
+    /// Locked before the lane, if both are.
+    hashing: Mutex<Hashing>,
 }
 
 /// A tenant. Clones are the same tenant.
