@@ -3,7 +3,6 @@
 //! Opening stops at the first damage, cuts a torn tail and removes leftovers. This goes on behind each damage, and
 //! opens nothing for writing: it works on a disk that is mounted read-only.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +10,8 @@ use crate::checksum::page_checksum;
 use crate::commit::CHUNK_PAGES;
 use crate::error::{Action, FileError, OpenError};
 use crate::finding::{Finding, Problem};
-use crate::format::{
-    LogEntry, MANIFEST, Manifest, SealedLog, ShardEntry, is_our_name, log_name, shard_name,
-};
+use crate::format::{LogEntry, Manifest, SealedLog, ShardEntry, is_our_name, log_name, shard_name};
+use crate::image::kept_names;
 use crate::page::{PAGE_BYTES, PAGE_SIZE, PageId, Sizes, TenantId, Version};
 use crate::recovery::{open_log, read_manifest, read_shard_header};
 use crate::storage::{OsStorage, ReadAt, Storage};
@@ -165,7 +163,7 @@ impl<S: Storage> Check<'_, S> {
 
     /// Files that the manifest doesn't name.
     fn names(&mut self, manifest: &Manifest) {
-        let named: HashSet<String> = manifest.names().chain([MANIFEST.to_owned()]).collect();
+        let kept = kept_names(manifest);
         let mut names = match self.storage.list() {
             Ok(names) => names,
             Err(error) => {
@@ -173,7 +171,7 @@ impl<S: Storage> Check<'_, S> {
                 return self.found(OpenError::File(error));
             }
         };
-        names.retain(|name| !named.contains(name));
+        names.retain(|name| !kept.contains(name));
         names.sort();
         for name in names {
             let problem = match is_our_name(&name) {

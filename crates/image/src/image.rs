@@ -378,19 +378,24 @@ impl<S: Storage> Image<S> {
     }
 }
 
+/// The names of the files that opening the image keeps.
+pub(crate) fn kept_names(manifest: &Manifest) -> HashSet<String> {
+    let others = [MANIFEST, TREE].map(str::to_owned);
+    manifest.names().chain(others).collect()
+}
+
 /// Removes files of ours that `manifest` doesn't name. Returns what was removed.
 pub(crate) fn remove_leftovers<S: Storage>(
     storage: &S,
     manifest: &Manifest,
 ) -> Result<Vec<String>, FileError> {
     let mut removed = Vec::new();
-    let others = [MANIFEST, TREE].map(str::to_owned);
-    let named: HashSet<String> = manifest.names().chain(others).collect();
+    let kept = kept_names(manifest);
     let names = storage
         .list()
         .map_err(|error| FileError::new(storage, Action::List, "", 0, error))?;
     for name in names {
-        if is_our_name(&name) && !named.contains(&name) {
+        if is_our_name(&name) && !kept.contains(&name) {
             storage
                 .unlink(&name)
                 .map_err(|error| FileError::new(storage, Action::Remove, &name, 0, error))?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use fault_storage::FaultStorage;
 use lazaret_image::{
     Action, CheckError, CheckEvent, Checked, Damage, Depth, Durability, Finding, Image, OpenError,
-    PAGE_SIZE, PageId, Problem, Region, Severity, Sizes, Storage, check, check_on,
+    PAGE_SIZE, PageId, Problem, Region, Severity, Sizes, Storage, Verify, check, check_on,
 };
 use model::Contents;
 
@@ -283,6 +283,24 @@ fn what_others_append_behind_a_shared_log_is_nobodys_damage() {
         assert!(found.is_empty(), "{found:?}");
         assert_eq!(checked.newest.unwrap().version.0, version);
     }
+}
+
+#[test]
+fn the_hashes_beside_an_image_are_no_leftover() {
+    let (storage, _) = sample();
+    let (mut image, _) = Image::open_on(storage.clone()).unwrap();
+    let mut hasher = image.state_hasher();
+    hasher.update(&image.reader(), Verify::Yes).unwrap();
+    assert!(image.save_hashes(&hasher).unwrap());
+    drop(image);
+    assert!(storage.names().contains(&"tree".to_owned()));
+    storage.create("tree.new").unwrap();
+    let (_, found, _) = findings(&storage, Depth::Pages);
+    let [leftover] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(leftover.severity(), Severity::Leftover);
+    assert!(leftover.path.ends_with("tree.new"));
 }
 
 #[test]
