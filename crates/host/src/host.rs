@@ -19,7 +19,7 @@ use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::{Program, Snapshots};
 use crate::registry::Registry;
 use crate::tenant::archive::Progress;
-use crate::tenant::{self, SnapshotInfo, Tenant, TenantError, TenantLimits};
+use crate::tenant::{self, DamagedSnapshot, SnapshotInfo, Tenant, TenantError, TenantLimits};
 use crate::tracker::TrackerKind;
 
 /// Why a host could not be made.
@@ -395,7 +395,7 @@ impl Host {
     pub fn snapshots(
         &self,
         name: &str,
-    ) -> Result<Vec<Result<SnapshotInfo, (String, TenantError)>>, TenantError> {
+    ) -> Result<Vec<Result<SnapshotInfo, DamagedSnapshot>>, TenantError> {
         let _tenant = self.tenant(name)?;
         tenant::snapshot::list(self.data()?, name)
     }

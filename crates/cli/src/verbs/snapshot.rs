@@ -153,9 +153,9 @@ impl List {
             .into_iter()
             .map(|row| match row {
                 Ok(info) => Row::Snapshot(info),
-                Err((tag, error)) => Row::Damaged {
-                    tag,
-                    error: output::chain(&error),
+                Err(damaged) => Row::Damaged {
+                    error: output::chain(&damaged.error),
+                    tag: damaged.tag,
                 },
             })
             .collect();

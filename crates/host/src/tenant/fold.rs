@@ -4,6 +4,7 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 
 use lazaret_image::FoldJob;
 use lazaret_wire::layout::MAX_MAPPED_RUNS;
@@ -22,11 +23,20 @@ pub(super) struct Folding {
     /// Ends the thread that is at it, when the tenant is let go.
     stop: Arc<AtomicBool>,
     running: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Folding {
     fn drop(&mut self) {
         self.stop.store(true, Relaxed);
+        // The job holds the lock on the directory, and whoever lets a tenant go
+        // may open it again at once. It may be the thread itself that does.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that compacts memory panicked");
+        }
     }
 }
 
@@ -52,7 +62,10 @@ impl Lane {
         let rate = host.options.compaction;
         let thread = std::thread::Builder::new().name("lazaret-fold".to_owned());
         match thread.spawn(move || fold(job, rate, &stop, &weak)) {
-            Ok(_) => self.folding.running = true,
+            Ok(thread) => {
+                self.folding.running = true;
+                self.folding.thread = Some(thread);
+            }
             // The job is dropped, and what it began with it.
             Err(error) => {
                 tracing::warn!(tenant = tenant.name, %error, "no thread to compact memory with");
@@ -69,13 +82,17 @@ fn fold(mut job: FoldJob, rate: Option<NonZeroU64>, stop: &AtomicBool, tenant: &
     };
     let mut lane = tenant.lane();
     lane.folding.running = false;
-    if lane.removed || stop.load(Relaxed) {
-        return;
-    }
-    match outcome.and_then(|()| lane.image.finish_fold(&mut job)) {
-        Ok(folded) => tracing::debug!(tenant = tenant.name, ?folded, "memory was compacted"),
-        Err(error) => {
-            tracing::warn!(tenant = tenant.name, %error, "the memory could not be compacted");
+    if !lane.removed && !stop.load(Relaxed) {
+        match outcome.and_then(|()| lane.image.finish_fold(&mut job)) {
+            Ok(folded) => tracing::debug!(tenant = tenant.name, ?folded, "memory was compacted"),
+            Err(error) => {
+                tracing::warn!(tenant = tenant.name, %error, "the memory could not be compacted");
+            }
         }
     }
+    drop(lane);
+    // Removes the old files, which takes a while: not in the lane. And before
+    // the tenant, which may end here.
+    drop(job);
+    drop(tenant);
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
-use lazaret_image::Image;
+use lazaret_image::{Image, OpenError, Recovery};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Entry, Outcome, Purpose};
 
@@ -184,6 +185,24 @@ pub(super) fn lifecycle_outcome(result: Outcome) -> Result<(), CallError> {
     }
 }
 
+/// How long it is waited for somebody of this process to let go of an image.
+const LETTING_GO: Duration = Duration::from_secs(10);
+
+/// Opens an image. The data directory is this host's, so one that is in use is
+/// in use by a thread of this process: the end of a compaction whose tenant was
+/// let go, or another look at the same snapshot.
+pub(super) fn open_image(directory: &Path) -> Result<(Image, Recovery), OpenError> {
+    let begin = Instant::now();
+    loop {
+        match Image::open(directory) {
+            Err(OpenError::InUse { .. }) if begin.elapsed() < LETTING_GO => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Opens a tenant that exists.
 pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, TenantError> {
     let directory = directory(data, name)?;
@@ -193,7 +212,7 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
             directory: data.path().to_owned(),
         });
     }
-    let (image, recovery) = Image::open(&directory)?;
+    let (image, recovery) = open_image(&directory)?;
     if let Some(cut) = &recovery.cut {
         tracing::warn!(
             tenant = name,

@@ -44,7 +44,7 @@ pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
-pub use snapshot::{SnapshotInfo, check_tag};
+pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
 use state_hash::Hashing;
 pub use state_hash::StateHash;
 pub(crate) use upgrade::upgrade;

@@ -8,7 +8,7 @@ use lazaret_image::{Accept, Image};
 use lazaret_wire::codec::Message;
 
 use super::error::TenantError;
-use super::lifecycle::read_module;
+use super::lifecycle::{open_image, read_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex};
 use crate::data_dir::{self, DataDir};
@@ -29,6 +29,15 @@ pub struct SnapshotInfo {
     pub heap_bytes: u64,
     /// Bytes of stable memory.
     pub stable_bytes: u64,
+}
+
+/// A snapshot that can't be read.
+#[derive(Debug)]
+pub struct DamagedSnapshot {
+    /// Its tag.
+    pub tag: String,
+    /// What is wrong with it.
+    pub error: TenantError,
 }
 
 /// Whether a snapshot can have this tag: it becomes a file name.
@@ -104,16 +113,16 @@ pub(crate) fn create(
 pub(crate) fn list(
     data: &DataDir,
     name: &str,
-) -> Result<Vec<Result<SnapshotInfo, (String, TenantError)>>, TenantError> {
+) -> Result<Vec<Result<SnapshotInfo, DamagedSnapshot>>, TenantError> {
     let directory = data.snapshots(name);
-    let infos = tags(data, name)?
-        .into_iter()
-        .map(|tag| info(&directory.join(&tag), &tag).map_err(|error| (tag, error)));
+    let infos = tags(data, name)?.into_iter().map(|tag| {
+        info(&directory.join(&tag), &tag).map_err(|error| DamagedSnapshot { tag, error })
+    });
     Ok(infos.collect())
 }
 
 fn info(path: &Path, tag: &str) -> Result<SnapshotInfo, TenantError> {
-    let (image, _) = Image::open(path)?;
+    let (image, _) = open_image(path)?;
     let meta = meta(&image, tag)?;
     let time = fs::metadata(path)
         .and_then(|metadata| metadata.modified())
@@ -150,7 +159,7 @@ pub(crate) fn restore(
         .map_err(TenantError::call("restore"))?;
     // All that can fail for the module's sake comes first.
     let kept = {
-        let (image, _) = Image::open(&path)?;
+        let (image, _) = open_image(&path)?;
         meta(&image, tag)?
     };
     let module = Arc::new(read_module(host, data, &kept.module)?);
@@ -213,7 +222,7 @@ pub(crate) fn fork(
     match from {
         Some(tag) => {
             let path = find(data, &tenant.name, tag)?;
-            let (mut image, _) = Image::open(&path)?;
+            let (mut image, _) = open_image(&path)?;
             image.fork(&target)?;
         }
         None => {
