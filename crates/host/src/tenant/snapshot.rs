@@ -104,8 +104,8 @@ pub(crate) fn create(
         }
     }
     lane.image.snapshot(&path)?;
-    drop(lane);
-    info(&path, tag)
+    // Known here already; opening the snapshot takes the time of its size.
+    describe(&lane.image, &lane.meta, &path, tag)
 }
 
 /// What is known of all snapshots of a tenant, by tag; for those that can't be
@@ -124,6 +124,16 @@ pub(crate) fn list(
 fn info(path: &Path, tag: &str) -> Result<SnapshotInfo, TenantError> {
     let (image, _) = open_image(path)?;
     let meta = meta(&image, tag)?;
+    describe(&image, &meta, path, tag)
+}
+
+/// What there is to say of the snapshot at `path`, which is what `image` is.
+fn describe(
+    image: &Image,
+    meta: &Meta,
+    path: &Path,
+    tag: &str,
+) -> Result<SnapshotInfo, TenantError> {
     let time = fs::metadata(path)
         .and_then(|metadata| metadata.modified())
         .map_err(TenantError::file(path))?;
