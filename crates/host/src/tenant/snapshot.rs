@@ -180,15 +180,18 @@ pub(crate) fn restore(
     *running = module;
     tenant.workers.retire();
     drop(running);
-    lane.meta = Arc::new(kept.clone());
-    // `ic0.canister_version` only rises. If this is lost to a crash, the next
-    // commit makes up for it.
+    // `ic0.canister_version` only rises.
     let meta = Meta {
         version: before.max(kept.version).saturating_add(1),
         ..kept
     };
-    lane.state_changed(host, meta)
-        .map_err(TenantError::call("restore"))
+    lane.meta = Arc::new(meta.clone());
+    // The state is restored, and on disk, whatever becomes of this: the next
+    // commit makes up for it.
+    if let Err(error) = lane.state_changed(host, meta) {
+        tracing::warn!(tenant = tenant.name, %error, "the restored tenant's version was not raised on disk");
+    }
+    Ok(())
 }
 
 /// Removes a snapshot.
