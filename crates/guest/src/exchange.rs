@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{FromWorker, HostCall, HostReturn, ToWorker};
+use lazaret_wire::message::{Call, FromWorker, HostCall, HostReturn, ToWorker};
 use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 
 use crate::abort::{self, Reason};
@@ -15,8 +15,13 @@ pub struct Exchange {
     requests: u32,
     answers: u32,
     buffer: Vec<u8>,
+    /// A call that is over: the next is decoded into it.
+    spare: Option<Box<Call>>,
     spin: Spin,
 }
+
+/// A spare call doesn't keep a larger argument's memory.
+const SPARE_ARGUMENT: usize = 64 << 10;
 
 impl Exchange {
     /// The exchange of a worker that has seen no request yet.
@@ -26,6 +31,7 @@ impl Exchange {
             requests: 0,
             answers: 0,
             buffer: Vec::new(),
+            spare: None,
             spin: Spin::NONE,
         }
     }
@@ -56,10 +62,19 @@ impl Exchange {
         if let Err(error) = self.shared.take_request(&mut self.buffer) {
             abort::now(Reason::Wire, &error.to_string());
         }
-        match ToWorker::from_bytes(&self.buffer) {
-            Ok(request) => request,
-            Err(error) => abort::now(Reason::Wire, &error.to_string()),
+        let mut request = self.spare.take().map_or(ToWorker::Start, ToWorker::Call);
+        if let Err(error) = request.from_bytes_over(&self.buffer) {
+            abort::now(Reason::Wire, &error.to_string());
         }
+        request
+    }
+
+    /// Takes a call that is over, to save the next its allocations.
+    pub fn reuse(&mut self, mut call: Box<Call>) {
+        if call.argument.capacity() > SPARE_ARGUMENT {
+            call.argument = Vec::new();
+        }
+        self.spare = Some(call);
     }
 
     /// Sends an answer.

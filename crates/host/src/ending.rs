@@ -1,6 +1,10 @@
 //! Why a worker ended when nobody asked it to.
 
 use std::fmt;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +100,8 @@ impl Ending {
 #[derive(Debug, Default)]
 pub(crate) struct Death {
     event: Mutex<Option<Event>>,
+    /// Whether there is one: looked at in every call.
+    come: AtomicBool,
     noted: Condvar,
 }
 
@@ -106,11 +112,12 @@ impl Death {
 
     pub(crate) fn note(&self, event: Event) {
         *self.lock() = Some(event);
+        self.come.store(true, Release);
         self.noted.notify_all();
     }
 
     pub(crate) fn has_come(&self) -> bool {
-        self.lock().is_some()
+        self.come.load(Acquire)
     }
 
     /// Waits until the end is noted, for at most `limit`.

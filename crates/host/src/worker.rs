@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
@@ -10,7 +10,7 @@ use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::receipt::{Expected, Receipt, Unverified};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Assign, Assignment, FromWorker, Hello, Ready, ToWorker};
+use lazaret_wire::message::{Assign, Assignment, Call, FromWorker, Hello, Ready, ToWorker};
 use lazaret_wire::socket::{Channel, ChannelError};
 use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -79,6 +79,37 @@ pub(crate) struct Start<'a> {
     pub tracked: bool,
 }
 
+/// A time limit over several waits. Its clock starts when it is first looked at.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    limit: Duration,
+    begin: Option<Instant>,
+}
+
+impl Deadline {
+    /// At this time after the clock's start.
+    pub(crate) fn after(limit: Duration) -> Self {
+        Self { limit, begin: None }
+    }
+
+    /// Whether nothing is left. A clock that doesn't run yet isn't started.
+    fn is_over(&self) -> bool {
+        let gone = self.begin.map_or(Duration::ZERO, |begin| begin.elapsed());
+        gone >= self.limit
+    }
+
+    /// What is left, from now on if the clock doesn't run yet.
+    pub(crate) fn left(&mut self) -> Duration {
+        match self.begin {
+            None => {
+                self.begin = Some(Instant::now());
+                self.limit
+            }
+            Some(begin) => self.limit.saturating_sub(begin.elapsed()),
+        }
+    }
+}
+
 /// A locked, verified worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -119,7 +150,8 @@ impl Worker {
         let assign = ToWorker::Assign(Assign {
             assignment: start.assignment,
         });
-        put(&shared, &assign, &mut requests, &mut buffer)?;
+        assign.to_bytes(&mut buffer)?;
+        put(&shared, &buffer, &mut requests)?;
         let spawned = {
             let (shared, death) = (shared.clone(), death.clone());
             start.launcher.spawn(start.limits, theirs, move |event| {
@@ -236,26 +268,53 @@ impl Worker {
 
     /// Puts a request on the wire and rings.
     pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
-        put(&self.shared, request, &mut self.requests, &mut self.buffer)
+        request.to_bytes(&mut self.buffer)?;
+        put(&self.shared, &self.buffer, &mut self.requests)
+    }
+
+    /// The same for a call that the caller keeps.
+    pub(crate) fn send_call(&mut self, call: &Call) -> Result<(), WorkerError> {
+        ToWorker::call_to_bytes(call, &mut self.buffer)?;
+        put(&self.shared, &self.buffer, &mut self.requests)
+    }
+
+    /// Waits for the next answer as [`Worker::wait`] does, until a time that
+    /// several waits have in common. Its clock starts only if the answer
+    /// doesn't come at once.
+    pub(crate) fn wait_until(&mut self, deadline: &mut Deadline) -> Result<FromWorker, Ending> {
+        // A worker that is always quick to make another host call would else
+        // never meet its deadline: who answers one starts the clock.
+        if deadline.is_over() {
+            self.kill();
+            return Err(Ending::Deadline(deadline.limit));
+        }
+        let bell = self.shared.u32(layout::ANSWER_BELL);
+        match bell::spin(bell, self.answers, &mut self.spin) {
+            Some(rung) => self.take(rung, deadline.limit),
+            None => self.sleep(deadline.left()),
+        }
     }
 
     /// Waits for the next answer, copies it out once and decodes the copy.
     /// Whatever is wrong with it, the worker is dead afterwards.
     pub(crate) fn wait(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
-        // Looked at before the bell: a worker that is always quick to make
-        // another host call would else never meet its deadline.
-        if limit.is_zero() {
-            self.kill();
-            return Err(Ending::Deadline(limit));
-        }
+        self.wait_until(&mut Deadline::after(limit))
+    }
+
+    fn sleep(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
         let rung = bell::wait(
             self.shared.u32(layout::ANSWER_BELL),
             self.shared.u32(layout::HOST_SLEEPS),
             self.answers,
-            &mut self.spin,
+            &mut { Spin::NONE },
             Some(limit),
             &|| self.death.has_come(),
         );
+        self.take(rung, limit)
+    }
+
+    /// The answer that was rung for.
+    fn take(&mut self, rung: Rung, limit: Duration) -> Result<FromWorker, Ending> {
         match rung {
             Rung::Next => self.answers = self.answers.wrapping_add(1),
             Rung::Timeout => {
@@ -304,14 +363,8 @@ impl Worker {
 }
 
 /// Puts a request on the wire and rings; `requests` counts them.
-fn put(
-    shared: &Shared,
-    request: &ToWorker,
-    requests: &mut u32,
-    buffer: &mut Vec<u8>,
-) -> Result<(), WorkerError> {
-    request.to_bytes(buffer)?;
-    shared.put_request(buffer)?;
+fn put(shared: &Shared, request: &[u8], requests: &mut u32) -> Result<(), WorkerError> {
+    shared.put_request(request)?;
     *requests = requests.wrapping_add(1);
     bell::ring(
         shared.u32(layout::REQUEST_BELL),

@@ -103,6 +103,20 @@ pub fn wake(bell: &AtomicU32) {
     let _ = futex::wake(bell, futex::Flags::empty(), 1);
 }
 
+/// Spins until `bell` leaves `old`, without a look at the clock. `None` if it
+/// didn't: [`wait`] then.
+pub fn spin(bell: &AtomicU32, old: u32, spin: &mut Spin) -> Option<Rung> {
+    spin.spin(|| look(bell, old))
+}
+
+fn look(bell: &AtomicU32, old: u32) -> Option<Rung> {
+    match bell.load(SeqCst) {
+        value if value == old => None,
+        value if value == old.wrapping_add(1) => Some(Rung::Next),
+        value => Some(Rung::Wild(value)),
+    }
+}
+
 /// Waits until `bell` leaves `old`, for at most `limit` after the spin.
 pub fn wait(
     bell: &AtomicU32,
@@ -112,11 +126,7 @@ pub fn wait(
     limit: Option<Duration>,
     stop: &dyn Fn() -> bool,
 ) -> Rung {
-    let look = || match bell.load(SeqCst) {
-        value if value == old => None,
-        value if value == old.wrapping_add(1) => Some(Rung::Next),
-        value => Some(Rung::Wild(value)),
-    };
+    let look = || look(bell, old);
     if let Some(rung) = spin.spin(look) {
         return rung;
     }
@@ -153,17 +163,13 @@ pub fn wait(
 
 /// Waits for ever, as a worker does between requests. It needs no clock.
 pub fn wait_forever(bell: &AtomicU32, sleeps: &AtomicU32, old: u32, spin: &mut Spin) -> Rung {
-    let look = |value: u32| match value {
-        value if value == old => None,
-        value if value == old.wrapping_add(1) => Some(Rung::Next),
-        value => Some(Rung::Wild(value)),
-    };
-    if let Some(rung) = spin.spin(|| look(bell.load(SeqCst))) {
+    let look = || look(bell, old);
+    if let Some(rung) = spin.spin(look) {
         return rung;
     }
     loop {
         sleeps.store(1, SeqCst);
-        if let Some(rung) = look(bell.load(SeqCst)) {
+        if let Some(rung) = look() {
             sleeps.store(0, SeqCst);
             return rung;
         }

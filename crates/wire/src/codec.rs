@@ -109,6 +109,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next byte, which stays to be read.
+    pub fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(field, N)?);
@@ -197,12 +202,40 @@ impl<'a> Reader<'a> {
         bound: usize,
         mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
+        let mut out = Vec::new();
+        self.list_over(field, bound, &mut out, &mut read)?;
+        Ok(out)
+    }
+
+    /// The same into a list that is there already.
+    pub fn list_over<T>(
+        &mut self,
+        field: &'static str,
+        bound: usize,
+        out: &mut Vec<T>,
+        mut read: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<(), DecodeError> {
         let n = self.count(field, bound)?;
-        let mut out = Vec::with_capacity(n.min(self.bytes.len() - self.at));
+        out.clear();
+        out.reserve(n.min(self.bytes.len() - self.at));
         for _ in 0..n {
             out.push(read(self)?);
         }
-        Ok(out)
+        Ok(())
+    }
+
+    /// A length of at most `bound`, then as many bytes, into a buffer that is
+    /// there already.
+    pub fn bytes_over(
+        &mut self,
+        field: &'static str,
+        bound: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        let bytes = self.bytes(field, bound)?;
+        out.clear();
+        out.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Nothing may be left.
@@ -336,12 +369,26 @@ pub trait Message: Sized {
     /// Reads the message.
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError>;
 
+    /// Reads the message into self, whose buffers are used again where that
+    /// saves an allocation. After an error self is a mixture.
+    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        *self = Self::decode(from)?;
+        Ok(())
+    }
+
     /// Decodes a message that fills `bytes`.
     fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let message = Self::decode(&mut reader)?;
         reader.end()?;
         Ok(message)
+    }
+
+    /// Decodes a message that fills `bytes` into self ([`Message::decode_over`]).
+    fn from_bytes_over(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+        let mut reader = Reader::new(bytes);
+        self.decode_over(&mut reader)?;
+        reader.end()
     }
 
     /// Encodes into `out`, replacing what it holds.

@@ -1,7 +1,7 @@
 //! Where everything lies in the shared file of one worker.
 //!
 //! ```text
-//! 0x0000  control page: magic, version, bells and lengths, a cache line each
+//! 0x0000  control page: magic, version; each bell with its small messages; log counts
 //! 0x1000  last words: why the worker is about to end itself
 //! 0x2000  entered chunks of the heap, a bit each
 //! 0x6000  entered chunks of the stable memory, a bit each
@@ -19,38 +19,49 @@ pub const PAGE: usize = 4096;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LAZWIRE1");
 /// Version of this layout and of the messages. Host and worker are the same
 /// executable, so a mismatch means a wrong `worker_exe`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Offset of [`MAGIC`].
 pub const MAGIC_AT: usize = 0;
 /// Offset of [`VERSION`] (u32).
 pub const VERSION_AT: usize = 8;
 
+/// How many chunks of both memories are entered (u32): lets the host skip the
+/// bitmaps when nothing was ever written. A wrong number harms only the
+/// tenant whose pages are missed. It changes seldom, so it shares no cache line
+/// with a bell: the host reads it in every call.
+pub const ENTERED: usize = 64;
+
 /// Request bell (u32, futex word): the number of requests rung, wrapping.
 /// Written by the host only.
-pub const REQUEST_BELL: usize = 64;
+pub const REQUEST_BELL: usize = 128;
 /// Length of the request in bytes (u32); valid once its bell has rung.
-pub const REQUEST_LEN: usize = 68;
+pub const REQUEST_LEN: usize = 132;
 /// 1 while the worker sleeps on the request bell (u32), so that the host can
 /// save the system call when it doesn't.
-pub const WORKER_SLEEPS: usize = 72;
+pub const WORKER_SLEEPS: usize = 136;
+/// Where a request of at most [`INLINE`] bytes lies: behind its bell, so that it
+/// comes with the cache lines that the worker looks at anyway. A larger one lies
+/// in the request area.
+pub const REQUEST_INLINE: usize = 144;
 
 /// Answer bell (u32, futex word): the number of answers rung, wrapping.
 /// Written by the worker only.
-pub const ANSWER_BELL: usize = 128;
+pub const ANSWER_BELL: usize = 512;
 /// Length of the answer in bytes (u32).
-pub const ANSWER_LEN: usize = 132;
+pub const ANSWER_LEN: usize = 516;
 /// 1 while a host thread sleeps on the answer bell (u32).
-pub const HOST_SLEEPS: usize = 136;
-/// How many chunks of both memories are entered (u32): lets the host skip the
-/// bitmaps when nothing was ever written. A wrong number harms only the
-/// tenant whose pages are missed.
-pub const ENTERED: usize = 140;
+pub const HOST_SLEEPS: usize = 520;
+/// Where an answer of at most [`INLINE`] bytes lies.
+pub const ANSWER_INLINE: usize = 528;
+
+/// The most bytes of a message that lies behind its bell.
+pub const INLINE: usize = 368;
 
 /// Bytes of log written since the last request (u32).
-pub const LOG_LEN: usize = 192;
+pub const LOG_LEN: usize = 896;
 /// Log records that did not fit (u32).
-pub const LOG_LOST: usize = 196;
+pub const LOG_LOST: usize = 900;
 
 /// Offset of the last words: kind (u32), length (u32), UTF-8 text.
 pub const LAST_WORDS: usize = PAGE;
@@ -123,6 +134,13 @@ pub const MAX_FILES: usize = 4096;
 
 const _: () = assert!(
     REQUEST.is_multiple_of(PAGE) && ANSWER.is_multiple_of(PAGE) && SIZE.is_multiple_of(PAGE)
+);
+const _: () = assert!(
+    REQUEST_INLINE + INLINE <= ANSWER_BELL
+        && ANSWER_INLINE + INLINE <= LOG_LEN
+        && LOG_LOST < PAGE
+        && REQUEST_INLINE.is_multiple_of(8)
+        && ANSWER_INLINE.is_multiple_of(8)
 );
 const _: () = assert!(MAX_ARGUMENT + 128 * 1024 <= REQUEST_SIZE);
 const _: () = assert!(MAX_REPLY + 128 * 1024 <= ANSWER_SIZE);

@@ -87,6 +87,45 @@ pub fn create() -> Result<OwnedFd, SharedError> {
     Ok(file)
 }
 
+/// Where the messages of one direction lie.
+struct Place {
+    area: &'static str,
+    len: usize,
+    inline: usize,
+    at: usize,
+    size: usize,
+}
+
+const REQUEST: Place = Place {
+    area: "request",
+    len: layout::REQUEST_LEN,
+    inline: layout::REQUEST_INLINE,
+    at: layout::REQUEST,
+    size: layout::REQUEST_SIZE,
+};
+const ANSWER: Place = Place {
+    area: "answer",
+    len: layout::ANSWER_LEN,
+    inline: layout::ANSWER_INLINE,
+    at: layout::ANSWER,
+    size: layout::ANSWER_SIZE,
+};
+
+impl Place {
+    /// The offset of a message of this length.
+    fn of(&self, length: usize) -> Result<usize, SharedError> {
+        match length {
+            0..=layout::INLINE => Ok(self.inline),
+            _ if length <= self.size => Ok(self.at),
+            _ => Err(SharedError::Length {
+                area: self.area,
+                length,
+                size: self.size,
+            }),
+        }
+    }
+}
+
 /// A mapping of the shared file.
 #[derive(Debug)]
 pub struct Shared {
@@ -214,83 +253,36 @@ impl Shared {
         }
     }
 
-    /// Puts a request into its area. Its bell must be rung to send it.
+    /// Puts a request where it belongs. Its bell must be rung to send it.
     pub fn put_request(&self, bytes: &[u8]) -> Result<(), SharedError> {
-        self.put(
-            "request",
-            layout::REQUEST,
-            layout::REQUEST_SIZE,
-            layout::REQUEST_LEN,
-            bytes,
-        )
+        self.put(&REQUEST, bytes)
     }
 
     /// Copies the request out.
     pub fn take_request(&self, out: &mut Vec<u8>) -> Result<(), SharedError> {
-        self.take(
-            "request",
-            layout::REQUEST,
-            layout::REQUEST_SIZE,
-            layout::REQUEST_LEN,
-            out,
-        )
+        self.take(&REQUEST, out)
     }
 
-    /// Puts an answer into its area. Its bell must be rung to send it.
+    /// Puts an answer where it belongs. Its bell must be rung to send it.
     pub fn put_answer(&self, bytes: &[u8]) -> Result<(), SharedError> {
-        self.put(
-            "answer",
-            layout::ANSWER,
-            layout::ANSWER_SIZE,
-            layout::ANSWER_LEN,
-            bytes,
-        )
+        self.put(&ANSWER, bytes)
     }
 
     /// Copies the answer out, once.
     pub fn take_answer(&self, out: &mut Vec<u8>) -> Result<(), SharedError> {
-        self.take(
-            "answer",
-            layout::ANSWER,
-            layout::ANSWER_SIZE,
-            layout::ANSWER_LEN,
-            out,
-        )
+        self.take(&ANSWER, out)
     }
 
-    fn put(
-        &self,
-        area: &'static str,
-        at: usize,
-        size: usize,
-        len: usize,
-        bytes: &[u8],
-    ) -> Result<(), SharedError> {
-        if bytes.len() > size {
-            return Err(SharedError::Length {
-                area,
-                length: bytes.len(),
-                size,
-            });
-        }
-        self.copy_in(at, bytes);
-        self.u32(len).store(bytes.len() as u32, Relaxed);
+    fn put(&self, place: &Place, bytes: &[u8]) -> Result<(), SharedError> {
+        self.copy_in(place.of(bytes.len())?, bytes);
+        self.u32(place.len).store(bytes.len() as u32, Relaxed);
         Ok(())
     }
 
-    fn take(
-        &self,
-        area: &'static str,
-        at: usize,
-        size: usize,
-        len: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), SharedError> {
-        let length = self.u32(len).load(Relaxed) as usize;
-        if length > size {
-            return Err(SharedError::Length { area, length, size });
-        }
-        self.copy_out(at, length, out);
+    fn take(&self, place: &Place, out: &mut Vec<u8>) -> Result<(), SharedError> {
+        // Read once: what it says the second time may be something else.
+        let length = self.u32(place.len).load(Relaxed) as usize;
+        self.copy_out(place.of(length)?, length, out);
         Ok(())
     }
 
@@ -384,11 +376,26 @@ mod tests {
     #[test]
     fn what_one_side_puts_the_other_takes() {
         let (host, worker) = pair();
-        let message: Vec<u8> = (0..1037u32).map(|i| i as u8).collect();
-        host.put_request(&message).unwrap();
         let mut out = vec![1, 2, 3];
-        worker.take_request(&mut out).unwrap();
-        assert_eq!(out, message);
+        // Small ones lie behind their bell, larger ones in their area, and
+        // neither reaches into what lies next to it.
+        for length in [0, 1, layout::INLINE, layout::INLINE + 1, 1037] {
+            let message: Vec<u8> = (0..length).map(|i| i as u8 | 1).collect();
+            host.put_request(&message).unwrap();
+            worker.take_request(&mut out).unwrap();
+            assert_eq!(out, message);
+            worker.put_answer(&message).unwrap();
+            host.take_answer(&mut out).unwrap();
+            assert_eq!(out, message);
+        }
+        for word in [
+            layout::REQUEST_BELL,
+            layout::ANSWER_BELL,
+            layout::LOG_LEN,
+            layout::LOG_LOST,
+        ] {
+            assert_eq!(host.u32(word).load(Relaxed), 0);
+        }
     }
 
     #[test]

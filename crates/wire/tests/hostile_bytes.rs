@@ -206,10 +206,20 @@ proptest! {
     }
 
     #[test]
-    fn every_call_comes_back_as_it_was(call in call()) {
-        let mut bytes = Vec::new();
-        ToWorker::Call(call.clone()).to_bytes(&mut bytes).unwrap();
-        prop_assert_eq!(ToWorker::from_bytes(&bytes).unwrap(), ToWorker::Call(call));
+    fn every_call_comes_back_as_it_was(call in call(), other in call()) {
+        let (mut bytes, mut kept) = (Vec::new(), Vec::new());
+        ToWorker::call_to_bytes(&call, &mut kept).unwrap();
+        let call = ToWorker::Call(Box::new(call));
+        call.to_bytes(&mut bytes).unwrap();
+        prop_assert_eq!(&bytes, &kept);
+        prop_assert_eq!(&ToWorker::from_bytes(&bytes).unwrap(), &call);
+        // Nothing of another call shines through where its buffers are used again.
+        for mut over in [ToWorker::Call(Box::new(other)), ToWorker::Start] {
+            over.from_bytes_over(&bytes).unwrap();
+            prop_assert_eq!(&over, &call);
+            over.from_bytes_over(&[1]).unwrap();
+            prop_assert_eq!(&over, &ToWorker::Start);
+        }
     }
 
     #[test]

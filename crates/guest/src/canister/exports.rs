@@ -1,6 +1,6 @@
 //! What a tenant's module exports, looked up once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use lazaret_instrument::names;
 use lazaret_wire::message::{Call, Entry};
@@ -40,7 +40,8 @@ pub(super) struct Exports {
     canister_init: Option<Number>,
     pre_upgrade: Option<Number>,
     post_upgrade: Option<Number>,
-    methods: HashMap<String, Method>,
+    /// Few enough that comparing beats hashing.
+    methods: BTreeMap<String, Method>,
 }
 
 /// The functions to run for a call, one after another.
@@ -80,7 +81,7 @@ impl Exports {
             canister_init: None,
             pre_upgrade: None,
             post_upgrade: None,
-            methods: HashMap::new(),
+            methods: BTreeMap::new(),
         };
         for export in module.exports() {
             exports.add(module, export.name(), &export.ty())?;
@@ -90,7 +91,7 @@ impl Exports {
 
     fn add(&mut self, module: &Module, name: &str, ty: &ExternType) -> Result<(), LoadError> {
         let number = self.functions.len();
-        let method = |methods: &mut HashMap<String, Method>,
+        let method = |methods: &mut BTreeMap<String, Method>,
                       name: &str,
                       set: fn(&mut Method) -> &mut Option<Number>| {
             *set(methods.entry(name.to_owned()).or_default()) = Some(number);

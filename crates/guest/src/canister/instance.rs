@@ -29,6 +29,9 @@ pub(super) struct Live {
     functions: Vec<Option<TypedFunc<(), ()>>>,
     /// Bytes of heap that the instance knows of.
     heap_size: u64,
+    /// Whether the last call was stopped, so that it left its mark in `stop` and
+    /// `depth`. One that returns leaves both 0.
+    stopped: bool,
 }
 
 /// What a call leaves behind.
@@ -37,6 +40,8 @@ pub(super) struct Ended {
     pub(super) fuel_left: u64,
     pub(super) effects: lazaret_wire::message::Effects,
     pub(super) exchange: Option<Exchange>,
+    /// The call before.
+    pub(super) previous: Box<Call>,
 }
 
 impl Live {
@@ -89,6 +94,7 @@ impl Live {
             values,
             functions,
             heap_size: memory.heap().size(),
+            stopped: false,
         })
     }
 
@@ -134,7 +140,7 @@ impl Live {
     /// globals of a fresh instance.
     pub(super) fn run(
         &mut self,
-        call: Call,
+        call: Box<Call>,
         exchange: Exchange,
         exports: &Exports,
         initial: &[Value],
@@ -149,14 +155,18 @@ impl Live {
             !matches!(call.entry, Entry::Update | Entry::Query),
         );
         let given = call.fuel;
-        self.store.data_mut().begin(call, exchange);
+        let previous = self.store.data_mut().begin(call, exchange);
         let fuel = self.store.data().fuel_given;
         self.put(self.fuel, Val::I64(fuel));
-        self.put(self.stop, Val::I32(0));
+        if std::mem::take(&mut self.stopped) {
+            self.put(self.stop, Val::I32(0));
+            self.put(self.depth, Val::I32(0));
+        }
         let outcome = match steps {
             None => Outcome::NoMethod,
             Some(steps) => match self.run_steps(steps, exports) {
                 Err(error) => {
+                    self.stopped = true;
                     let stopped = self.stop.get(&mut self.store).i32().unwrap_or(0);
                     stop::outcome(&error, stopped)
                 }
@@ -179,6 +189,7 @@ impl Live {
             fuel_left: given.saturating_sub(spent),
             effects: if kept { effects } else { Default::default() },
             exchange: state.exchange.take(),
+            previous,
         }
     }
 
@@ -189,32 +200,30 @@ impl Live {
     ) -> wasmtime::Result<()> {
         for (context, number) in steps.into_iter().flatten() {
             self.store.data_mut().context = context;
-            self.put(self.depth, Val::I32(0));
-            let function = self.function(number, exports)?;
-            function.call(&mut self.store, ())?;
+            self.resolve(number, exports)?;
+            match self.functions.get(number) {
+                // Borrowed: a clone counts references in the engine's list of
+                // types.
+                Some(Some(function)) => function.call(&mut self.store, ())?,
+                _ => return Err(wasmtime::Error::msg("the export is gone")),
+            }
         }
         Ok(())
     }
 
-    fn function(
-        &mut self,
-        number: Number,
-        exports: &Exports,
-    ) -> wasmtime::Result<TypedFunc<(), ()>> {
-        if let Some(Some(function)) = self.functions.get(number) {
-            return Ok(function.clone());
-        }
+    /// Finds an exported function when it is first called.
+    fn resolve(&mut self, number: Number, exports: &Exports) -> wasmtime::Result<()> {
+        let Some(place @ None) = self.functions.get_mut(number) else {
+            return Ok(());
+        };
         let export = exports.functions.get(number);
         let found =
             export.and_then(|export| self.instance.get_module_export(&mut self.store, export));
         let function = found
             .and_then(Extern::into_func)
             .ok_or_else(|| wasmtime::Error::msg("the export is gone"))?;
-        let function = function.typed::<(), ()>(&self.store)?;
-        if let Some(place) = self.functions.get_mut(number) {
-            *place = Some(function.clone());
-        }
-        Ok(function)
+        *place = Some(function.typed::<(), ()>(&self.store)?);
+        Ok(())
     }
 
     fn put(&mut self, global: Global, value: Val) {

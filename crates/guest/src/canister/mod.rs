@@ -143,7 +143,7 @@ impl Canister {
     }
 
     /// Runs one call.
-    pub fn call(&mut self, call: Call, exchange: &mut Exchange) -> Done {
+    pub fn call(&mut self, call: Box<Call>, exchange: &mut Exchange) -> Done {
         let fuel = call.fuel;
         // A module may need more than the state it is put on: a fresh one has
         // nothing, and an upgraded one keeps the heap of the old.
@@ -178,6 +178,7 @@ impl Canister {
         if let Some(back) = ended.exchange {
             *exchange = back;
         }
+        exchange.reuse(ended.previous);
         let globals = live.globals().to_vec();
         self.kept = self.reusable.then_some(live);
         Done {

@@ -1,7 +1,7 @@
 //! What a running call knows and collects.
 
 use lazaret_wire::layout::MAX_REPLY;
-use lazaret_wire::message::{Call, Effects, Entry, Sizes};
+use lazaret_wire::message::{Call, Effects};
 use wasmtime::{Caller, Global, ResourceLimiter, Val};
 
 use super::context::Context;
@@ -35,7 +35,7 @@ pub(super) struct State {
     /// The module's fuel, once it is known.
     pub(super) fuel: Option<Global>,
     pub(super) exchange: Option<Exchange>,
-    pub(super) call: Call,
+    pub(super) call: Box<Call>,
     pub(super) context: Context,
     /// Fuel at the start of the call, as the module counts it.
     pub(super) fuel_given: i64,
@@ -58,7 +58,7 @@ impl State {
             limits,
             fuel: None,
             exchange: None,
-            call: no_call(),
+            call: Box::default(),
             context: Context::Start,
             fuel_given: 0,
             reply: Vec::new(),
@@ -72,34 +72,14 @@ impl State {
         self.heap.size()
     }
 
-    /// Forgets the last call and takes up the next.
-    pub(super) fn begin(&mut self, call: Call, exchange: Exchange) {
+    /// Takes up a call and gives the last one back.
+    pub(super) fn begin(&mut self, call: Box<Call>, exchange: Exchange) -> Box<Call> {
         self.fuel_given = i64::try_from(call.fuel).unwrap_or(i64::MAX);
-        self.call = call;
         self.exchange = Some(exchange);
         self.reply = Vec::new();
         self.answer = Answer::None;
         self.effects = Effects::default();
-    }
-}
-
-fn no_call() -> Call {
-    Call {
-        entry: Entry::Query,
-        method: String::new(),
-        argument: Vec::new(),
-        caller: Vec::new(),
-        canister: Vec::new(),
-        controller: false,
-        time: 0,
-        version: 0,
-        cycles: 0,
-        fuel: 0,
-        certificate: None,
-        sizes: Sizes::default(),
-        globals: Vec::new(),
-        close_heap: Vec::new(),
-        close_stable: Vec::new(),
+        std::mem::replace(&mut self.call, call)
     }
 }
 

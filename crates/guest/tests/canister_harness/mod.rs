@@ -128,7 +128,7 @@ impl Tenant {
             ..self.next.clone()
         };
         let given = call.fuel;
-        let done = self.canister.call(call, &mut self.exchange);
+        let done = self.canister.call(Box::new(call), &mut self.exchange);
         assert!(done.fuel_left <= given);
         if entry != Entry::Query
             && matches!(

@@ -8,6 +8,7 @@ use lazaret_wire::message::{Call, Entry, Outcome, Sizes};
 
 use super::error::CallError;
 use super::meta::Meta;
+use super::module::Module;
 use crate::module::ModuleInfo;
 
 /// Who calls, and with what limits.
@@ -74,22 +75,22 @@ pub struct Commit {
 
 /// Refuses what can't be called, before any worker is troubled.
 pub(super) fn check(
-    info: &ModuleInfo,
+    module: &Module,
     entry: Entry,
     method: &str,
     argument: &[u8],
 ) -> Result<(), CallError> {
-    let known = |prefix: &str| {
-        info.exports
-            .iter()
-            .any(|export| export.strip_prefix(prefix) == Some(method))
-    };
-    let (kind, prefix, other) = match entry {
-        Entry::Query => ("query", "canister_query ", "canister_composite_query "),
-        _ => ("update", "canister_update ", "canister_update "),
-    };
-    if !(known("canister_query ") || known(other)) || method.len() > MAX_METHOD {
-        let mut names: Vec<String> = methods(info, prefix, "")
+    let query = entry == Entry::Query;
+    let may = module.methods.get(method).is_some_and(|kinds| match query {
+        true => kinds.query || kinds.composite_query,
+        false => kinds.update || kinds.query,
+    });
+    if !may || method.len() > MAX_METHOD {
+        let (kind, prefix) = match query {
+            true => ("query", "canister_query "),
+            false => ("update", "canister_update "),
+        };
+        let mut names: Vec<String> = methods(&module.info, prefix, "")
             .map(|name| name.trim().to_owned())
             .collect();
         // What a compiler adds for itself is nobody's to call.
@@ -131,25 +132,28 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The request, on the state that `meta` and `sizes` are of.
-    pub(super) fn request(&self, principal: &[u8], meta: &Meta, sizes: Sizes) -> Call {
-        Call {
-            entry: self.entry,
-            method: self.method.to_owned(),
-            argument: self.argument.to_vec(),
-            caller: self.options.caller.clone(),
-            canister: principal.to_vec(),
-            controller: self.options.controller,
-            time: super::now(),
-            version: meta.version,
-            cycles: meta.cycles,
-            fuel: self.options.fuel.unwrap_or(self.fuel),
-            certificate: self.options.certificate.clone(),
-            sizes,
-            globals: meta.globals.clone(),
-            close_heap: Vec::new(),
-            close_stable: Vec::new(),
+    /// Makes `call` the request, on the state that `meta` and `sizes` are of. Its
+    /// buffers are used again.
+    pub(super) fn request(&self, call: &mut Call, principal: &[u8], meta: &Meta, sizes: Sizes) {
+        call.entry = self.entry;
+        call.method.clear();
+        call.method.push_str(self.method);
+        for (buffer, bytes) in [
+            (&mut call.argument, self.argument),
+            (&mut call.caller, &self.options.caller),
+            (&mut call.canister, principal),
+        ] {
+            buffer.clear();
+            buffer.extend_from_slice(bytes);
         }
+        call.controller = self.options.controller;
+        call.time = super::now();
+        call.version = meta.version;
+        call.cycles = meta.cycles;
+        call.fuel = self.options.fuel.unwrap_or(self.fuel);
+        call.certificate.clone_from(&self.options.certificate);
+        call.sizes = sizes;
+        call.globals.clone_from(&meta.globals);
     }
 }
 

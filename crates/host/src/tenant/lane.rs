@@ -74,15 +74,10 @@ impl Lane {
             options,
             fuel: limits.update_fuel,
         };
-        let request = asked.request(&tenant.principal, &live.meta, live.sizes);
-        let (fuel, version) = (request.fuel, live.version);
+        live.ask(&asked, &tenant.principal);
+        let (fuel, version) = (live.request.fuel, live.version);
         let begin = Instant::now();
-        let done = tenant.run(
-            host,
-            &mut live,
-            request,
-            options.time.unwrap_or(limits.time),
-        )?;
+        let done = tenant.run(host, &mut live, options.time.unwrap_or(limits.time))?;
         let run_time = begin.elapsed();
         let fuel_used = fuel - done.fuel_left.min(fuel);
         let commit = self
@@ -95,7 +90,7 @@ impl Lane {
     }
 
     /// A worker at the newest version.
-    pub(super) fn worker(&mut self, host: &Inner, tenant: &Shared) -> Result<Live, CallError> {
+    pub(super) fn worker(&mut self, host: &Inner, tenant: &Shared) -> Result<Box<Live>, CallError> {
         if let Some(live) = tenant.idle_worker() {
             return Ok(live);
         }
@@ -113,7 +108,7 @@ impl Lane {
         &mut self,
         host: &Inner,
         tenant: &Shared,
-        mut live: Live,
+        mut live: Box<Live>,
         done: &Done,
     ) -> Result<Option<Commit>, CallError> {
         let commit = match done.outcome {
@@ -122,7 +117,9 @@ impl Lane {
                 self.commit(host, &mut live, after, done.sizes)?
             }
             Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => {
-                tenant.put_back(live, done)?;
+                if tenant.put_back(&mut live, done)? {
+                    tenant.workers.give(live);
+                }
                 return Ok(None);
             }
         };

@@ -158,6 +158,7 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
     let view = lane.image.view();
     let module = tenant.module().clone();
     let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), None)
+        .map(Box::new)
         .map_err(TenantError::call("install"))?;
     let options = CallOptions::default();
     let asked = Asked {
@@ -167,9 +168,9 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
         options: &options,
         fuel: limits.update_fuel,
     };
-    let request = asked.request(&tenant.principal, &live.meta, live.sizes);
+    live.ask(&asked, &tenant.principal);
     let done = tenant
-        .run(host, &mut live, request, limits.time)
+        .run(host, &mut live, limits.time)
         .map_err(TenantError::call("install"))?;
     lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("install"))?;
     lane.settle(host, &tenant, live, &done)

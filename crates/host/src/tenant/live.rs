@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lazaret_image::{Durability, Image, PageId, Reader, Verify, Version};
 use lazaret_wire::layout;
@@ -11,6 +11,7 @@ use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::{Call, Done, FromWorker, HostReturn, Prepare, Region, Sizes, ToWorker};
 
 use super::TenantLimits;
+use super::call::Asked;
 use super::error::CallError;
 use super::meta::Meta;
 use super::module::Module;
@@ -19,7 +20,7 @@ use crate::ending::Ending;
 use crate::host::Inner;
 use crate::memory::{self, Source, WorkerMemory, page_id};
 use crate::tracker::{Tracker, Written};
-use crate::worker::Worker;
+use crate::worker::{Deadline, Worker};
 
 /// A chunk that saw no write for this many calls is closed again.
 const CLOSE_AFTER: u16 = 64;
@@ -46,6 +47,8 @@ pub(crate) struct Live {
     pub(super) sizes: Sizes,
     /// The rest of the state at that version.
     pub(super) meta: Arc<Meta>,
+    /// What it is asked now or was asked last.
+    pub(super) request: Call,
 }
 
 impl std::fmt::Debug for Live {
@@ -72,59 +75,62 @@ impl Live {
         &self.worker
     }
 
-    /// Runs one call and copies what it says, checked against what is
-    /// possible. An error means that the worker is gone.
+    /// Makes a request of what is asked, at the version that it holds.
+    pub(super) fn ask(&mut self, asked: &Asked<'_>, principal: &[u8]) {
+        asked.request(&mut self.request, principal, &self.meta, self.sizes);
+    }
+
+    /// Runs the call that was asked for and copies what the worker says, checked
+    /// against what is possible. An error means that the worker is gone.
     pub(crate) fn run(
         &mut self,
         host: &Inner,
-        mut call: Call,
         limits: &TenantLimits,
         time: Duration,
     ) -> Result<Done, CallError> {
-        call.close_heap = std::mem::take(&mut self.close[0]);
-        call.close_stable = std::mem::take(&mut self.close[1]);
-        let (given, sizes, globals, cycles, entry) = (
-            call.fuel,
-            call.sizes,
-            call.globals.clone(),
-            call.cycles,
-            call.entry,
-        );
-        self.worker.send(&ToWorker::Call(call))?;
+        let Self {
+            worker, request, ..
+        } = self;
+        for (list, close) in [&mut request.close_heap, &mut request.close_stable]
+            .into_iter()
+            .zip(&mut self.close)
+        {
+            list.clear();
+            list.append(close);
+        }
+        worker.send_call(request)?;
         // One limit for the whole call: host calls don't begin it anew.
-        let begin = Instant::now();
+        let mut deadline = Deadline::after(time);
         let done = loop {
-            match self.worker.wait(time.saturating_sub(begin.elapsed())) {
+            match worker.wait_until(&mut deadline) {
                 Ok(FromWorker::Done(done)) => break done,
                 Ok(FromWorker::HostCall(call)) => {
+                    deadline.left();
                     let result = host.functions.call(call.function, &call.argument);
-                    self.worker
-                        .send(&ToWorker::HostReturn(HostReturn { result }))?;
+                    worker.send(&ToWorker::HostReturn(HostReturn { result }))?;
                 }
                 Ok(_) => {
                     return Err(CallError::WorkerEnded(
-                        self.worker.malformed("neither an end nor a host call"),
+                        worker.malformed("neither an end nor a host call"),
                     ));
                 }
                 Err(Ending::Deadline(_)) => return Err(CallError::TimeLimit(time)),
                 Err(ending) => return Err(CallError::WorkerEnded(ending)),
             }
         };
-        let page = 65_536;
-        let possible = done.fuel_left <= given
+        let (page, sizes) = (65_536, request.sizes);
+        let possible = done.fuel_left <= request.fuel
             && done.sizes.heap <= limits.heap.max(sizes.heap)
             && done.sizes.stable <= limits.stable.max(sizes.stable)
             && done.sizes.heap % page == 0
             && done.sizes.stable % page == 0
             && done.sizes.stable >= sizes.stable
             && done.sizes.heap >= sizes.heap
-            && done.effects.cycles_burned <= cycles
-            && (globals.is_empty() || same_types(&globals, &done.globals));
+            && done.effects.cycles_burned <= request.cycles
+            && (request.globals.is_empty() || same_types(&request.globals, &done.globals));
         if !possible {
-            return Err(CallError::WorkerEnded(
-                self.worker
-                    .malformed(&format!("impossible numbers at the end of {entry:?}")),
-            ));
+            let what = format!("impossible numbers at the end of {:?}", request.entry);
+            return Err(CallError::WorkerEnded(worker.malformed(&what)));
         }
         Ok(done)
     }
@@ -141,6 +147,9 @@ impl Live {
 
     /// Counts how long chunks have been idle, and plans to close them.
     fn notice(&mut self, written: &Written) {
+        if self.idle.is_empty() && written.is_empty() {
+            return;
+        }
         for idle in self.idle.values_mut() {
             *idle = idle.saturating_add(1);
         }

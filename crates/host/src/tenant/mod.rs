@@ -35,9 +35,9 @@ pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
 pub use error::{CallError, TenantError};
 pub use info::TenantInfo;
 use lane::Lane;
-use lazaret_image::{Image, Reader};
+use lazaret_image::{Image, Reader, Version};
 use lazaret_wall::Receipt;
-use lazaret_wire::message::{Call, Done, Entry, Sizes};
+use lazaret_wire::message::{Done, Entry, Sizes};
 pub use lifecycle::check_name;
 pub(crate) use lifecycle::{install, open, remove};
 pub use limits::TenantLimits;
@@ -114,7 +114,7 @@ impl Tenant {
     ) -> Result<Reply, CallError> {
         let shared = &self.shared;
         let mut lane = shared.lane();
-        call::check(&shared.module().info, Entry::Update, method, argument)?;
+        call::check(&shared.module(), Entry::Update, method, argument)?;
         lane.update(&self.host, shared, method, argument, options)
     }
 
@@ -133,7 +133,6 @@ impl Tenant {
         argument: &[u8],
         options: &CallOptions,
     ) -> Result<Reply, CallError> {
-        call::check(&self.shared.module().info, Entry::Query, method, argument)?;
         self.shared.query(&self.host, method, argument, options)
     }
 
@@ -244,11 +243,20 @@ impl Shared {
     }
 
     /// An idle worker, at the newest version.
-    fn idle_worker(&self) -> Option<Live> {
+    fn idle_worker(&self) -> Option<Box<Live>> {
         // No upgrade commits meanwhile.
         let _module = self.module();
+        let newest = self.reader.version();
+        self.at_newest(self.workers.take(newest)?, newest)
+    }
+
+    /// This worker or another idle one, brought to the newest version. The
+    /// module must be locked.
+    fn at_newest(&self, mut live: Box<Live>, newest: Version) -> Option<Box<Live>> {
         loop {
-            let mut live = self.workers.take(self.reader.version())?;
+            if live.version() == newest {
+                return Some(live);
+            }
             match live.bring_to_newest(&self.reader, Written::new()) {
                 Ok(true) => return Some(live),
                 Ok(false) => {}
@@ -256,11 +264,12 @@ impl Shared {
                     tracing::debug!(tenant = self.name, %error, "a worker is replaced");
                 }
             }
+            live = self.workers.take(newest)?;
         }
     }
 
     /// A new worker, at the newest version.
-    fn start_worker(&self, host: &Inner) -> Result<Live, CallError> {
+    fn start_worker(&self, host: &Inner) -> Result<Box<Live>, CallError> {
         let (module, view, generation) = {
             let module = self.module();
             (
@@ -269,19 +278,13 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        Live::start(host, &view, &module, generation)
+        Live::start(host, &view, &module, generation).map(Box::new)
     }
 
-    /// Runs a request in a worker. If it fails the worker is lost, and what the
+    /// Runs the call that a worker was asked for. If it fails the worker is lost, and what the
     /// call did with it.
-    fn run(
-        &self,
-        host: &Inner,
-        live: &mut Live,
-        request: Call,
-        time: Duration,
-    ) -> Result<Done, CallError> {
-        let result = live.run(host, request, &host.options.limits, time);
+    fn run(&self, host: &Inner, live: &mut Live, time: Duration) -> Result<Done, CallError> {
+        let result = live.run(host, &host.options.limits, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
             let directory = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,14 +296,14 @@ impl Shared {
         result
     }
 
-    /// Puts back what a query or a trapped update wrote, and keeps the worker
-    /// if that is cheaper than a new one.
-    fn put_back(&self, mut live: Live, done: &Done) -> Result<(), CallError> {
+    /// Puts back what a query or a trapped update wrote. False if a new worker
+    /// is cheaper than that.
+    fn put_back(&self, live: &mut Live, done: &Done) -> Result<bool, CallError> {
         let written = live.written(done.sizes)?;
-        let _module = self.module();
-        if live.bring_to_newest(&self.reader, written)? {
-            self.workers.give(live);
+        if written.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let _module = self.module();
+        live.bring_to_newest(&self.reader, written)
     }
 }

@@ -1,5 +1,6 @@
 //! A tenant's module, with what is known of it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lazaret_wire::message::{CompileSettings, Purpose};
@@ -14,7 +15,34 @@ use crate::tracker::TrackerKind;
 pub(crate) struct Module {
     pub hash: [u8; 32],
     pub info: ModuleInfo,
+    /// As what each method may be called.
+    pub methods: BTreeMap<String, Kinds>,
     code: Mutex<Code>,
+}
+
+/// The entry points of one method.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kinds {
+    pub update: bool,
+    pub query: bool,
+    pub composite_query: bool,
+}
+
+fn methods(info: &ModuleInfo) -> BTreeMap<String, Kinds> {
+    let mut methods = BTreeMap::<String, Kinds>::new();
+    for export in &info.exports {
+        let Some((kind, name)) = export.split_once(' ') else {
+            continue;
+        };
+        let set: fn(&mut Kinds) -> &mut bool = match kind {
+            "canister_update" => |kinds| &mut kinds.update,
+            "canister_query" => |kinds| &mut kinds.query,
+            "canister_composite_query" => |kinds| &mut kinds.composite_query,
+            _ => continue,
+        };
+        *set(methods.entry(name.to_owned()).or_default()) = true;
+    }
+    methods
 }
 
 /// A module's code: compiled when it is first to run, so that a tenant can be
@@ -30,6 +58,7 @@ impl Module {
     pub(crate) fn new(wasm: &[u8], info: ModuleInfo) -> Self {
         Self {
             hash: *blake3::hash(wasm).as_bytes(),
+            methods: methods(&info),
             info,
             code: Mutex::new(Code::Wasm(wasm.into())),
         }

@@ -1,12 +1,17 @@
 //! Queries: on the newest version that is committed when they begin, several at
 //! once, each in a worker that nobody else uses meanwhile.
 
+use std::time::Duration;
+
 use lazaret_wire::message::Entry;
 
 use super::Shared;
-use super::call::{Asked, CallOptions, Reply, reply};
+use super::call::{self, Asked, CallOptions, Reply, reply};
 use super::error::CallError;
+use super::live::Live;
+use super::workers::Slot;
 use crate::host::Inner;
+use crate::worker::Deadline;
 
 impl Shared {
     /// Runs a query and puts back what it wrote.
@@ -19,14 +24,8 @@ impl Shared {
     ) -> Result<Reply, CallError> {
         let limits = &host.options.limits;
         let time = options.time.unwrap_or(limits.time);
-        let _slot = self
-            .workers
-            .query_slot(limits.queries, time)
-            .ok_or(CallError::Busy {
-                running: limits.queries,
-                waited: time,
-            })?;
-        let mut live = match self.idle_worker() {
+        let (slot, idle) = self.begin_query(limits.queries, time, method, argument)?;
+        let mut live = match idle {
             Some(live) => live,
             None => self.start_worker(host)?,
         };
@@ -37,11 +36,43 @@ impl Shared {
             options,
             fuel: limits.query_fuel,
         };
-        let request = asked.request(&self.principal, &live.meta, live.sizes);
-        let (fuel, version) = (request.fuel, live.version);
-        let done = self.run(host, &mut live, request, time)?;
-        let fuel_used = fuel - done.fuel_left.min(fuel);
-        self.put_back(live, &done)?;
+        live.ask(&asked, &self.principal);
+        let done = self.run(host, &mut live, time)?;
+        let fuel_used = live.request.fuel - done.fuel_left.min(live.request.fuel);
+        let version = live.version;
+        if self.put_back(&mut live, &done)? {
+            slot.give(live);
+        }
         reply(done.outcome, fuel_used, version, None)
+    }
+
+    /// Waits until the query may run. Gives leave to, and an idle worker at the
+    /// newest version if there is one.
+    fn begin_query(
+        &self,
+        most: usize,
+        time: Duration,
+        method: &str,
+        argument: &[u8],
+    ) -> Result<(Slot<'_>, Option<Box<Live>>), CallError> {
+        let mut deadline = Deadline::after(time);
+        loop {
+            {
+                // No upgrade commits meanwhile.
+                let module = self.module();
+                call::check(&module, Entry::Query, method, argument)?;
+                let newest = self.reader.version();
+                if let Some((slot, idle)) = self.workers.begin_query(most, newest) {
+                    return Ok((slot, idle.and_then(|live| self.at_newest(live, newest))));
+                }
+            }
+            // Without the lock: who runs a query needs it to end.
+            if !self.workers.await_slot(most, deadline.left()) {
+                return Err(CallError::Busy {
+                    running: most,
+                    waited: time,
+                });
+            }
+        }
     }
 }

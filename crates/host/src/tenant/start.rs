@@ -11,7 +11,7 @@ use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::Spin;
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{MAP_RUN_PAGES, PAGE};
-use lazaret_wire::message::{Assignment, Region, Run, Sizes, TenantSetup, Tracking};
+use lazaret_wire::message::{Assignment, Call, Region, Run, Sizes, TenantSetup, Tracking};
 
 use super::error::CallError;
 use super::live::Live;
@@ -186,6 +186,7 @@ impl Live {
             version: view.version(),
             sizes: memory::sizes(view.sizes()),
             meta,
+            request: Call::default(),
         })
     }
 }

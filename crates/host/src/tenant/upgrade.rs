@@ -60,9 +60,9 @@ fn leave(
         options: &options,
         fuel: limits.update_fuel,
     };
-    let request = asked.request(&tenant.principal, &old.meta, old.sizes);
+    old.ask(&asked, &tenant.principal);
     let prepared = tenant
-        .run(host, &mut old, request, limits.time)
+        .run(host, &mut old, limits.time)
         .map_err(TenantError::call("pre_upgrade"))?;
     // Whatever comes of it, this worker is at no version any more: it ends
     // here.
@@ -94,6 +94,7 @@ fn arrive(
     let limits = host.options.limits;
     let view = lane.image.view();
     let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), Some(carried))
+        .map(Box::new)
         .map_err(TenantError::call("upgrade"))?;
     drop(view);
     let options = CallOptions::default();
@@ -107,11 +108,12 @@ fn arrive(
         options: &options,
         fuel: limits.update_fuel,
     };
-    let mut request = asked.request(&tenant.principal, &live.meta, carried.sizes);
+    live.ask(&asked, &tenant.principal);
+    live.request.sizes = carried.sizes;
     // The new module's own initial values.
-    request.globals = Vec::new();
+    live.request.globals.clear();
     let done = tenant
-        .run(host, &mut live, request, limits.time)
+        .run(host, &mut live, limits.time)
         .map_err(TenantError::call("post_upgrade"))?;
     lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("post_upgrade"))?;
     let after = after(&lane.meta, &module, &done);

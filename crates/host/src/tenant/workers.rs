@@ -2,7 +2,7 @@
 //! some version, and is brought to the newest before it runs a call.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lazaret_image::Version;
 
@@ -17,10 +17,28 @@ pub(crate) struct Workers {
 
 #[derive(Debug, Default)]
 struct State {
-    idle: Vec<Live>,
+    idle: Vec<Box<Live>>,
     queries: usize,
+    /// Threads that wait for one to end.
+    waiting: usize,
     /// Workers of an earlier generation have another module or another past.
     generation: u64,
+}
+
+fn best(state: &mut State, newest: Version) -> Option<Box<Live>> {
+    state.idle.retain(|live| live.is_alive());
+    let at = state
+        .idle
+        .iter()
+        .rposition(|live| live.version() == newest)
+        .or(state.idle.len().checked_sub(1))?;
+    Some(state.idle.remove(at))
+}
+
+fn keep(state: &mut State, live: Box<Live>) {
+    if live.generation == state.generation && live.is_alive() {
+        state.idle.push(live);
+    }
 }
 
 /// Leave to run a query, until it is dropped.
@@ -29,8 +47,17 @@ pub(crate) struct Slot<'a>(&'a Workers);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.lock().queries -= 1;
-        self.0.ended.notify_one();
+        self.0.end_query(&mut self.0.lock());
+    }
+}
+
+impl Slot<'_> {
+    /// Ends it, and keeps its worker.
+    pub(crate) fn give(self, live: Box<Live>) {
+        let mut state = self.0.lock();
+        self.0.end_query(&mut state);
+        keep(&mut state, live);
+        std::mem::forget(self);
     }
 }
 
@@ -39,49 +66,50 @@ impl Workers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until fewer than `most` queries run. `None` if that takes longer
-    /// than `time`.
-    pub(crate) fn query_slot(&self, most: usize, time: Duration) -> Option<Slot<'_>> {
-        let mut state = self.lock();
-        // Without a look at the clock in the usual case.
-        if state.queries >= most.max(1) {
-            let deadline = Instant::now().checked_add(time);
-            while state.queries >= most.max(1) {
-                let left =
-                    deadline.map_or(time, |end| end.saturating_duration_since(Instant::now()));
-                if left.is_zero() {
-                    return None;
-                }
-                state = self
-                    .ended
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-            }
+    fn end_query(&self, state: &mut State) {
+        state.queries -= 1;
+        // A condition variable makes a system call whether anybody waits or not.
+        if state.waiting > 0 {
+            self.ended.notify_one();
         }
-        state.queries += 1;
-        Some(Slot(self))
+    }
+
+    /// Begins a query if fewer than `most` run, with an idle worker if there is
+    /// one ([`Workers::take`]).
+    pub(crate) fn begin_query(
+        &self,
+        most: usize,
+        newest: Version,
+    ) -> Option<(Slot<'_>, Option<Box<Live>>)> {
+        let mut state = self.lock();
+        (state.queries < most.max(1)).then(|| {
+            state.queries += 1;
+            (Slot(self), best(&mut state, newest))
+        })
+    }
+
+    /// Waits until fewer than `most` queries run, for at most `time`; whether
+    /// that came. Somebody else may be quicker to begin one then.
+    pub(crate) fn await_slot(&self, most: usize, time: Duration) -> bool {
+        let mut state = self.lock();
+        state.waiting += 1;
+        let (mut state, waited) = self
+            .ended
+            .wait_timeout_while(state, time, |state| state.queries >= most.max(1))
+            .unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        !waited.timed_out()
     }
 
     /// An idle worker: one at `newest` if there is any, and of those the one
     /// that was used last, as its memory is in the processor's caches.
-    pub(crate) fn take(&self, newest: Version) -> Option<Live> {
-        let mut state = self.lock();
-        state.idle.retain(Live::is_alive);
-        let at = state
-            .idle
-            .iter()
-            .rposition(|live| live.version() == newest)
-            .or(state.idle.len().checked_sub(1))?;
-        Some(state.idle.remove(at))
+    pub(crate) fn take(&self, newest: Version) -> Option<Box<Live>> {
+        best(&mut self.lock(), newest)
     }
 
     /// Keeps a worker for the next call, unless it is of another time.
-    pub(crate) fn give(&self, live: Live) {
-        let mut state = self.lock();
-        if live.generation == state.generation && live.is_alive() {
-            state.idle.push(live);
-        }
+    pub(crate) fn give(&self, live: Box<Live>) {
+        keep(&mut self.lock(), live);
     }
 
     /// The generation of workers that are started now.

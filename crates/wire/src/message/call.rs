@@ -228,27 +228,65 @@ impl Message for Call {
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            entry: Entry::decode(from)?,
-            method: from.text("method", MAX_METHOD)?.to_owned(),
-            argument: from.bytes("argument", MAX_ARGUMENT)?.to_vec(),
-            caller: from.bytes("caller", MAX_PRINCIPAL)?.to_vec(),
-            canister: from.bytes("canister", MAX_PRINCIPAL)?.to_vec(),
-            controller: from.flag("controller")?,
-            time: from.u64("time")?,
-            version: from.u64("version")?,
-            cycles: from.u128("cycles")?,
-            fuel: from.u64("fuel")?,
-            certificate: from.option("certificate", |from| {
-                from.bytes("certificate", MAX_CERTIFICATE)
-                    .map(<[u8]>::to_vec)
-            })?,
-            sizes: Sizes::decode(from)?,
-            globals: decode_globals(from)?,
-            close_heap: from.list("closed heap chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
-            close_stable: from
-                .list("closed stable chunks", MAX_CLOSED, |from| from.u32("chunk"))?,
-        })
+        let mut call = Self::default();
+        call.decode_over(from)?;
+        Ok(call)
+    }
+
+    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.entry = Entry::decode(from)?;
+        self.method.clear();
+        self.method.push_str(from.text("method", MAX_METHOD)?);
+        from.bytes_over("argument", MAX_ARGUMENT, &mut self.argument)?;
+        from.bytes_over("caller", MAX_PRINCIPAL, &mut self.caller)?;
+        from.bytes_over("canister", MAX_PRINCIPAL, &mut self.canister)?;
+        self.controller = from.flag("controller")?;
+        self.time = from.u64("time")?;
+        self.version = from.u64("version")?;
+        self.cycles = from.u128("cycles")?;
+        self.fuel = from.u64("fuel")?;
+        self.certificate = from.option("certificate", |from| {
+            from.bytes("certificate", MAX_CERTIFICATE)
+                .map(<[u8]>::to_vec)
+        })?;
+        self.sizes = Sizes::decode(from)?;
+        from.list_over("globals", MAX_GLOBALS, &mut self.globals, Global::decode)?;
+        let chunk = |from: &mut Reader<'_>| from.u32("chunk");
+        from.list_over(
+            "closed heap chunks",
+            MAX_CLOSED,
+            &mut self.close_heap,
+            chunk,
+        )?;
+        from.list_over(
+            "closed stable chunks",
+            MAX_CLOSED,
+            &mut self.close_stable,
+            chunk,
+        )
+    }
+}
+
+impl Default for Call {
+    /// A query without a name that may use nothing.
+    fn default() -> Self {
+        Self {
+            entry: Entry::Query,
+            method: String::new(),
+            argument: Vec::new(),
+            caller: Vec::new(),
+            canister: Vec::new(),
+            controller: false,
+            time: 0,
+            version: 0,
+            cycles: 0,
+            fuel: 0,
+            certificate: None,
+            sizes: Sizes::default(),
+            globals: Vec::new(),
+            close_heap: Vec::new(),
+            close_stable: Vec::new(),
+        }
     }
 }
 

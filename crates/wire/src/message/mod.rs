@@ -26,6 +26,9 @@ pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
+/// The tag of [`ToWorker::Call`].
+const CALL: u8 = 2;
+
 /// What the host asks of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
@@ -34,13 +37,20 @@ pub enum ToWorker {
     /// Run the program that was assigned.
     Start,
     /// Run one entry point of a tenant.
-    Call(Call),
+    Call(Box<Call>),
     /// Get ready for pages that the host will write.
     Prepare(Prepare),
     /// The answer to a host call.
     HostReturn(HostReturn),
     /// Compile the module in the input descriptor.
     Compile(Compile),
+}
+
+impl ToWorker {
+    /// Encodes a [`ToWorker::Call`] from a call that is kept by its sender.
+    pub fn call_to_bytes(call: &Call, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        call.encode(Writer::new(out).u8(CALL))
+    }
 }
 
 impl Message for ToWorker {
@@ -51,10 +61,23 @@ impl Message for ToWorker {
                 to.u8(1);
                 Ok(())
             }
-            Self::Call(message) => message.encode(to.u8(2)),
+            Self::Call(message) => message.encode(to.u8(CALL)),
             Self::HostReturn(message) => message.encode(to.u8(3)),
             Self::Compile(message) => message.encode(to.u8(4)),
             Self::Prepare(message) => message.encode(to.u8(5)),
+        }
+    }
+
+    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match self {
+            Self::Call(call) if from.peek() == Some(CALL) => {
+                from.u8("request")?;
+                call.decode_over(from)
+            }
+            other => {
+                *other = Self::decode(from)?;
+                Ok(())
+            }
         }
     }
 
@@ -62,7 +85,7 @@ impl Message for ToWorker {
         match from.u8("request")? {
             0 => Assign::decode(from).map(Self::Assign),
             1 => Ok(Self::Start),
-            2 => Call::decode(from).map(Self::Call),
+            CALL => Call::decode(from).map(Box::new).map(Self::Call),
             3 => HostReturn::decode(from).map(Self::HostReturn),
             4 => Compile::decode(from).map(Self::Compile),
             5 => Prepare::decode(from).map(Self::Prepare),
