@@ -8,7 +8,7 @@ use crate::error::{Action, FileError, FoldError};
 use crate::files::{Files, SourceFile};
 use crate::format::{MAX_SHARDS, Origin, ShardEntry, log_name, shard_name};
 use crate::image::Image;
-use crate::index::{Index, Location};
+use crate::index::{Extent, Index, Location};
 use crate::manifest::SwitchError;
 use crate::numbers::FileNumbers;
 use crate::page::{FileId, PAGE_BYTES, PageId, TenantId, Version};
@@ -251,12 +251,15 @@ impl<S: Storage> FoldJob<S> {
             let slot = files.insert(source);
             let mut next = entry.header_len / PAGE_BYTES;
             for (first, pages) in &shard.runs {
-                let places = (*first..first + pages).zip(next..);
+                let place = PageId::new(shard.region, *first).zip(Location::new(slot, next));
+                if let Some((first, location)) = place {
+                    index.put(Extent {
+                        first,
+                        pages: *pages,
+                        location,
+                    });
+                }
                 next += pages;
-                index.apply(places.filter_map(|(page, offset)| {
-                    let page = PageId::new(shard.region, page)?;
-                    Some((page, Some(Location::new(slot, offset)?)))
-                }));
             }
             shards.push(entry);
         }

@@ -16,6 +16,14 @@ enum Step {
         slot: usize,
         offset: u64,
     },
+    /// Consecutive pages to consecutive places, at once.
+    Extent {
+        region: Region,
+        first: u64,
+        pages: u64,
+        slot: usize,
+        offset: u64,
+    },
     Zero {
         region: Region,
         first: u64,
@@ -33,13 +41,26 @@ fn region() -> impl Strategy<Value = Region> {
 }
 
 fn first() -> impl Strategy<Value = u64> {
-    prop_oneof![0..300u64, MAX_PAGES - 300..MAX_PAGES]
+    prop_oneof![
+        4 => 0..300u64,
+        2 => 3900..4400u64,
+        1 => (1 << 18) - 100..(1 << 18) + 100u64,
+        1 => MAX_PAGES - 300..MAX_PAGES,
+    ]
+}
+
+/// From less than a leaf to more than a node of the second level.
+fn long() -> impl Strategy<Value = u64> {
+    prop_oneof![0..200u64, 4000..9000u64]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (region(), first(), 1..4u64, 0..100u64, 0..3usize, 0..200u64).prop_map(
             |(region, first, step, pages, slot, offset)| Step::Put { region, first, step, pages, slot, offset }
+        ),
+        3 => (region(), first(), long(), 0..2usize, 0..200u64).prop_map(
+            |(region, first, pages, slot, offset)| Step::Extent { region, first, pages, slot, offset }
         ),
         2 => (region(), first(), 1..4u64, 0..100u64)
             .prop_map(|(region, first, step, pages)| Step::Zero { region, first, step, pages }),
@@ -88,6 +109,15 @@ proptest! {
                     index.apply(places.iter().map(|(page, location)| (*page, Some(*location))));
                     model.extend(places);
                 }
+                Step::Extent { region, first, pages: count, slot, offset } => {
+                    let count = count.min(MAX_PAGES - first);
+                    let location = Location::new(slot, offset).unwrap();
+                    let first = PageId::new(region, first).unwrap();
+                    index.put(Extent { first, pages: count, location });
+                    model.extend(pages(region, first.page(), 1, count).zip(offset..).map(
+                        |(page, offset)| (page, Location::new(slot, offset).unwrap()),
+                    ));
+                }
                 Step::Zero { region, first, step, pages: count } => {
                     index.apply(pages(region, first, step, count).map(|page| (page, None)));
                     pages(region, first, step, count).for_each(|page| { model.remove(&page); });
@@ -100,19 +130,22 @@ proptest! {
             }
             prop_assert_eq!(index.pages(), model.len() as u64);
             prop_assert!(index.iter().eq(model.iter().map(|(page, location)| (*page, *location))));
+            let sample = [0, 63, 64, 150, 4095, 4096, 5000, (1 << 18) - 1, 1 << 18, MAX_PAGES - 1];
+            for page in sample.into_iter().flat_map(|page| Region::ALL.map(|region| PageId::new(region, page).unwrap())) {
+                prop_assert_eq!(index.get(page), model.get(&page).copied());
+            }
             // From any earlier version, the differences lead to this one.
             let mut caught_up: Index = earlier.clone();
             caught_up.apply(index.differences(&earlier));
             prop_assert!(caught_up.iter().eq(index.iter()));
             prop_assert_eq!(caught_up.extent_count(), index.extent_count());
-            prop_assert_eq!(index.differences(&caught_up).count(), 0);
+            prop_assert_eq!(index.differences(&caught_up), []);
             if step_number % 3 == 0 {
                 earlier = index.clone();
             }
             let expected = extents(&model);
             prop_assert_eq!(index.extent_count(), expected.len());
             prop_assert_eq!(index.extents().collect::<Vec<_>>(), expected);
-            prop_assert!(index.chunks.values().all(|chunk| chunk.present != 0));
         }
     }
 }

@@ -74,6 +74,7 @@ mod manifest;
 mod node_hash;
 mod numbers;
 mod page;
+mod page_map;
 mod plan;
 mod read;
 mod reader;

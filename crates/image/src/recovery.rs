@@ -10,7 +10,7 @@ use crate::format::{
     log_name, shard_name,
 };
 use crate::image::{Image, remove_leftovers};
-use crate::index::{Index, Location};
+use crate::index::{Extent, Index, Location};
 use crate::log::LogTail;
 use crate::page::{FileId, PAGE_BYTES, PageId, Sizes, Version};
 use crate::runs::BaseRuns;
@@ -314,13 +314,14 @@ fn open_shard<S: Storage>(
         return Err(OpenError::TooLarge { path });
     }
     for (first, pages) in &header.runs {
-        let start = next;
-        index.apply((0..*pages).filter_map(|page| {
-            Some((
-                PageId::new(shard.region, first + page)?,
-                Location::new(slot, start + page),
-            ))
-        }));
+        let place = PageId::new(shard.region, *first).zip(Location::new(slot, next));
+        if let Some((first, location)) = place {
+            index.put(Extent {
+                first,
+                pages: *pages,
+                location,
+            });
+        }
         next += pages;
     }
     let checksums = (SHARD_FIXED + 16 * header.runs.len()) as u64;
