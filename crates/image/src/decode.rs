@@ -11,7 +11,7 @@ use crate::format::{
     SegmentHeader, ShardHeader, shard_header_len,
 };
 use crate::input::Input;
-use crate::page::{FileId, MAX_META, MAX_PAGES, TenantId, Version};
+use crate::page::{FileId, MAX_META, MAX_PAGES, Region, TenantId, Version};
 
 /// Why bytes are not a valid record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,6 +172,49 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
 ///
 /// Whatever is not a valid header, and bytes that end before the header does.
 pub fn decode_shard_header(bytes: &[u8]) -> Result<(ShardHeader, Checksum), DecodeError> {
+    let (front, mut table, checksum) = shard_front(bytes)?;
+    let mut checksums = Vec::with_capacity(front.pages as usize);
+    for _ in 0..front.pages {
+        checksums.push(table.u64()?);
+    }
+    let ShardFront {
+        tenant,
+        file,
+        region,
+        runs,
+        ..
+    } = front;
+    Ok((
+        ShardHeader {
+            tenant,
+            file,
+            region,
+            runs,
+            checksums,
+        },
+        checksum,
+    ))
+}
+
+/// A shard's header without the checksums of the pages, which opening an image has no use for.
+pub(crate) struct ShardFront {
+    pub(crate) tenant: TenantId,
+    pub(crate) file: FileId,
+    pub(crate) region: Region,
+    /// First page and number of pages.
+    pub(crate) runs: Vec<(u64, u64)>,
+    /// How many pages the runs have.
+    pub(crate) pages: u64,
+}
+
+/// Like [`decode_shard_header`], and as strict.
+pub(crate) fn decode_shard_front(bytes: &[u8]) -> Result<(ShardFront, Checksum), DecodeError> {
+    let (front, _, checksum) = shard_front(bytes)?;
+    Ok((front, checksum))
+}
+
+/// Checks the whole header. Beside the front, gives the checksums of the pages, not yet decoded.
+fn shard_front(bytes: &[u8]) -> Result<(ShardFront, Input<'_>, Checksum), DecodeError> {
     let (mut input, _) = Input::open(bytes, SHARD_MAGIC, RECORD_VERSION, SHARD_FIXED)?;
     input.flags()?;
     let tenant = TenantId(input.array()?);
@@ -215,21 +258,17 @@ pub fn decode_shard_header(bytes: &[u8]) -> Result<(ShardHeader, Checksum), Deco
             value: page_count,
         });
     }
-    let mut checksums = Vec::with_capacity(page_count as usize);
-    for _ in 0..page_count {
-        checksums.push(input.u64()?);
-    }
+    // The length of the header, which these are a part of, didn't overflow.
+    let table = Input::of(input.take(8 * page_count)?);
     input.padding()?;
-    Ok((
-        ShardHeader {
-            tenant,
-            file,
-            region,
-            runs,
-            checksums,
-        },
-        checksum,
-    ))
+    let front = ShardFront {
+        tenant,
+        file,
+        region,
+        runs,
+        pages: page_count,
+    };
+    Ok((front, table, checksum))
 }
 
 /// Decodes the fixed part of a segment's header, to learn how long the header is. Nothing in it can be

@@ -39,8 +39,28 @@ pub(crate) struct NewLog<F> {
     pub(crate) entry: LogEntry,
 }
 
+impl<F> NewLog<F> {
+    /// Puts the file on disk (but not its name).
+    pub(crate) fn sync<S: Storage<File = F>>(&self, storage: &S) -> Result<(), FileError> {
+        let synced = storage.fsync(&self.tail.handle);
+        synced.map_err(|error| {
+            FileError::new(storage, Action::Sync, &log_name(self.entry.file), 0, error)
+        })
+    }
+}
+
 /// Makes an empty log and puts it on disk (but not its name).
 pub(crate) fn create_log<S: Storage>(
+    storage: &S,
+    file: FileId,
+) -> Result<NewLog<S::File>, FileError> {
+    let log = create_unsynced(storage, file)?;
+    log.sync(storage)?;
+    Ok(log)
+}
+
+/// Makes an empty log, which is yet to be synced.
+pub(crate) fn create_unsynced<S: Storage>(
     storage: &S,
     file: FileId,
 ) -> Result<NewLog<S::File>, FileError> {
@@ -50,9 +70,6 @@ pub(crate) fn create_log<S: Storage>(
     let writing = storage
         .create(&name)
         .map_err(|error| fail(Action::Create, error))?;
-    storage
-        .fsync(&writing)
-        .map_err(|error| fail(Action::Sync, error))?;
     let reading = storage
         .open_read(&name)
         .map_err(|error| fail(Action::Open, error))?;

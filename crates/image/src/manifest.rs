@@ -58,31 +58,33 @@ impl Manifest {
         shards.chain(sealed).fold(0, u64::saturating_add)
     }
 
+    /// Writes it to the file `name`, in place of what an earlier attempt left there, and syncs that (but not the name).
+    pub(crate) fn write<S: Storage>(&self, storage: &S, name: &str) -> Result<(), FileError> {
+        let fail = |action, source| FileError::new(storage, action, name, 0, source);
+        let file = match storage.create(name) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                storage
+                    .unlink(name)
+                    .map_err(|error| fail(Action::Remove, error))?;
+                storage.create(name)
+            }
+            created => created,
+        };
+        let file = file.map_err(|error| fail(Action::Create, error))?;
+        storage
+            .pwrite(&file, &encode_manifest(self), 0)
+            .map_err(|error| fail(Action::Write, error))?;
+        storage
+            .fsync(&file)
+            .map_err(|error| fail(Action::Sync, error))
+    }
+
     /// Makes this the manifest: writes it aside, syncs it, renames it, syncs the directory. What it refers to
     /// must be on disk already.
     pub(crate) fn replace<S: Storage>(&self, storage: &S) -> Result<(), SwitchError> {
         let fail = |action, name, source| FileError::new(storage, action, name, 0, source);
-        let aside = || -> Result<(), FileError> {
-            let file = match storage.create(MANIFEST_NEW) {
-                // What an earlier attempt left.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    storage
-                        .unlink(MANIFEST_NEW)
-                        .map_err(|error| fail(Action::Remove, MANIFEST_NEW, error))?;
-                    storage.create(MANIFEST_NEW)
-                }
-                created => created,
-            };
-            let file = file.map_err(|error| fail(Action::Create, MANIFEST_NEW, error))?;
-            let bytes = encode_manifest(self);
-            storage
-                .pwrite(&file, &bytes, 0)
-                .map_err(|error| fail(Action::Write, MANIFEST_NEW, error))?;
-            storage
-                .fsync(&file)
-                .map_err(|error| fail(Action::Sync, MANIFEST_NEW, error))
-        };
-        aside().map_err(SwitchError::Before)?;
+        self.write(storage, MANIFEST_NEW)
+            .map_err(SwitchError::Before)?;
         storage
             .rename(MANIFEST_NEW, MANIFEST)
             .map_err(|error| SwitchError::Unknown(fail(Action::Rename, MANIFEST_NEW, error)))?;

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::decode::{DecodeError, decode_manifest, decode_shard_header};
+use crate::decode::{
+    DecodeError, ShardFront, decode_manifest, decode_shard_front, decode_shard_header,
+};
 use crate::error::{Action, Damage, FileError, OpenError};
 use crate::files::{Block, Files, SourceFile};
 use crate::format::{
@@ -146,9 +148,11 @@ pub(crate) fn load_settled<S: Storage>(
         meta: manifest.meta.clone(),
         segments: 0,
     };
+    // One for all headers, so that it stays in the processor's cache.
+    let mut bytes = Vec::new();
     for shard in &manifest.shards {
         let slot = settled.files.free();
-        let file = open_shard(storage, shard, slot, &mut settled.index)?;
+        let file = open_shard(storage, shard, slot, &mut settled.index, &mut bytes)?;
         settled.files.insert(file);
     }
     settled.base = BaseRuns::of(&settled.index);
@@ -241,11 +245,12 @@ pub(crate) fn read_manifest<S: Storage>(storage: &S) -> Result<Manifest, OpenErr
     decode_manifest(&bytes).map_err(|error| record(storage, MANIFEST, 0, error))
 }
 
-/// Opens a shard and checks that it is the one that the manifest lists.
-pub(crate) fn read_shard_header<S: Storage>(
+/// Opens a shard, checks that it is the one that the manifest lists, and leaves its header in `bytes`.
+fn read_shard_front<S: Storage>(
     storage: &S,
     shard: &ShardEntry,
-) -> Result<(S::File, ShardHeader), OpenError> {
+    bytes: &mut Vec<u8>,
+) -> Result<(S::File, ShardFront), OpenError> {
     let name = shard_name(shard.file);
     let path = || storage.path().join(&name);
     let fail = |action, source| FileError::new(storage, action, &name, 0, source);
@@ -265,30 +270,27 @@ pub(crate) fn read_shard_header<S: Storage>(
     }
     let header_len =
         usize::try_from(shard.header_len).map_err(|_| OpenError::TooLarge { path: path() })?;
-    let mut bytes = vec![0; header_len];
+    bytes.resize(header_len, 0);
     handle
-        .pread(&mut bytes, 0)
+        .pread(bytes, 0)
         .map_err(|error| fail(Action::Read, error))?;
-    let (header, checksum) =
-        decode_shard_header(&bytes).map_err(|error| record(storage, &name, 0, error))?;
-    if header.tenant != shard.origin.tenant {
+    let (front, checksum) =
+        decode_shard_front(bytes).map_err(|error| record(storage, &name, 0, error))?;
+    if front.tenant != shard.origin.tenant {
         return Err(OpenError::OtherTenant {
             path: path(),
             offset: 0,
             expected: shard.origin.tenant,
-            found: header.tenant,
+            found: front.tenant,
         });
     }
-    let first = header.runs.first().map(|(first, _)| *first);
-    let last = header.runs.last().map(|(first, pages)| first + pages - 1);
+    let first = front.runs.first().map(|(first, _)| *first);
+    let last = front.runs.last().map(|(first, pages)| first + pages - 1);
     let differs = [
-        (header.file != shard.origin.file, "file number"),
+        (front.file != shard.origin.file, "file number"),
         (checksum != shard.checksum, "header's checksum"),
-        (header.region != shard.region, "region"),
-        (
-            header.checksums.len() as u64 != shard.pages,
-            "number of pages",
-        ),
+        (front.region != shard.region, "region"),
+        (front.pages != shard.pages, "number of pages"),
         (
             first != Some(shard.first_page) || last != Some(shard.last_page),
             "range of pages",
@@ -297,17 +299,30 @@ pub(crate) fn read_shard_header<S: Storage>(
     if let Some((_, what)) = differs.into_iter().find(|(differs, _)| *differs) {
         return Err(OpenError::Mismatch { path: path(), what });
     }
+    Ok((handle, front))
+}
+
+/// Opens a shard and checks that it is the one that the manifest lists; gives all of its header.
+pub(crate) fn read_shard_header<S: Storage>(
+    storage: &S,
+    shard: &ShardEntry,
+) -> Result<(S::File, ShardHeader), OpenError> {
+    let mut bytes = Vec::new();
+    let (handle, _) = read_shard_front(storage, shard, &mut bytes)?;
+    let (header, _) = decode_shard_header(&bytes)
+        .map_err(|error| record(storage, &shard_name(shard.file), 0, error))?;
     Ok((handle, header))
 }
 
-/// Opens a shard and puts its pages into the index.
+/// Opens a shard and puts its pages into the index. `bytes` is room for its header.
 fn open_shard<S: Storage>(
     storage: &S,
     shard: &ShardEntry,
     slot: usize,
     index: &mut Index,
+    bytes: &mut Vec<u8>,
 ) -> Result<SourceFile<S::File>, OpenError> {
-    let (handle, header) = read_shard_header(storage, shard)?;
+    let (handle, header) = read_shard_front(storage, shard, bytes)?;
     let path = storage.path().join(shard_name(shard.file));
     let mut next = shard.header_len / PAGE_BYTES;
     if Location::new(slot, next + shard.pages).is_none() {

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Action, FileError, SnapshotError};
-use crate::format::{MAX_LOGS, Manifest, SealedLog, ShardEntry, log_name, shard_name};
+use crate::format::{MANIFEST, MAX_LOGS, Manifest, SealedLog, ShardEntry, log_name, shard_name};
 use crate::image::Image;
-use crate::log::{create_log, random};
+use crate::log::{create_unsynced, random};
 use crate::numbers::FileNumbers;
 use crate::page::{FileId, TenantId};
 use crate::storage::Storage;
@@ -93,7 +93,7 @@ impl<S: Storage> Image<S> {
         let linked = self
             .link_into(target, &numbers, &mut Vec::new())?
             .ok_or_else(too_many)?;
-        let log = create_log(target, numbers.take().ok_or_else(too_many)?)?;
+        let log = create_unsynced(target, numbers.take().ok_or_else(too_many)?)?;
         let manifest = Manifest {
             tenant,
             version: self.version,
@@ -101,14 +101,15 @@ impl<S: Storage> Image<S> {
             next_file: numbers.next(),
             shards: linked.shards,
             sealed: linked.sealed,
-            log: log.entry,
+            log: log.entry.clone(),
             meta: self.manifest.meta.clone(),
         };
-        // The names of the files needn't be on disk before the manifest's: nobody sees any before the directory is
-        // renamed, and this syncs them all.
-        manifest
-            .replace(target)
-            .map_err(|error| error.into_inner())?;
+        // Nobody sees any of it before the directory is renamed, so nothing need be on disk before something else. The
+        // first sync has a journal write all the names and inodes there are, and the others find that done.
+        manifest.write(target, MANIFEST)?;
+        log.sync(target)?;
+        let synced = target.fsync_dir();
+        synced.map_err(|error| FileError::new(target, Action::Sync, "", 0, error))?;
         Ok(())
     }
 
