@@ -113,8 +113,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:>7}  {:>9}  {:>27}  {:>27}",
         "", "", "reading the pages, both", "with their checksums, both"
     );
-    for step in [PAGES, PAGES / 10, PAGES / 100, PAGES / 1000, 26, 1] {
-        let rounds = if step < 100 { 5 } else { 41 };
+    // One count alone, many times: for a profiler.
+    let only: Option<u64> = match std::env::args().nth(2) {
+        Some(count) => Some(PAGES / count.parse::<u64>()?.clamp(1, PAGES)),
+        None => None,
+    };
+    let steps = [PAGES, PAGES / 10, PAGES / 100, PAGES / 1000, 26, 1];
+    for step in only.map_or(steps.to_vec(), |step| vec![step]) {
+        let rounds = match step {
+            ..100 => 5,
+            _ if only.is_some() => 2001,
+            _ => 201,
+        };
         let mut columns: [Vec<f64>; 5] = Default::default();
         let mut pages = 0;
         // The hasher that was loaded took over.
