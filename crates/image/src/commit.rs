@@ -386,7 +386,7 @@ fn without<'a>(chunk: &'a mut [u8], ids: &[PageId], zeros: &[PageId]) -> &'a [u8
 }
 
 /// The first page-aligned `length` bytes of `buffer`, made longer if need be.
-fn page_aligned(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+pub(crate) fn page_aligned(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
     if buffer.len() < length + PAGE_SIZE {
         // Not resize: nothing in it is worth copying, and zeroed memory comes untouched from the kernel.
         *buffer = vec![0; length + PAGE_SIZE];

@@ -89,18 +89,17 @@ pub(crate) fn zero(tiers: usize) -> Hash {
 /// A page fills four lanes. Pages beside each other fill all of them, which on wide vectors is twice as fast; the
 /// crate has that for one long input only, so its compression function is used here, with the same result.
 pub(crate) fn hash_pages(pages: &[&[u8; PAGE_SIZE]], mut each: impl FnMut(usize, Hash)) {
+    let widest = CONSTANTS.platform.simd_degree();
     let (mut rest, mut first) = (pages, 0);
-    for lanes in [LANES, LANES / 2, LANES / 4] {
-        let mut groups = rest.chunks_exact(lanes);
-        for group in &mut groups {
-            let mut hashes = [0; LANES * HASH_SIZE];
-            hash_page_group(group, &mut hashes);
-            for (position, hash) in hashes.as_chunks().0.iter().take(lanes).enumerate() {
-                each(first + position, *hash);
-            }
-            first += lanes;
+    while let Some(lanes) = lanes(rest.len(), widest) {
+        let (group, behind) = rest.split_at(lanes.min(rest.len()));
+        let mut hashes = [0; LANES * HASH_SIZE];
+        hash_page_group(group, lanes, &mut hashes);
+        for (position, hash) in hashes.as_chunks().0.iter().take(group.len()).enumerate() {
+            each(first + position, *hash);
         }
-        rest = groups.remainder();
+        first += group.len();
+        rest = behind;
     }
     for (position, page) in rest.iter().enumerate() {
         let hash = blake3::keyed_hash(&CONSTANTS.page.bytes, page.as_slice());
@@ -108,22 +107,36 @@ pub(crate) fn hash_pages(pages: &[&[u8; PAGE_SIZE]], mut each: impl FnMut(usize,
     }
 }
 
-/// At most [`LANES`] pages.
-fn hash_page_group(pages: &[&[u8; PAGE_SIZE]], hashes: &mut [u8; LANES * HASH_SIZE]) {
+/// How many lanes to use for the next of so many pages, on vectors of so many; `None` if one page after the other is as
+/// fast. Of 16 lanes, 11 must be in use to be worth it, of 8 lanes 5 (measured with AVX-512).
+fn lanes(pages: usize, widest: usize) -> Option<usize> {
+    match pages {
+        11.. if widest >= 16 => Some(16),
+        5.. if widest >= 8 => Some(8),
+        4.. => Some(4),
+        _ => None,
+    }
+}
+
+/// At most `lanes` pages, which is at most [`LANES`]. The lanes that are left over hash the first page again.
+fn hash_page_group(pages: &[&[u8; PAGE_SIZE]], lanes: usize, hashes: &mut [u8; LANES * HASH_SIZE]) {
     let Constants { platform, page, .. } = &*CONSTANTS;
-    let count = pages.len();
+    let Some(first) = pages.first() else {
+        return;
+    };
+    let pages = pages.iter().chain(std::iter::repeat(first)).take(lanes);
     // The hashes of a page's four chunks, page by page.
     let mut chunks = [[0; HASH_SIZE]; 4 * LANES];
     for number in 0..PAGE_SIZE / CHUNK_SIZE {
         let mut inputs = [&[0; CHUNK_SIZE]; LANES];
-        for (input, page) in inputs.iter_mut().zip(pages) {
+        for (input, page) in inputs.iter_mut().zip(pages.clone()) {
             if let Some(chunk) = page.as_chunks().0.get(number) {
                 *input = chunk;
             }
         }
         let mut out = [0; LANES * HASH_SIZE];
         platform.hash_many(
-            inputs.get(..count).unwrap_or_default(),
+            inputs.get(..lanes).unwrap_or(&inputs),
             &page.words,
             number as u64,
             IncrementCounter::No,
@@ -133,13 +146,13 @@ fn hash_page_group(pages: &[&[u8; PAGE_SIZE]], hashes: &mut [u8; LANES * HASH_SI
             &mut out,
         );
         let places = chunks.iter_mut().skip(number).step_by(4);
-        for (place, hash) in places.zip(out.as_chunks().0).take(count) {
+        for (place, hash) in places.zip(out.as_chunks().0) {
             *place = *hash;
         }
     }
     let mut halves = [0; 2 * LANES * HASH_SIZE];
-    hash_parents(chunks.as_flattened(), 2 * count, 0, &mut halves);
-    hash_parents(&halves, count, ROOT, hashes);
+    hash_parents(chunks.as_flattened(), 2 * lanes, 0, &mut halves);
+    hash_parents(&halves, lanes, ROOT, hashes);
 }
 
 /// The parents of the first `count` pairs in `children`, at most 32.
@@ -199,7 +212,7 @@ mod tests {
 
     #[test]
     fn many_at_once_hash_like_each_by_itself() {
-        for count in [0, 1, 3, 4, 7, 8, 15, 16, 17, 31, 61] {
+        for count in 0..=2 * LANES + 1 {
             let pages: Vec<[u8; PAGE_SIZE]> = (0..count)
                 .map(|page| std::array::from_fn(|at| ((at * 7 + page * 31) >> 3) as u8))
                 .collect();
