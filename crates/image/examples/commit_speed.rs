@@ -3,8 +3,10 @@
 //! `cargo run --release -p lazaret-image --example commit_speed [DIR]`; DIR should be on the disk in question.
 
 use std::error::Error;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -36,6 +38,49 @@ fn scattered(count: u64, round: u64) -> Vec<PageId> {
     (0..count)
         .filter_map(|index| PageId::new(Region::Heap, page(index)))
         .collect()
+}
+
+/// The same pages in every commit, and a plain write of as much to another file, one after the other.
+fn hot(directory: &Path, heap: &mut Heap, sizes: Sizes) -> Result<(), Box<dyn Error>> {
+    println!(
+        "{:>7} {:>10}  {:>12} {:>12} {:>12}  {:>14} {:>12} {:>12}",
+        "pages", "", "commit p50", "us/page", "mean", "plain p50", "us/page", "mean"
+    );
+    for (count, rounds) in [(1, 20_000), (10, 10_000), (100, 2_000)] {
+        let path = directory.join("image");
+        let mut image = Image::create(&path)?;
+        let plain = File::create(directory.join("plain"))?;
+        let ids = scattered(count, 0);
+        let mut buffer = vec![0; (count as usize + 1) * PAGE_SIZE];
+        let (mut commits, mut writes) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let begin = Instant::now();
+            image.commit(&ids, heap, sizes, b"meta", Durability::Relaxed)?;
+            commits.push(begin.elapsed().as_secs_f64() * 1e6);
+            let begin = Instant::now();
+            for ids in ids.chunks(CHUNK_PAGES) {
+                heap.read(ids, &mut buffer[PAGE_SIZE..])?;
+            }
+            plain.write_all_at(&buffer, round * buffer.len() as u64)?;
+            writes.push(begin.elapsed().as_secs_f64() * 1e6);
+        }
+        let mean = |times: &Vec<f64>| times.iter().sum::<f64>() / times.len() as f64 / count as f64;
+        let (commit_mean, write_mean) = (mean(&commits), mean(&writes));
+        let p50 = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            percentile(times, 0.5)
+        };
+        let (commit, write) = (p50(&mut commits), p50(&mut writes));
+        println!(
+            "{count:>7} {:>10}  {commit:>9.2} us {:>12.2} {commit_mean:>12.2}  {write:>11.2} us {:>12.2} {write_mean:>12.2}",
+            "hot",
+            commit / count as f64,
+            write / count as f64,
+        );
+        drop(image);
+        Image::remove(&path)?;
+    }
+    Ok(())
 }
 
 /// Processor time of this thread in microseconds: what is left when others use the machine too.
@@ -85,6 +130,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         sum * 100.0
     );
 
+    hot(directory.path(), &mut heap, sizes)?;
     println!(
         "{:>7} {:>10}  {:>12} {:>12}  {:>12} {:>12} {:>12}",
         "pages", "", "write p50", "write p99", "sync p50", "us/page p50", "cpu us/page"

@@ -24,6 +24,11 @@ pub const CHUNK_PAGES: usize = 256;
 const LEAST_RESERVED: u64 = 256 << 10;
 const MOST_RESERVED: u64 = 16 << 20;
 
+/// A relaxed commit shorter than this writes zeros behind itself up to a multiple of it, so that the next ones find pages
+/// in the cache and needn't make them: the page cache makes pages for one large write in one piece, which takes 10 us for
+/// 128 KiB, and for 11 pages at a time 1.1 us each (ext4, Linux 6.18). Not more, because a sync writes the zeros too.
+const AHEAD: u64 = 128 << 10;
+
 /// Headers longer than this are written by themselves.
 const LONGEST_FRONT: u64 = 64 << 10;
 
@@ -116,7 +121,9 @@ impl<S: Storage> Image<S> {
         }
         let mut scratch = SCRATCH.take().unwrap_or_default();
         scratch.zeros.clear();
-        let outcome = self.write_segment(pages, source, sizes, meta, &mut scratch);
+        // What is synced at once isn't written twice.
+        let ahead = durability == Durability::Relaxed;
+        let outcome = self.write_segment(pages, source, sizes, meta, ahead, &mut scratch);
         let outcome = outcome.and_then(|written| {
             let write_time = begin.elapsed();
             let mut sync_time = Duration::ZERO;
@@ -153,6 +160,7 @@ impl<S: Storage> Image<S> {
         source: &mut dyn PageSource,
         sizes: Sizes,
         meta: &[u8],
+        ahead: bool,
         scratch: &mut Scratch,
     ) -> Result<Written, CommitError> {
         let full = || CommitError::Full {
@@ -200,7 +208,7 @@ impl<S: Storage> Image<S> {
         // A short segment goes out in one write, with its header before its pages.
         let one_write = pages.len() <= CHUNK_PAGES && header_len <= LONGEST_FRONT;
         let front = if one_write { header_len as usize } else { 0 };
-        let room = front + pages.len().min(CHUNK_PAGES) * PAGE_SIZE;
+        let room = front + pages.len().min(CHUNK_PAGES) * PAGE_SIZE + AHEAD as usize;
         let buffer = page_aligned(&mut scratch.chunk, room);
         let mut offset = start + header_len;
         let mut data_pages = 0;
@@ -248,11 +256,24 @@ impl<S: Storage> Image<S> {
         let checksum = *header.last_chunk().ok_or_else(full)?;
         let bytes = offset - start;
         match buffer.get_mut(..front) {
-            // The file ends where the write has got to if it is broken off, so what is there of the header then is no
-            // published segment's.
+            // If the write is broken off, the pages behind are missing, or zeros: it is no published segment.
             Some(place) if one_write && place.len() == header.len() => {
                 place.copy_from_slice(header);
-                write(buffer.get(..bytes as usize).unwrap_or_default(), start)?;
+                let length = bytes as usize;
+                let zeros = match ahead && bytes < AHEAD && offset > self.log.zeroed {
+                    true => (offset.next_multiple_of(AHEAD) - offset) as usize,
+                    false => 0,
+                };
+                if let Some(behind) = buffer.get_mut(length..length + zeros) {
+                    behind.fill(0);
+                }
+                let segment = || buffer.get(..length).unwrap_or_default();
+                match write(buffer.get(..length + zeros).unwrap_or_default(), start) {
+                    // Maybe there is room for the segment alone.
+                    Err(CommitError::NoSpace(_)) if zeros > 0 => write(segment(), start)?,
+                    written => written?,
+                }
+                self.log.zeroed = self.log.zeroed.max(offset + zeros as u64);
             }
             // Publishes the segment, as all its data is written.
             _ => write(header, start)?,
@@ -329,6 +350,7 @@ impl<S: Storage> Image<S> {
         self.log.dirty = false;
         // Truncating frees what was reserved behind the end.
         self.log.reserved = self.log.end;
+        self.log.zeroed = self.log.end;
         Ok(())
     }
 }

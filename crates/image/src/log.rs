@@ -24,6 +24,8 @@ pub(crate) struct LogTail<F> {
     pub(crate) dirty: bool,
     /// Up to where the file system was asked to set space aside.
     pub(crate) reserved: u64,
+    /// The file's length, if it has zeros behind `end`.
+    pub(crate) zeroed: u64,
 }
 
 impl<F> LogTail<F> {
@@ -84,6 +86,7 @@ pub(crate) fn create_unsynced<S: Storage>(
             chain: seed,
             dirty: false,
             reserved: 0,
+            zeroed: 0,
         },
         entry: LogEntry {
             file,
@@ -159,7 +162,7 @@ impl<S: Storage> Image<S> {
                 return Err(error.into());
             }
         };
-        if self.log.dirty || self.log.reserved > self.log.end {
+        if self.log.dirty || self.log.reserved.max(self.log.zeroed) > self.log.end {
             // Nobody reads what a failed commit left there, and nobody writes there any more: it is only room.
             let _ = self.storage.truncate(&self.log.handle, self.log.end);
         }

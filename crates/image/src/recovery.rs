@@ -112,6 +112,12 @@ impl<S: Storage> Image<S> {
         };
         let leftovers = remove_leftovers(&storage, &manifest)?;
         let version = log.end.version;
+        // Without a cut, what is behind the end is zeros.
+        let length = if cut.is_some() {
+            log.end.offset
+        } else {
+            length
+        };
         let tail = LogTail {
             handle: writing,
             slot,
@@ -120,6 +126,7 @@ impl<S: Storage> Image<S> {
             chain: log.end.chain,
             dirty: false,
             reserved: log.end.offset,
+            zeroed: length,
         };
         let image = Image::assemble(storage, manifest, settled, version, tail);
         Ok((

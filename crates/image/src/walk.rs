@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::checksum::{Checksum, page_checksum, pages_of};
+use crate::checksum::{Checksum, is_zero, page_checksum, pages_of};
 use crate::commit::CHUNK_PAGES;
 use crate::decode::{DecodeError, decode_segment_fields, decode_segment_header};
 use crate::error::{Action, Damage, FileError, OpenError};
@@ -60,6 +60,7 @@ impl<S: Storage> Walk<'_, S> {
     pub(crate) fn recover(&self, begin: Link, durable_len: u64) -> Result<Walked, OpenError> {
         let mut segments = Vec::new();
         let (mut end, torn) = self.follow(begin, &mut segments, false)?;
+        let torn = self.unless_zeros(end, torn)?;
         let claims = segments
             .iter()
             .map(|found| found.header.fields.durable_upto);
@@ -86,6 +87,7 @@ impl<S: Storage> Walk<'_, S> {
             self.storage.forget(self.file, durable);
             end = segments.last().map_or(begin, Found::link);
             (end, torn) = self.follow(end, &mut segments, true)?;
+            torn = self.unless_zeros(end, torn)?;
         }
         let verified = (segments.len() - settled) as u64;
         Ok(Walked {
@@ -95,6 +97,30 @@ impl<S: Storage> Walk<'_, S> {
             durable,
             torn,
         })
+    }
+
+    /// Zeros up to the end of the file aren't torn: they are written ahead.
+    fn unless_zeros(&self, end: Link, torn: Option<Damage>) -> Result<Option<Damage>, OpenError> {
+        let Some(damage) = torn else {
+            return Ok(None);
+        };
+        let mut buffer = Vec::new();
+        let mut offset = end.offset;
+        while offset < self.length {
+            // A page first: mostly that settles it.
+            let most = if offset == end.offset {
+                PAGE_BYTES
+            } else {
+                CHUNK_PAGES as u64 * PAGE_BYTES
+            };
+            buffer.resize((self.length - offset).min(most) as usize, 0);
+            self.read(&mut buffer, offset)?;
+            if !is_zero(&buffer) {
+                return Ok(Some(damage));
+            }
+            offset += buffer.len() as u64;
+        }
+        Ok(None)
     }
 
     /// The segments of a sealed log: exactly `length` bytes of them, all of which were on disk when it was sealed.
