@@ -250,17 +250,15 @@ impl<S: Storage> FoldJob<S> {
         for (shard, (entry, source)) in base.new.iter().zip(self.written.drain(..)) {
             let slot = files.insert(source);
             let mut next = entry.header_len / PAGE_BYTES;
-            for (first, pages) in &shard.runs {
-                let place = PageId::new(shard.region, *first).zip(Location::new(slot, next));
-                if let Some((first, location)) = place {
-                    index.put(Extent {
-                        first,
-                        pages: *pages,
-                        location,
-                    });
-                }
+            index.put(shard.runs.iter().filter_map(|(first, pages)| {
+                let location = Location::new(slot, next);
                 next += pages;
-            }
+                Some(Extent {
+                    first: PageId::new(shard.region, *first)?,
+                    pages: *pages,
+                    location: location?,
+                })
+            }));
             shards.push(entry);
         }
         shards.sort_unstable_by_key(|shard| (shard.region, shard.first_page));

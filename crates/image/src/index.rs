@@ -51,6 +51,9 @@ pub(crate) struct Extent {
     pub(crate) location: Location,
 }
 
+/// An extent of fewer pages is put page by page: it may cover no more than one leaf of a map.
+const SHORT: u64 = 64;
+
 /// The index. Pages that are not in it are zero.
 ///
 /// A clone shares everything, whatever the size; each of the two copies what it changes.
@@ -101,13 +104,27 @@ impl Index {
         }
     }
 
-    /// Puts the pages of an extent at their places: a step for each run that it replaces, not for each page.
-    pub(crate) fn put(&mut self, extent: Extent) {
-        self.map_mut(extent.first.region()).put(&Piece {
-            first: extent.first.page(),
-            pages: extent.pages,
-            location: extent.location,
-        });
+    /// Puts the pages of extents, which are in ascending order and don't overlap, at their places: a long one by the runs
+    /// that it replaces and not by its pages, short ones in one pass.
+    pub(crate) fn put(&mut self, extents: impl IntoIterator<Item = Extent>) {
+        let mut extents = extents.into_iter().peekable();
+        loop {
+            let short = std::iter::from_fn(|| extents.next_if(|extent| extent.pages < SHORT));
+            self.apply(short.flat_map(|extent| {
+                (0..extent.pages).filter_map(move |page| {
+                    let id = PageId::from_bits(extent.first.bits() + page)?;
+                    Some((id, Some(extent.location.advanced(page))))
+                })
+            }));
+            let Some(extent) = extents.next() else {
+                return;
+            };
+            self.map_mut(extent.first.region()).put(&Piece {
+                first: extent.first.page(),
+                pages: extent.pages,
+                location: extent.location,
+            });
+        }
     }
 
     /// Forgets the pages at or beyond the sizes, and returns them, ascending.

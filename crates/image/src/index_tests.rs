@@ -110,13 +110,21 @@ proptest! {
                     model.extend(places);
                 }
                 Step::Extent { region, first, pages: count, slot, offset } => {
-                    let count = count.min(MAX_PAGES - first);
-                    let location = Location::new(slot, offset).unwrap();
-                    let first = PageId::new(region, first).unwrap();
-                    index.put(Extent { first, pages: count, location });
-                    model.extend(pages(region, first.page(), 1, count).zip(offset..).map(
-                        |(page, offset)| (page, Location::new(slot, offset).unwrap()),
-                    ));
+                    // And a short one behind it, in the same file.
+                    let behind = (first + count + 7, 3, offset + count);
+                    let extents = [(first, count, offset), behind].map(|(first, count, offset)| {
+                        let location = Location::new(slot, offset).unwrap();
+                        let pages = count.min(MAX_PAGES.saturating_sub(first));
+                        let first = PageId::new(region, first).filter(|_| pages > 0);
+                        first.map(|first| Extent { first, pages, location })
+                    });
+                    let extents = extents.into_iter().flatten();
+                    index.put(extents.clone());
+                    for Extent { first, pages: count, location } in extents {
+                        model.extend(pages(region, first.page(), 1, count).zip(location.page_offset()..).map(
+                            |(page, offset)| (page, Location::new(slot, offset).unwrap()),
+                        ));
+                    }
                 }
                 Step::Zero { region, first, step, pages: count } => {
                     index.apply(pages(region, first, step, count).map(|page| (page, None)));

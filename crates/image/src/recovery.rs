@@ -335,17 +335,15 @@ fn open_shard<S: Storage>(
     if Location::new(slot, next + shard.pages).is_none() {
         return Err(OpenError::TooLarge { path });
     }
-    for (first, pages) in &header.runs {
-        let place = PageId::new(shard.region, *first).zip(Location::new(slot, next));
-        if let Some((first, location)) = place {
-            index.put(Extent {
-                first,
-                pages: *pages,
-                location,
-            });
-        }
+    index.put(header.runs.iter().filter_map(|(first, pages)| {
+        let location = Location::new(slot, next);
         next += pages;
-    }
+        Some(Extent {
+            first: PageId::new(shard.region, *first)?,
+            pages: *pages,
+            location: location?,
+        })
+    }));
     let checksums = (SHARD_FIXED + 16 * header.runs.len()) as u64;
     let block = Block {
         data: shard.header_len,
