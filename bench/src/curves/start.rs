@@ -40,7 +40,7 @@ pub(super) fn measure(
     for _ in 0..options.times(60) {
         for (_, tenant, first, query) in &mut tenants {
             tenant.sleep();
-            let mut call =
+            let call =
                 |sample: &mut Sample| sample.time(|| tenant.query("read", &FIRST.to_le_bytes()));
             call(first)?;
             for _ in 0..WARM {

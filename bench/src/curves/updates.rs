@@ -23,9 +23,12 @@ const MOST_PAGES: u64 = 1 << 16;
 /// Calls of one side before it is the other's turn write about so many pages.
 const BATCH_PAGES: u64 = 4096;
 const BATCH: std::ops::RangeInclusive<u64> = 1..=32;
-/// How often a point is measured, at least and at most.
-const LEAST: usize = 3;
-const MOST: usize = 400;
+/// All points are measured so many times over, so that a busy while of the
+/// machine's isn't all that some of them have seen.
+const PASSES: u32 = 3;
+/// How often a point is measured in each pass, at least and at most.
+const LEAST: usize = 1;
+const MOST: usize = 150;
 
 /// In which order the pages are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,31 @@ pub(super) struct Point {
 impl Point {
     pub(super) fn ratio(&self) -> f64 {
         self.ours.p50 / self.baseline.p50
+    }
+}
+
+/// What is known of a point so far.
+#[derive(Default)]
+struct Measured {
+    ours: Sample,
+    on_disk: Sample,
+    theirs: Sample,
+    first: Sample,
+}
+
+impl Measured {
+    fn point(&self, series: &Series, pages: u64) -> Option<Point> {
+        Some(Point {
+            heap: series.heap,
+            stride: series.stride,
+            order: series.order,
+            pages,
+            n: self.ours.len(),
+            ours: self.ours.quantiles(MICROSECOND)?,
+            on_disk: self.on_disk.quantiles(MICROSECOND)?,
+            baseline: self.theirs.quantiles(MICROSECOND)?,
+            first: self.first.median(MICROSECOND),
+        })
     }
 }
 
@@ -123,43 +151,53 @@ pub(super) fn measure(
     let directory = options.temporary()?;
     let host = host(options, directory.path())?;
     let all = Series::all(options);
+    let passes = if options.quick { 1 } else { PASSES };
     let end = Instant::now() + time;
-    let mut left: u32 = all.iter().map(|series| series.pages().count() as u32).sum();
-    let mut points = Vec::new();
+    let count: u32 = all.iter().map(|series| series.pages().count() as u32).sum();
+    let mut left = count * passes;
     let mut fresh = HashMap::new();
-    for series in all {
-        let text = module(series.heap);
-        let fresh: &InProcess = match fresh.entry(series.heap) {
-            Entry::Occupied(made) => made.into_mut(),
-            Entry::Vacant(none) => none.insert(InProcess::new(&text, "canister_update write")?),
-        };
-        let tenant = host.install("curve", text, &[])?;
-        // The worker's start is not part of the first update.
-        tenant.query("read", &[])?;
-        for pages in series.pages() {
-            progress(&format!(
-                "updates of {} MiB: {pages} pages, stride {} KiB, {}",
-                series.heap / MIB,
-                series.stride >> 10,
-                series.order.name()
-            ));
-            // What is left for each; the large ones take more than that, the
-            // small ones have enough with less.
-            let share = end.saturating_duration_since(Instant::now()) / left.max(1);
-            left -= 1;
-            let sides = Sides {
-                tenant: &tenant,
-                fresh,
-                argument: series.argument(pages),
-                pages,
+    let mut measured: HashMap<(usize, u64), Measured> = HashMap::new();
+    for pass in 1..=passes {
+        for (index, series) in all.iter().enumerate() {
+            let text = module(series.heap);
+            let fresh: &InProcess = match fresh.entry(series.heap) {
+                Entry::Occupied(made) => made.into_mut(),
+                Entry::Vacant(none) => none.insert(InProcess::new(&text, "canister_update write")?),
             };
-            points.push(point(&series, &sides, directory.path(), share)?);
+            let tenant = host.install("curve", text, &[])?;
+            // The worker's start is not part of the first update.
+            tenant.query("read", &[])?;
+            for pages in series.pages() {
+                progress(&format!(
+                    "{pass} of {passes}: updates of {} MiB, {pages} pages, stride {} KiB, {}",
+                    series.heap / MIB,
+                    series.stride >> 10,
+                    series.order.name()
+                ));
+                // What is left for each; the large ones take more than that, the
+                // small ones have enough with less.
+                let share = end.saturating_duration_since(Instant::now()) / left.max(1);
+                left -= 1;
+                let sides = Sides {
+                    tenant: &tenant,
+                    fresh,
+                    argument: series.argument(pages),
+                    pages,
+                };
+                let known = measured.entry((index, pages)).or_default();
+                measure_point(&sides, directory.path(), share, known)?;
+            }
+            drop(tenant);
+            // What is removed isn't put on disk.
+            host.remove("curve")?;
         }
-        drop(tenant);
-        // What is removed isn't put on disk.
-        host.remove("curve")?;
     }
-    Ok(points)
+    let points = all.iter().enumerate().flat_map(|(index, series)| {
+        let measured = &measured;
+        let point = move |pages| measured.get(&(index, pages))?.point(series, pages);
+        series.pages().filter_map(point)
+    });
+    Ok(points.collect())
 }
 
 /// The two that are measured against each other.
@@ -203,25 +241,25 @@ impl Sides<'_> {
     }
 }
 
-fn point(
-    series: &Series,
+/// Measures a point for about that time.
+fn measure_point(
     sides: &Sides<'_>,
     directory: &Path,
     time: Duration,
-) -> Result<Point, BenchError> {
+    known: &mut Measured,
+) -> Result<(), BenchError> {
     let batch = (BATCH_PAGES / sides.pages).clamp(*BATCH.start(), *BATCH.end()) as usize;
-    let (mut ours, mut theirs) = (Sample::default(), Sample::default());
-    let (mut first, mut on_disk) = (Sample::default(), Sample::default());
     let mut uncounted = Sample::default();
-    sides.ours(&mut first)?;
+    let begin = Instant::now();
+    sides.ours(&mut known.first)?;
     // So many updates as fit; the first is slower than most will be.
-    let each = first.median(MICROSECOND).max(1.0);
-    let fit = time.as_secs_f64() * 1e6 / (3.0 * each);
+    let each = begin.elapsed().max(Duration::from_micros(1));
+    let fit = time.as_secs_f64() / (3.0 * each.as_secs_f64());
     let rounds = (fit.clamp(LEAST as f64, MOST as f64) as usize).div_ceil(batch);
     let mut page_cache = PageCache::hold(directory, sides.pages, rounds * (batch + 2) + LEAST)?;
     let begin = Instant::now();
     for round in 0..rounds {
-        if round * batch >= LEAST && begin.elapsed() > time.mul_f64(0.7) {
+        if round > 0 && begin.elapsed() > time.mul_f64(0.7) {
             break;
         }
         page_cache.free(batch + 1)?;
@@ -231,7 +269,7 @@ fn point(
             sides.ours(&mut uncounted)?;
         }
         for _ in 0..batch {
-            sides.ours(&mut ours)?;
+            sides.ours(&mut known.ours)?;
         }
         // Theirs gives its memory back and gets it again; this is for whatever
         // somebody else has taken of it meanwhile.
@@ -240,33 +278,20 @@ fn point(
             sides.theirs(&mut uncounted)?;
         }
         for _ in 0..batch {
-            sides.theirs(&mut theirs)?;
+            sides.theirs(&mut known.theirs)?;
         }
     }
     // What was written until now isn't part of the next.
     sides.tenant.checkpoint()?;
     let begin = Instant::now();
-    while on_disk.len() < LEAST || (begin.elapsed() < time.mul_f64(0.2) && on_disk.len() < MOST) {
+    for count in 0..MOST {
+        if count >= LEAST && begin.elapsed() > time.mul_f64(0.2) {
+            break;
+        }
         page_cache.free(1)?;
-        sides.ours_on_disk(&mut on_disk)?;
+        sides.ours_on_disk(&mut known.on_disk)?;
     }
-    let quantiles = |sample: &Sample| {
-        sample.quantiles(MICROSECOND).unwrap_or(Quantiles {
-            p50: f64::NAN,
-            p99: f64::NAN,
-        })
-    };
-    Ok(Point {
-        heap: series.heap,
-        stride: series.stride,
-        order: series.order,
-        pages: sides.pages,
-        n: ours.len(),
-        ours: quantiles(&ours),
-        on_disk: quantiles(&on_disk),
-        baseline: quantiles(&theirs),
-        first: first.median(MICROSECOND),
-    })
+    Ok(())
 }
 
 #[cfg(test)]
