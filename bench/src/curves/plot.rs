@@ -31,6 +31,9 @@ pub(super) fn ratios(path: &Path, points: &[Point]) -> Result<(), BenchError> {
     )
 }
 
+/// One of a point's times.
+type Time = fn(&Point) -> f64;
+
 /// Microseconds a page, over the pages written, ascending.
 pub(super) fn times(path: &Path, points: &[Point]) -> Result<(), BenchError> {
     let forward: Vec<Point> = points
@@ -38,7 +41,7 @@ pub(super) fn times(path: &Path, points: &[Point]) -> Result<(), BenchError> {
         .filter(|point| point.order == Order::Forward)
         .copied()
         .collect();
-    let sides: [(&str, fn(&Point) -> f64); 3] = [
+    let sides: [(&str, Time); 3] = [
         ("update, committed to the page cache", |point| {
             point.ours.p50
         }),
