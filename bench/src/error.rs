@@ -17,6 +17,9 @@ pub enum BenchError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] lazaret::CallError),
+    /// A checkpoint failed.
+    #[error(transparent)]
+    Checkpoint(#[from] lazaret::CheckpointError),
     /// The engine of the in-process baseline.
     #[error("in-process baseline: {step}: {message}")]
     InProcess {
@@ -43,6 +46,14 @@ pub enum BenchError {
         /// Its command line.
         program: String,
         /// How.
+        message: String,
+    },
+    /// A plot can't be drawn.
+    #[error("{}: {message}", path.display())]
+    Plot {
+        /// The file that it was to be in.
+        path: std::path::PathBuf,
+        /// Why.
         message: String,
     },
     /// The operating system refused something.

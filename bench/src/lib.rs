@@ -5,6 +5,9 @@
 //! sandbox. Batches of ours and of the baseline alternate, so that whatever
 //! drifts on the machine (frequency, neighbours, caches) drifts for both.
 //!
+//! [`curves`] measures how the costs go with the number of pages that an update
+//! writes and with the size of the state, and draws it.
+//!
 //! Nothing here is asserted: a table says what was measured and what was to
 //! reach, and a reader judges.
 //!
@@ -13,11 +16,13 @@
 #![deny(missing_docs)]
 
 mod command;
+mod curves;
 mod error;
 mod floor;
 mod in_process;
 mod machine;
 mod memory;
+mod page_cache;
 mod query;
 mod sample;
 mod snapshot;
@@ -31,6 +36,7 @@ use std::path::PathBuf;
 use lazaret::wall::Layer;
 use lazaret::{Builder, Host};
 
+pub use curves::{Curves, curves};
 pub use error::BenchError;
 pub use machine::Machine;
 pub use sample::Quantiles;

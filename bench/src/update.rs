@@ -1,14 +1,11 @@
 //! An update that writes N pages of a large heap, committed.
 
-use std::fs::File;
-use std::io::{Seek, Write};
-use std::path::Path;
-
 use lazaret::{Reply, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
 use crate::in_process::InProcess;
+use crate::page_cache::PageCache;
 use crate::sample::{MICROSECOND, Sample};
 use crate::table::{Row, Target};
 
@@ -17,7 +14,7 @@ pub(crate) const PAGES: &str = include_str!("../../tests/fixtures/wat/pages.wat"
 /// Where the guest's first written page lies, and where its heap ends.
 const FIRST: u64 = 65_536;
 const END: u64 = 256 << 20;
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 /// How many pages, how often, and in batches of how many.
 struct Size {
@@ -93,65 +90,20 @@ pub(crate) fn rows(
             };
             let tenant = host.install("pages", PAGES, &[])?;
             let times = options.times(if durable { size.durable } else { size.relaxed });
-            let mut page_cache = PageCache::fill(directory.path(), size, times)?;
+            // One update before each batch, and the very first.
+            let updates = times + times.div_ceil(size.batch) + 1;
+            let (mut page_cache, plain) =
+                PageCache::hold_timed(directory.path(), size.pages, updates)?;
             let row = measure(size, durable, times, &tenant, &fresh, &mut page_cache)?;
             rows.push(row.note(format!(
                 "a plain write of as many bytes to a new file takes {:.1} us; before each batch as much of the page cache is freed as it will need, or a hypervisor that gives memory at its first use would be measured",
-                page_cache.plain.median(MICROSECOND)
+                plain.median(MICROSECOND)
             )));
+            // What is removed isn't put on disk when the host goes.
+            host.remove("pages")?;
         }
     }
     Ok(())
-}
-
-/// Page cache that the commits to come will need, held by a plain file. On a
-/// machine that has run for a while, memory for a commit was another file's
-/// before; on a virtual one that hasn't, it comes from the hypervisor, at ten
-/// times the price.
-struct PageCache {
-    file: File,
-    /// Bytes of one update.
-    step: u64,
-    left: u64,
-    /// How long it took to write each update's bytes to the file.
-    plain: Sample,
-}
-
-impl PageCache {
-    fn fill(directory: &Path, size: &Size, times: usize) -> Result<Self, BenchError> {
-        let fail = BenchError::system("filling the page cache with a plain file");
-        // The page of the argument, and the segment's header.
-        let step = (size.pages + 2) * PAGE;
-        let bytes = vec![1; step as usize];
-        // One update before each batch, and the very first.
-        let updates = times + times.div_ceil(size.batch) + 1;
-        let mut plain = Sample::default();
-        // Into memory that has just been used: the second time counts.
-        let mut file = tempfile::tempfile_in(directory).map_err(&fail)?;
-        for _ in 0..2 {
-            plain = Sample::default();
-            file.set_len(0)
-                .and_then(|()| file.rewind())
-                .map_err(&fail)?;
-            for _ in 0..updates {
-                plain.time(|| file.write_all(&bytes)).map_err(&fail)?;
-            }
-        }
-        Ok(Self {
-            file,
-            step,
-            left: updates as u64 * step,
-            plain,
-        })
-    }
-
-    /// Gives back what so many updates will need.
-    fn free(&mut self, updates: usize) -> Result<(), BenchError> {
-        self.left = self.left.saturating_sub(updates as u64 * self.step);
-        self.file
-            .set_len(self.left)
-            .map_err(BenchError::system("freeing page cache"))
-    }
 }
 
 /// The parts of an update that the host tells apart.

@@ -27,6 +27,12 @@ const KEYS: &[&str] = &[
     "state/cold/fragmented",
     "state/snapshot",
     "state/fork",
+    "state/checkpoint/1",
+    "state/checkpoint/100",
+    "state/checkpoint/10000",
+    "state/hash/1",
+    "state/hash/100",
+    "state/hash/10000",
     "start",
     "run/bwrap",
     "run/node",
@@ -51,6 +57,10 @@ fn main() {
         trial(
             "heavy_a_filter_leaves_only_its_rows",
             a_filter_leaves_only_its_rows,
+        ),
+        trial(
+            "heavy_curves_are_written_and_drawn",
+            curves_are_written_and_drawn,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit();
@@ -129,4 +139,43 @@ fn a_filter_leaves_only_its_rows() {
     let table = lazaret_bench::run(&options, &mut |_| {}).unwrap();
     let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, ["update/100", "update/100/durable"]);
+}
+
+fn curves_are_written_and_drawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        quick: true,
+        ..Options::default()
+    };
+    let target = directory.path().join("figures");
+    let curves = lazaret_bench::curves(&options, &target, &mut |_| {}).unwrap();
+    assert_eq!(curves.files.len(), 5);
+    for file in &curves.files {
+        let text = std::fs::read_to_string(file).unwrap();
+        match file.extension().and_then(|found| found.to_str()) {
+            Some("svg") => assert!(text.contains("<polyline") && text.contains("</svg>")),
+            Some("csv") => lines_are_plausible(&text),
+            other => panic!("{other:?}"),
+        }
+    }
+    let text = curves.to_string();
+    assert!(text.contains("at most 1.0 x"), "{text}");
+}
+
+/// As many columns as there are names, and numbers that can be in all of them
+/// but the one with words.
+fn lines_are_plausible(text: &str) {
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let mut count = 0;
+    for line in lines {
+        let cells: Vec<&str> = line.split(',').collect();
+        assert_eq!(cells.len(), names.len(), "{line}");
+        for (name, cell) in names.iter().zip(cells) {
+            let positive = cell.parse::<f64>().is_ok_and(|value| value > 0.0);
+            assert!(*name == "order" || positive, "{name} in {line}");
+        }
+        count += 1;
+    }
+    assert!(count > 1, "{text}");
 }

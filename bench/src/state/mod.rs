@@ -1,9 +1,11 @@
 //! What keeping state costs: pages that are written again and again, large
-//! heaps, cold tenants, snapshots.
+//! heaps, cold tenants, snapshots, checkpoints, hashes.
 
 mod base_read;
 mod branch;
-mod cold;
+mod checkpoint;
+pub(crate) mod cold;
+mod hash;
 mod hot_pages;
 mod large_heap;
 
@@ -15,12 +17,11 @@ use lazaret::{Host, Tenant};
 use crate::Options;
 use crate::error::BenchError;
 use crate::table::Row;
-use crate::update::{PAGES, argument};
+use crate::update::{PAGE, PAGES, argument};
 
-const PAGE: u64 = 4096;
 /// The first page that the guest writes when it is asked to write some.
-const FIRST: u64 = 65_536;
-const MIB: u64 = 1 << 20;
+pub(crate) const FIRST: u64 = 65_536;
+pub(crate) const MIB: u64 = 1 << 20;
 
 pub(crate) fn rows(
     options: &Options,
@@ -31,7 +32,9 @@ pub(crate) fn rows(
     large_heap::row(options, progress, rows)?;
     base_read::row(options, progress, rows)?;
     cold::rows(options, progress, rows)?;
-    branch::rows(options, progress, rows)
+    branch::rows(options, progress, rows)?;
+    checkpoint::rows(options, progress, rows)?;
+    hash::rows(options, progress, rows)
 }
 
 /// The module of `update::PAGES` with a heap of so many bytes, at most 4 GiB.
@@ -44,7 +47,7 @@ fn module(heap: u64) -> String {
 
 /// A host whose compaction doesn't go on by itself: a row that wants one asks
 /// for it, and no other is disturbed.
-fn host(options: &Options, directory: &Path) -> Result<Host, BenchError> {
+pub(crate) fn host(options: &Options, directory: &Path) -> Result<Host, BenchError> {
     Ok(options
         .host()
         .data_dir(directory)
@@ -59,7 +62,7 @@ fn all_pages(heap: u64) -> u64 {
 }
 
 /// A tenant whose heap holds something in every page.
-fn full(host: &Host, name: &str, heap: u64) -> Result<Tenant, BenchError> {
+pub(crate) fn full(host: &Host, name: &str, heap: u64) -> Result<Tenant, BenchError> {
     let tenant = host.install(name, module(heap), &[])?;
     write(&tenant, all_pages(heap), PAGE)?;
     Ok(tenant)

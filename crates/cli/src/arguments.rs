@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logging::Logging;
 use crate::verbs::{
-    audit, bench, call, completions, doctor, export, fork, fsck, import, install, logs, man, ps,
-    remove, run, snapshot, state_hash, upgrade,
+    audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, install, logs,
+    man, ps, remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -38,6 +38,7 @@ pub(crate) enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Call(call::Call),
+    Checkpoint(checkpoint::Checkpoint),
     Snapshot(snapshot::Snapshot),
     Fork(fork::Fork),
     Export(export::Export),

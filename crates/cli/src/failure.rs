@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use lazaret::{
-    ArchiveError, BuildError, CallError, CompileError, FsckError, ImportError, ModuleError,
-    StreamError, TenantError,
+    ArchiveError, BuildError, CallError, CheckpointError, CompileError, FsckError, ImportError,
+    ModuleError, StreamError, TenantError,
 };
 use thiserror::Error;
 
@@ -100,6 +100,9 @@ pub(crate) enum Failure {
     /// Some snapshots can't be read.
     #[error("{0} of the snapshots can't be read; the table says why")]
     DamagedSnapshots(usize),
+    /// A checkpoint can't be made.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A check can't be made.
     #[error(transparent)]
     Fsck(#[from] FsckError),

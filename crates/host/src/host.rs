@@ -129,6 +129,8 @@ impl Builder {
 
     /// Acknowledges updates when they are in the page cache, not on disk: they
     /// survive the end of every process, but not of the machine.
+    /// [`Tenant::checkpoint`] puts a tenant on disk, and so does letting go of
+    /// it: a host that is dropped leaves every tenant on disk.
     #[must_use]
     pub fn relaxed_durability(mut self) -> Self {
         self.options.durability = Durability::Relaxed;

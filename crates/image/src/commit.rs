@@ -109,7 +109,7 @@ impl<S: Storage> Image<S> {
         meta: &[u8],
         durability: Durability,
     ) -> Result<Committed, CommitError> {
-        if self.poisoned {
+        if self.shared.is_poisoned() {
             return Err(CommitError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });
@@ -242,7 +242,7 @@ impl<S: Storage> Image<S> {
         let fields = SegmentFields {
             tenant: self.manifest.tenant,
             version,
-            durable_upto: self.log.durable,
+            durable_upto: self.durable_len(),
             sizes,
             data_pages,
             zero_pages: scratch.zeros.len() as u64,
@@ -319,6 +319,8 @@ impl<S: Storage> Image<S> {
             sizes,
             meta: self.meta.clone(),
             log_end: self.log.end,
+            durable: self.log.durable,
+            stored: written.data_pages,
         };
         self.shared.advance(next, pages, |index| {
             let mut zeros = zeros.iter().peekable();

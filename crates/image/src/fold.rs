@@ -137,7 +137,7 @@ impl<S: Storage> Image<S> {
     /// If the job isn't complete or the image was restored since it began, or the operating system refuses. The
     /// image is as it was, and usable, unless it isn't known which manifest is in place.
     pub fn finish_fold(&mut self, job: &mut FoldJob<S>) -> Result<Folded, FoldError> {
-        if self.poisoned {
+        if self.shared.is_poisoned() {
             return Err(FoldError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });

@@ -48,9 +48,6 @@ pub struct Image<S: Storage = OsStorage> {
     pub(crate) long_runs: LongRuns,
     /// The fold that is under way, while its job exists.
     pub(crate) folding: Weak<()>,
-    /// A sync failed. What the disk holds is unknown, and asking again doesn't tell: the kernel reports a failed
-    /// writeback once and marks the pages clean ("fsyncgate", <https://lwn.net/Articles/752063/>).
-    pub(crate) poisoned: bool,
 }
 
 impl Image<OsStorage> {
@@ -232,7 +229,6 @@ impl<S: Storage> Image<S> {
             base: settled.base,
             long_runs: LongRuns::unknown(),
             folding: Weak::new(),
-            poisoned: false,
         }
     }
 
@@ -325,36 +321,16 @@ impl<S: Storage> Image<S> {
     ///
     /// If the sync fails, the image takes no more commits until it is opened again.
     pub fn sync(&mut self) -> Result<(), SyncError> {
-        if self.poisoned {
+        if self.shared.is_poisoned() {
             return Err(SyncError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });
         }
-        if self.log.durable < self.log.end {
+        if self.durable_len() < self.log.end {
             self.fdatasync_log()?;
+            self.shared
+                .note_on_disk(self.manifest.log.file, self.log.end);
         }
-        Ok(())
-    }
-
-    /// Puts all commits on disk and writes down that they are there: whatever is damaged from now on is
-    /// never taken for a torn tail, and the next open needn't verify any page.
-    ///
-    /// # Errors
-    ///
-    /// As for [`sync`](Image::sync). If only the manifest can't be written, the image stays usable.
-    pub fn checkpoint(&mut self) -> Result<(), SyncError> {
-        self.sync()?;
-        if self.manifest.log.durable_len == self.log.end {
-            return Ok(());
-        }
-        let mut manifest = self.manifest.clone();
-        manifest.log.durable_len = self.log.end;
-        manifest.next_file = self.numbers.next();
-        // Both manifests describe this image, so it doesn't matter which one a crash leaves.
-        manifest
-            .replace(&*self.storage)
-            .map_err(SwitchError::into_inner)?;
-        self.manifest = manifest;
         Ok(())
     }
 
@@ -365,7 +341,7 @@ impl<S: Storage> Image<S> {
                 Ok(())
             }
             Err(error) => {
-                self.poisoned = true;
+                self.shared.poison();
                 Err(FileError::new(
                     &*self.storage,
                     Action::Sync,

@@ -6,6 +6,8 @@
 //! an empty log. A [`View`] is one version, to be read for as long as it is held: [`View::plan`] says what a worker maps
 //! or reads to see it. A [`Reader`] gives the newest view on any thread, also while a commit is being written.
 //!
+//! [`Image::checkpointer`] gives what puts commits on disk while others are made; [`Image::checkpoint`] does so at once.
+//!
 //! [`Image::snapshot`] and [`Image::fork`] make other directories with the same files, which cost no more for gigabytes
 //! than for a page, and [`Image::restore`] goes back to one. [`Image::begin_fold`], [`FoldJob::run`] and
 //! [`Image::finish_fold`] fold while commits go on.
@@ -57,6 +59,7 @@
 mod archive;
 mod changes;
 mod check;
+mod checkpointer;
 mod checksum;
 mod commit;
 mod decode;
@@ -96,6 +99,7 @@ mod windows;
 pub use archive::{ArchiveHeader, ArchiveLimits, ArchiveReader, Exported, export};
 pub use changes::Changes;
 pub use check::{CheckError, CheckEvent, Checked, Depth, Newest, check, check_on};
+pub use checkpointer::{Checkpointer, Synced};
 pub use checksum::{CHECKSUM_SIZE, Checksum, header_checksum, page_checksum};
 pub use commit::{CHUNK_PAGES, Committed, Durability, PageSource};
 pub use decode::{

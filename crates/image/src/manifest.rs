@@ -35,7 +35,7 @@ impl<S: Storage> Image<S> {
                 self.manifest = manifest;
             }
             Err(SwitchError::Before(_)) => {}
-            Err(SwitchError::Unknown(_)) => self.poisoned = true,
+            Err(SwitchError::Unknown(_)) => self.shared.poison(),
         }
         switched
     }

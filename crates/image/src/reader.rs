@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::changes::{Changes, RecentChanges};
@@ -70,6 +71,9 @@ impl<F: ReadAt> Reader<F> {
 /// What an image and its readers share.
 pub(crate) struct Shared<F: ReadAt> {
     published: Mutex<Published<F>>,
+    /// A sync failed. What the disk holds is unknown, and asking again doesn't tell: the kernel reports a failed
+    /// writeback once and marks the pages clean ("fsyncgate", <https://lwn.net/Articles/752063/>).
+    poisoned: AtomicBool,
 }
 
 struct Published<F: ReadAt> {
@@ -77,6 +81,21 @@ struct Published<F: ReadAt> {
     changes: RecentChanges,
     /// What the last hash of the state doesn't know.
     stale: Stale,
+    /// How much of the newest version's active log is known to be on disk.
+    on_disk: u64,
+    /// Pages that commits have stored since the image was opened.
+    stored: u64,
+}
+
+/// The newest version's active log, for who puts it on disk. Not the version itself: while somebody holds its index, a
+/// commit has to copy that.
+pub(crate) struct NewestLog<F: ReadAt> {
+    pub(crate) version: Version,
+    pub(crate) files: Arc<Files<F>>,
+    /// The log and its length.
+    pub(crate) log: (FileId, u64),
+    pub(crate) on_disk: u64,
+    pub(crate) stored: u64,
 }
 
 /// What a commit makes the newest version.
@@ -86,6 +105,10 @@ pub(crate) struct Next {
     pub(crate) meta: Arc<[u8]>,
     /// Where the active log ends.
     pub(crate) log_end: u64,
+    /// How much of it is on disk by the image's own syncs.
+    pub(crate) durable: u64,
+    /// Pages that the commit stored.
+    pub(crate) stored: u64,
 }
 
 impl<F: ReadAt> Shared<F> {
@@ -96,7 +119,10 @@ impl<F: ReadAt> Shared<F> {
                 newest,
                 changes,
                 stale: Stale::default(),
+                on_disk: 0,
+                stored: 0,
             }),
+            poisoned: AtomicBool::new(false),
         })
     }
 
@@ -109,6 +135,44 @@ impl<F: ReadAt> Shared<F> {
 
     pub(crate) fn view(&self) -> View<F> {
         self.lock().newest.clone()
+    }
+
+    /// Whether a sync has failed, by whoever.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// From now on the image takes no more commits.
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn newest_log(&self) -> NewestLog<F> {
+        let published = self.lock();
+        NewestLog {
+            version: published.newest.version,
+            files: published.newest.files.clone(),
+            log: published.newest.log,
+            on_disk: published.on_disk,
+            stored: published.stored,
+        }
+    }
+
+    /// How much of the log `file` is known to be on disk, if that is the active one.
+    pub(crate) fn on_disk(&self, file: FileId) -> u64 {
+        let published = self.lock();
+        match published.newest.log.0 == file {
+            true => published.on_disk,
+            false => 0,
+        }
+    }
+
+    /// Notes that the log `file` is on disk up to `end`.
+    pub(crate) fn note_on_disk(&self, file: FileId, end: u64) {
+        let mut published = self.lock();
+        if published.newest.log.0 == file {
+            published.on_disk = published.on_disk.max(end);
+        }
     }
 
     /// The newest version, and the pages that may differ from what was at the last call; that one's token tells which it
@@ -154,6 +218,8 @@ impl<F: ReadAt> Shared<F> {
         published.newest.sizes = next.sizes;
         published.newest.meta = next.meta;
         published.newest.log.1 = next.log_end;
+        published.on_disk = published.on_disk.max(next.durable);
+        published.stored += next.stored;
         published.changes.push(next.version, pages, &gone);
         published.stale.add(pages);
         published.stale.add(&gone);
@@ -167,6 +233,7 @@ impl<F: ReadAt> Shared<F> {
         let mut published = self.lock();
         published.newest.files = files;
         published.newest.log = (log, 0);
+        published.on_disk = 0;
     }
 
     /// Publishes a version that doesn't come of the one before by a commit.
@@ -177,6 +244,8 @@ impl<F: ReadAt> Shared<F> {
             newest,
             changes,
             stale: Stale::default(),
+            on_disk: 0,
+            stored: published.stored,
         };
         let old = std::mem::replace(&mut *published, next);
         drop(published);

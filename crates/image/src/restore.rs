@@ -43,7 +43,7 @@ impl<S: Storage> Image<S> {
     /// If `from` isn't a whole image, is in use, or another tenant's against `accept`, or the operating system
     /// refuses. The image is as it was, and usable, unless it isn't known which manifest is in place.
     pub fn restore(&mut self, from: &Path, accept: Accept) -> Result<Version, RestoreError> {
-        if self.poisoned {
+        if self.shared.is_poisoned() {
             return Err(RestoreError::Poisoned {
                 path: self.storage.path().to_path_buf(),
             });

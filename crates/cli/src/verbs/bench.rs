@@ -14,8 +14,9 @@ use crate::output;
 /// Measure what Lazaret costs here, each time against a baseline in the same run
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  lazaret bench --json > bench.json")]
+Examples:
+  lazaret bench --json > bench.json
+  lazaret bench --curves figures")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
@@ -26,6 +27,11 @@ pub(crate) struct Bench {
     /// Only this row and those below it, such as update/100
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Measure curves instead, and write them to this directory as CSV and SVG:
+    /// updates by the pages they write, their order and the heap's size, and
+    /// starts by the state's size. Takes three minutes
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "filter"])]
+    curves: Option<PathBuf>,
     /// Where tenants are kept meanwhile: its file system is part of what is
     /// measured [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
@@ -49,11 +55,18 @@ impl Bench {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(None, target);
-        let table = lazaret_bench::run(&options, &mut |what| {
+        let mut progress = |what: &str| {
             tracing::info!(what, "measuring");
             bar.set_message(what.to_owned());
             bar.tick();
-        })?;
+        };
+        if let Some(directory) = self.curves {
+            let curves = lazaret_bench::curves(&options, &directory, &mut progress)?;
+            bar.finish_and_clear();
+            output::print(&curves.to_string())?;
+            return Ok(0);
+        }
+        let table = lazaret_bench::run(&options, &mut progress)?;
         bar.finish_and_clear();
         match self.json {
             true => output::json("lazaret.bench/v1", table)?,

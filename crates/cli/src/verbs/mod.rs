@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod call;
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod export;
@@ -32,6 +33,7 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Ps(verb) => verb.execute(),
         Verb::Logs(verb) => verb.execute(),
         Verb::Call(verb) => verb.execute(),
+        Verb::Checkpoint(verb) => verb.execute(),
         Verb::Snapshot(verb) => verb.execute(),
         Verb::Fork(verb) => verb.execute(),
         Verb::Export(verb) => verb.execute(),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 19] = [
     "run",
     "install",
     "upgrade",
@@ -15,6 +15,7 @@ const VERBS: [&str; 18] = [
     "ps",
     "logs",
     "call",
+    "checkpoint",
     "snapshot",
     "fork",
     "export",

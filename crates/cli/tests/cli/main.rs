@@ -3,6 +3,7 @@
 mod archives;
 mod bad_input;
 mod calls;
+mod checkpoint;
 mod data_directory;
 mod exit_codes;
 mod fsck;

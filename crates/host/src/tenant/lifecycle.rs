@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use lazaret_image::{Image, OpenError, Recovery};
+use lazaret_image::{Durability, Image, OpenError, Recovery};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Entry, Outcome, Purpose};
 
 use super::call::{Asked, CallOptions, bytes};
+use super::checkpoint::Checkpoints;
 use super::error::{CallError, TenantError};
 use super::fold::Folding;
 use super::lane::Lane;
@@ -136,6 +137,7 @@ fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Modu
         name: name.to_owned(),
         principal: principal(&image),
         reader: image.reader(),
+        checkpoints: Checkpoints::of(&image),
         module: RwLock::new(Arc::new(module)),
         workers: Workers::default(),
         log: Mutex::new(directory.clone()),
@@ -226,7 +228,9 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
         source,
     })?;
     let module = read_module(host, data, &meta.module)?;
-    Ok(shared(name, directory, image, meta, module))
+    let mut tenant = shared(name, directory, image, meta, module);
+    tenant.checkpoints.at_close = host.options.durability == Durability::Relaxed;
+    Ok(tenant)
 }
 
 /// Removes a tenant and all its state.

@@ -7,6 +7,7 @@
 
 pub(crate) mod archive;
 mod call;
+mod checkpoint;
 mod error;
 mod fold;
 mod info;
@@ -27,11 +28,14 @@ mod workers;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+    Weak,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
+use checkpoint::Checkpoints;
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use error::{CallError, TenantError};
 pub use info::TenantInfo;
 use lane::Lane;
@@ -61,6 +65,7 @@ pub(crate) struct Shared {
     lane: Mutex<Lane>,
     /// The newest committed version, for who isn't in the lane.
     reader: Reader,
+    checkpoints: Checkpoints,
     /// What runs. Written while an upgrade commits, so that whoever reads it
     /// sees a version of this module.
     module: RwLock<Arc<Module>>,
@@ -225,6 +230,15 @@ fn memory_sizes(image: &Image) -> Sizes {
 impl Shared {
     pub(crate) fn lane(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane, unless an update is in it.
+    fn idle_lane(&self) -> Option<MutexGuard<'_, Lane>> {
+        match self.lane.try_lock() {
+            Ok(lane) => Some(lane),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn module(&self) -> RwLockReadGuard<'_, Arc<Module>> {

@@ -1,6 +1,6 @@
 //! The hash of a tenant's state: what replicas and replays compare.
 
-use std::sync::{MutexGuard, PoisonError, TryLockError};
+use std::sync::{MutexGuard, PoisonError};
 
 use lazaret_image::{StateHasher, Verify};
 use lazaret_wire::codec::Message;
@@ -97,10 +97,8 @@ impl Shared {
 
     /// Saves the hashes, unless an update is running: another time will do.
     fn save(&self, hasher: &StateHasher) -> bool {
-        let mut lane = match self.lane.try_lock() {
-            Ok(lane) => lane,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
+        let Some(mut lane) = self.idle_lane() else {
+            return false;
         };
         if lane.removed {
             return false;
