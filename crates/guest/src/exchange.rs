@@ -63,7 +63,7 @@ impl Exchange {
             abort::now(Reason::Wire, &error.to_string());
         }
         let mut request = self.spare.take().map_or(ToWorker::Start, ToWorker::Call);
-        if let Err(error) = request.from_bytes_over(&self.buffer) {
+        if let Err(error) = request.replace_from_bytes(&self.buffer) {
             abort::now(Reason::Wire, &error.to_string());
         }
         request

@@ -371,7 +371,7 @@ pub trait Message: Sized {
 
     /// Reads the message into self, whose buffers are used again where that
     /// saves an allocation. After an error self is a mixture.
-    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn replace_decoded(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
         *self = Self::decode(from)?;
         Ok(())
     }
@@ -384,10 +384,10 @@ pub trait Message: Sized {
         Ok(message)
     }
 
-    /// Decodes a message that fills `bytes` into self ([`Message::decode_over`]).
-    fn from_bytes_over(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
+    /// Decodes a message that fills `bytes` into self ([`Message::replace_decoded`]).
+    fn replace_from_bytes(&mut self, bytes: &[u8]) -> Result<(), DecodeError> {
         let mut reader = Reader::new(bytes);
-        self.decode_over(&mut reader)?;
+        self.replace_decoded(&mut reader)?;
         reader.end()
     }
 

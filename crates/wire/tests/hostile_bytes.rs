@@ -215,9 +215,9 @@ proptest! {
         prop_assert_eq!(&ToWorker::from_bytes(&bytes).unwrap(), &call);
         // Nothing of another call shines through where its buffers are used again.
         for mut over in [ToWorker::Call(Box::new(other)), ToWorker::Start] {
-            over.from_bytes_over(&bytes).unwrap();
+            over.replace_from_bytes(&bytes).unwrap();
             prop_assert_eq!(&over, &call);
-            over.from_bytes_over(&[1]).unwrap();
+            over.replace_from_bytes(&[1]).unwrap();
             prop_assert_eq!(&over, &ToWorker::Start);
         }
     }

@@ -17,6 +17,10 @@ pub(crate) struct Workers {
 
 #[derive(Debug, Default)]
 struct State {
+    #[expect(
+        clippy::vec_box,
+        reason = "each is moved out and in with every call, and is large"
+    )]
     idle: Vec<Box<Live>>,
     queries: usize,
     /// Threads that wait for one to end.
@@ -43,21 +47,24 @@ fn keep(state: &mut State, live: Box<Live>) {
 
 /// Leave to run a query, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot<'a>(&'a Workers);
+pub(crate) struct Slot<'a>(Option<&'a Workers>);
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.0.end_query(&mut self.0.lock());
+        if let Some(workers) = self.0.take() {
+            workers.end_query(&mut workers.lock());
+        }
     }
 }
 
 impl Slot<'_> {
     /// Ends it, and keeps its worker.
-    pub(crate) fn give(self, live: Box<Live>) {
-        let mut state = self.0.lock();
-        self.0.end_query(&mut state);
-        keep(&mut state, live);
-        std::mem::forget(self);
+    pub(crate) fn give(mut self, live: Box<Live>) {
+        if let Some(workers) = self.0.take() {
+            let mut state = workers.lock();
+            workers.end_query(&mut state);
+            keep(&mut state, live);
+        }
     }
 }
 
@@ -84,7 +91,7 @@ impl Workers {
         let mut state = self.lock();
         (state.queries < most.max(1)).then(|| {
             state.queries += 1;
-            (Slot(self), best(&mut state, newest))
+            (Slot(Some(self)), best(&mut state, newest))
         })
     }
 

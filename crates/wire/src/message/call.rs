@@ -229,11 +229,11 @@ impl Message for Call {
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut call = Self::default();
-        call.decode_over(from)?;
+        call.replace_decoded(from)?;
         Ok(call)
     }
 
-    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn replace_decoded(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
         self.entry = Entry::decode(from)?;
         self.method.clear();
         self.method.push_str(from.text("method", MAX_METHOD)?);

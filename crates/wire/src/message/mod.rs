@@ -68,11 +68,11 @@ impl Message for ToWorker {
         }
     }
 
-    fn decode_over(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn replace_decoded(&mut self, from: &mut Reader<'_>) -> Result<(), DecodeError> {
         match self {
             Self::Call(call) if from.peek() == Some(CALL) => {
                 from.u8("request")?;
-                call.decode_over(from)
+                call.replace_decoded(from)
             }
             other => {
                 *other = Self::decode(from)?;
