@@ -23,6 +23,7 @@
 static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
 mod artefact;
+mod budget;
 mod cache_file;
 mod data_dir;
 mod ending;
@@ -40,6 +41,7 @@ mod tracker;
 mod worker;
 
 pub use artefact::{CompileError, CompileLimits, Compiling};
+pub use budget::{MemoryBudget, NodeMemory};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
 pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};

@@ -10,6 +10,7 @@ use super::error::TenantError;
 use super::lifecycle::{load, store_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex};
+use crate::budget::{Budget, Reservation};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module::MAX_MODULE;
@@ -100,6 +101,12 @@ pub(crate) fn import(
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(TenantError::file(&aside))?;
     }
+    let account = host.budget.as_ref().map(Budget::open);
+    let bytes = sizes.heap.saturating_add(sizes.stable);
+    let mut growth = match &account {
+        Some(account) => account.reserve(bytes)?,
+        None => Reservation::default(),
+    };
     let image = archive.into_image(&aside, &mut |pages| progress(Progress { pages, total }))?;
     drop(image);
     let named = store_module(data, &module, &wasm).and_then(|()| {
@@ -109,5 +116,11 @@ pub(crate) fn import(
     named.inspect_err(|_| {
         // Not there any more if only the last sync failed.
         let _ = fs::remove_dir_all(&aside);
-    })
+    })?;
+    growth.settle(bytes);
+    drop(growth);
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(name, account);
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use lazaret_wire::message::Trap;
 use thiserror::Error;
 
 use crate::artefact::CompileError;
+use crate::budget::{NodeMemory, Reservation};
 use crate::ending::Ending;
 use crate::module::ModuleError;
 use crate::registry::Change;
@@ -55,6 +56,10 @@ pub enum CallError {
         "aborted for want of something that the host owns: {0}; nothing was changed, try again"
     )]
     Aborted(String),
+    /// The tenant may grow, but the node's memory budget has too little left.
+    /// Worth another try.
+    #[error(transparent)]
+    NodeMemory(#[from] NodeMemory),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
     WorkerEnded(Ending),
@@ -144,6 +149,10 @@ pub enum TenantError {
         /// Why.
         error: Box<CallError>,
     },
+    /// The node's memory budget has too little left for the state. Worth another
+    /// try.
+    #[error(transparent)]
+    NodeMemory(#[from] NodeMemory),
     /// The image can't be created.
     #[error(transparent)]
     Create(#[from] CreateError),
@@ -221,6 +230,16 @@ pub enum TenantError {
         /// Where.
         path: PathBuf,
     },
+}
+
+impl CallError {
+    /// What a call was refused, if that is why it was aborted.
+    pub(crate) fn or_refused(self, growth: &Reservation<'_>) -> Self {
+        match (self, growth.refused()) {
+            (Self::Aborted(_), Some(refused)) => Self::NodeMemory(refused),
+            (error, _) => error,
+        }
+    }
 }
 
 impl TenantError {

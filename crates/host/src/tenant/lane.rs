@@ -15,6 +15,7 @@ use super::live::Live;
 use super::meta::Meta;
 use super::start::mapped_runs;
 use super::{Shared, memory_sizes};
+use crate::budget::total;
 use crate::host::Inner;
 use crate::tracker::Written;
 
@@ -66,6 +67,7 @@ impl Lane {
     ) -> Result<Reply, CallError> {
         self.check_removed(&tenant.name)?;
         let limits = &host.options.limits;
+        let mut growth = tenant.reserve(memory_sizes(&self.image))?;
         let mut live = self.worker(host, tenant)?;
         let asked = Asked {
             entry: Entry::Update,
@@ -77,16 +79,18 @@ impl Lane {
         live.ask(&asked, &tenant.principal);
         let (fuel, version) = (live.request.fuel, live.version);
         let begin = Instant::now();
-        let done = tenant.run(host, &mut live, options.time.unwrap_or(limits.time))?;
+        let time = options.time.unwrap_or(limits.time);
+        let done = tenant.run(host, &mut live, &mut growth, time)?;
         let run_time = begin.elapsed();
         let fuel_used = fuel - done.fuel_left.min(fuel);
         let commit = self
             .settle(host, tenant, live, &done)?
             .map(|commit| Commit { run_time, ..commit });
         if commit.is_some() {
+            growth.settle(total(memory_sizes(&self.image)));
             self.consider_fold(host, tenant);
         }
-        reply(done.outcome, fuel_used, version, commit)
+        reply(done.outcome, fuel_used, version, commit).map_err(|error| error.or_refused(&growth))
     }
 
     /// A worker at the newest version.

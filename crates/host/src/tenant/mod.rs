@@ -39,7 +39,7 @@ use lazaret_image::{Image, Reader, Version};
 use lazaret_wall::Receipt;
 use lazaret_wire::message::{Done, Entry, Sizes};
 pub use lifecycle::check_name;
-pub(crate) use lifecycle::{install, open, remove};
+pub(crate) use lifecycle::{charge_all, install, open, remove};
 pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
@@ -50,6 +50,7 @@ pub use state_hash::StateHash;
 pub(crate) use upgrade::upgrade;
 use workers::Workers;
 
+use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::host::Inner;
 use crate::tracker::Written;
 
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     /// sees a version of this module.
     module: RwLock<Arc<Module>>,
     workers: Workers,
+    /// What its state is charged, if the node has a memory budget.
+    account: Option<Arc<Account>>,
     /// Lines of two calls don't mix.
     log: Mutex<PathBuf>,
     /// Locked before the lane, if both are.
@@ -281,10 +284,25 @@ impl Shared {
         Live::start(host, &view, &module, generation).map(Box::new)
     }
 
+    /// Leave for a call that may make the next version, beginning with memories
+    /// of these sizes.
+    fn reserve(&self, sizes: Sizes) -> Result<Reservation<'_>, NodeMemory> {
+        match &self.account {
+            Some(account) => account.reserve(total(sizes)),
+            None => Ok(Reservation::default()),
+        }
+    }
+
     /// Runs the call that a worker was asked for. If it fails the worker is lost, and what the
     /// call did with it.
-    fn run(&self, host: &Inner, live: &mut Live, time: Duration) -> Result<Done, CallError> {
-        let result = live.run(host, &host.options.limits, time);
+    fn run(
+        &self,
+        host: &Inner,
+        live: &mut Live,
+        growth: &mut Reservation<'_>,
+        time: Duration,
+    ) -> Result<Done, CallError> {
+        let result = live.run(host, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
             let directory = self.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,8 @@ use lazaret_wire::codec::Message;
 use super::error::TenantError;
 use super::lifecycle::{open_image, read_module};
 use super::meta::Meta;
-use super::{Shared, check_name, hex};
+use super::{Shared, check_name, hex, memory_sizes};
+use crate::budget::{Budget, Reservation, total};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 
@@ -168,15 +169,17 @@ pub(crate) fn restore(
     lane.check_removed(&tenant.name)
         .map_err(TenantError::call("restore"))?;
     // All that can fail for the module's sake comes first.
-    let kept = {
+    let (kept, sizes) = {
         let (image, _) = open_image(&path)?;
-        meta(&image, tag)?
+        (meta(&image, tag)?, memory_sizes(&image))
     };
     let module = Arc::new(read_module(host, data, &kept.module)?);
+    let mut growth = tenant.reserve(sizes)?;
     let before = lane.meta.version;
     // Nobody takes the new version for one of the module before.
     let mut running = tenant.module_mut();
     lane.image.restore(&path, Accept::SameTenant)?;
+    growth.settle(total(sizes));
     *running = module;
     tenant.workers.retire();
     drop(running);
@@ -222,6 +225,7 @@ fn remove(path: &Path) -> Result<(), TenantError> {
 /// Makes the directory of a new tenant, whose state is that of `tenant` or of
 /// one of its snapshots.
 pub(crate) fn fork(
+    host: &Inner,
     data: &DataDir,
     tenant: &Shared,
     new: &str,
@@ -232,18 +236,32 @@ pub(crate) fn fork(
     if target.exists() {
         return Err(TenantError::Exists(new.to_owned()));
     }
+    let account = host.budget.as_ref().map(Budget::open);
+    let fork = |image: &mut Image| {
+        let bytes = total(memory_sizes(image));
+        let mut growth = match &account {
+            Some(account) => account.reserve(bytes)?,
+            None => Reservation::default(),
+        };
+        image.fork(&target)?;
+        growth.settle(bytes);
+        Ok::<_, TenantError>(())
+    };
     match from {
         Some(tag) => {
             let path = find(data, &tenant.name, tag)?;
             let (mut image, _) = open_image(&path)?;
-            image.fork(&target)?;
+            fork(&mut image)?;
         }
         None => {
             let mut lane = tenant.lane();
             lane.check_removed(&tenant.name)
                 .map_err(TenantError::call("fork"))?;
-            lane.image.fork(&target)?;
+            fork(&mut lane.image)?;
         }
+    }
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(new, account);
     }
     Ok(())
 }
