@@ -363,7 +363,8 @@ mod tests {
         assert_eq!(taken(&budget), MIB / 2);
         let query = account.borrow(0);
         assert!(!query.allows(1));
-        drop((query, account));
+        drop(query);
+        drop(account);
         assert_eq!(taken(&budget), 0);
     }
 
