@@ -444,8 +444,8 @@ impl Host {
 
     /// Removes a snapshot. Space is given back for what nobody else shares.
     pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<(), TenantError> {
-        let _tenant = self.tenant(name)?;
-        tenant::snapshot::delete(self.data()?, name, tag)
+        let tenant = self.tenant(name)?;
+        tenant::snapshot::delete(self.data()?, tenant.shared(), tag)
     }
 
     /// Makes a new tenant of the state of another, or of one of its snapshots.

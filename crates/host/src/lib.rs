@@ -61,8 +61,9 @@ pub use program::{
 pub use registry::Change;
 pub use tenant::archive::Progress;
 pub use tenant::{
-    ANONYMOUS, CallError, CallOptions, Commit, DamagedSnapshot, LogLine, Reply, SnapshotInfo,
-    StateHash, Tenant, TenantError, TenantInfo, TenantLimits, check_name, check_tag,
+    ANONYMOUS, CallError, CallOptions, Commit, DamagedSnapshot, DiskQuota, LogLine, Reply,
+    Resident, SnapshotInfo, StateHash, Tenant, TenantError, TenantInfo, TenantLimits, check_name,
+    check_tag,
 };
 pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
 pub use worker::WorkerError;

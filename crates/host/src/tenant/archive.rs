@@ -5,7 +5,9 @@ use std::io::{Read, Write};
 
 use lazaret_image::{ArchiveLimits, ArchiveReader, Exported, ImportError, MAX_META};
 use lazaret_wire::codec::Message;
+use lazaret_wire::layout::PAGE;
 
+use super::disk::Disk;
 use super::error::TenantError;
 use super::lifecycle::{load, store_module};
 use super::meta::Meta;
@@ -101,6 +103,12 @@ pub(crate) fn import(
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(TenantError::file(&aside))?;
     }
+    let disk = Disk::new(
+        host.options.limits.disk,
+        target.clone(),
+        data.snapshots(name),
+    );
+    disk.check_new(total.saturating_mul(PAGE as u64))?;
     let account = host.budget.as_ref().map(Budget::open);
     let bytes = sizes.heap.saturating_add(sizes.stable);
     let mut growth = match &account {
@@ -108,6 +116,11 @@ pub(crate) fn import(
         None => Reservation::default(),
     };
     let image = archive.into_image(&aside, &mut |pages| progress(Progress { pages, total }))?;
+    if let Err(over) = disk.check(&image, 0) {
+        drop(image);
+        let _ = fs::remove_dir_all(&aside);
+        return Err(over.into());
+    }
     drop(image);
     let named = store_module(data, &module, &wasm).and_then(|()| {
         fs::rename(&aside, &target).map_err(TenantError::file(&target))?;

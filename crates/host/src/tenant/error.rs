@@ -12,6 +12,7 @@ use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
 use thiserror::Error;
 
+use super::disk::DiskQuota;
 use crate::artefact::CompileError;
 use crate::budget::{NodeMemory, Reservation};
 use crate::ending::Ending;
@@ -60,6 +61,9 @@ pub enum CallError {
     /// Worth another try.
     #[error(transparent)]
     NodeMemory(#[from] NodeMemory),
+    /// The commit would take more of the disk than the tenant may.
+    #[error(transparent)]
+    DiskQuota(#[from] DiskQuota),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
     WorkerEnded(Ending),
@@ -153,6 +157,9 @@ pub enum TenantError {
     /// try.
     #[error(transparent)]
     NodeMemory(#[from] NodeMemory),
+    /// The tenant would take more of the disk than it may.
+    #[error(transparent)]
+    DiskQuota(#[from] DiskQuota),
     /// The image can't be created.
     #[error(transparent)]
     Create(#[from] CreateError),

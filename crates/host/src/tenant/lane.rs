@@ -101,7 +101,7 @@ impl Lane {
         // Folding goes on beside the calls, so this is rare: a worker couldn't
         // map that many.
         if mapped_runs(&self.image.view()) > MAX_MAPPED_RUNS {
-            self.image.fold()?;
+            self.fold(&tenant.disk)?;
         }
         tenant.start_worker(host)
     }
@@ -118,7 +118,7 @@ impl Lane {
         let commit = match done.outcome {
             Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply => {
                 let after = self.after(done);
-                self.commit(host, &mut live, after, done.sizes)?
+                self.commit(host, tenant, &mut live, after, done.sizes)?
             }
             Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => {
                 if tenant.put_back(&mut live, done)? {
@@ -149,6 +149,7 @@ impl Lane {
     fn commit(
         &mut self,
         host: &Inner,
+        tenant: &Shared,
         live: &mut Live,
         after: Meta,
         sizes: Sizes,
@@ -162,7 +163,7 @@ impl Lane {
         if !changed {
             return Ok(None);
         }
-        self.publish(host, live, &written, sizes, after)
+        self.publish(host, tenant, live, &written, sizes, after)
             .map(|commit| {
                 Some(Commit {
                     scan_time,
@@ -185,13 +186,26 @@ impl Lane {
     pub(super) fn publish(
         &mut self,
         host: &Inner,
+        tenant: &Shared,
         live: &mut Live,
         written: &Written,
         sizes: Sizes,
         after: Meta,
     ) -> Result<Commit, CallError> {
         let durability = host.options.durability;
-        let committed = live.commit(&mut self.image, written, sizes, after, durability)?;
+        let disk = &tenant.disk;
+        // For a second try; without a quota there is none.
+        let again = disk.quota().map(|_| after.clone());
+        let mut committed = live.commit(&mut self.image, written, sizes, after, durability);
+        if let (Err(CallError::Commit(error)), Some(after)) = (&committed, again)
+            && self.make_room(disk, error)
+        {
+            committed = live.commit(&mut self.image, written, sizes, after, durability);
+        }
+        let committed = committed.map_err(|error| match &error {
+            CallError::Commit(refused) => disk.explain(refused).map_or(error, CallError::from),
+            _ => error,
+        })?;
         self.meta = live.meta.clone();
         Ok(Commit {
             version: committed.version.0,

@@ -10,12 +10,14 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Entry, Outcome, Purpose, Sizes};
 
 use super::call::{Asked, CallOptions, bytes};
+use super::disk::Disk;
 use super::error::{CallError, TenantError};
 use super::fold::Folding;
 use super::lane::Lane;
 use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
+use super::resident::Census;
 use super::workers::Workers;
 use super::{Shared, hex, snapshot};
 use crate::budget::{Account, Budget, total};
@@ -118,7 +120,20 @@ pub(crate) fn install(
         ..Meta::default()
     };
     let account = host.budget.as_ref().map(Budget::open);
-    let shared = shared(name, aside.clone(), image, meta, module, account.clone());
+    let disk = Disk::new(
+        host.options.limits.disk,
+        aside.clone(),
+        data.snapshots(name),
+    );
+    let shared = shared(
+        name,
+        aside.clone(),
+        image,
+        meta,
+        module,
+        account.clone(),
+        disk,
+    );
     let installed = initialise(host, Arc::new(shared), argument);
     if let Err(error) = installed {
         let _ = fs::remove_dir_all(&aside);
@@ -136,17 +151,21 @@ pub(crate) fn install(
 fn shared(
     name: &str,
     directory: PathBuf,
-    image: Image,
+    mut image: Image,
     meta: Meta,
     module: Module,
     account: Option<Arc<Account>>,
+    disk: Disk,
 ) -> Shared {
+    disk.apply(&mut image);
     Shared {
         name: name.to_owned(),
         principal: principal(&image),
         reader: image.reader(),
         module: RwLock::new(Arc::new(module)),
         workers: Workers::default(),
+        census: Census::default(),
+        disk,
         account,
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
@@ -176,6 +195,7 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
     let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), None)
         .map(Box::new)
         .map_err(TenantError::call("install"))?;
+    tenant.census.enter(live.worker());
     let options = CallOptions::default();
     let asked = Asked {
         entry: Entry::Install,
@@ -246,7 +266,12 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
     let module = read_module(host, data, &meta.module)?;
     let bytes = total(super::memory_sizes(&image));
     let account = host.budget.as_ref().map(|budget| budget.of(name, bytes));
-    Ok(shared(name, directory, image, meta, module, account))
+    let disk = Disk::new(
+        host.options.limits.disk,
+        directory.clone(),
+        data.snapshots(name),
+    );
+    Ok(shared(name, directory, image, meta, module, account, disk))
 }
 
 /// Charges the states of all tenants that there are. One that can't be read is

@@ -7,6 +7,7 @@
 
 pub(crate) mod archive;
 mod call;
+mod disk;
 mod error;
 mod fold;
 mod info;
@@ -18,6 +19,7 @@ pub(crate) mod log;
 pub(crate) mod meta;
 mod module;
 mod query;
+mod resident;
 pub(crate) mod snapshot;
 mod start;
 mod state_hash;
@@ -32,6 +34,8 @@ use std::sync::{
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
+use disk::Disk;
+pub use disk::DiskQuota;
 pub use error::{CallError, TenantError};
 pub use info::TenantInfo;
 use lane::Lane;
@@ -44,6 +48,8 @@ pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
+use resident::Census;
+pub use resident::Resident;
 pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
 use state_hash::Hashing;
 pub use state_hash::StateHash;
@@ -66,6 +72,8 @@ pub(crate) struct Shared {
     /// sees a version of this module.
     module: RwLock<Arc<Module>>,
     workers: Workers,
+    census: Census,
+    disk: Disk,
     /// What its state is charged, if the node has a memory budget.
     account: Option<Arc<Account>>,
     /// Lines of two calls don't mix.
@@ -166,7 +174,7 @@ impl Tenant {
     pub fn compact(&self) -> Result<(), CallError> {
         let mut lane = self.shared.lane();
         lane.check_removed(&self.shared.name)?;
-        lane.image.fold()?;
+        lane.fold(&self.shared.disk)?;
         Ok(())
     }
 
@@ -184,11 +192,13 @@ impl Tenant {
             heap_bytes: sizes.heap,
             stable_bytes: sizes.stable,
             disk_bytes: lifecycle::disk_bytes(&shared.directory()),
+            disk_quota_bytes: shared.disk.quota(),
             methods: call::methods(&module.info, "canister_update ", "update")
                 .chain(call::methods(&module.info, "canister_query ", "query"))
                 .collect(),
             worker: workers.last().copied(),
             workers,
+            resident: shared.census.resident(),
         }
     }
 
@@ -281,7 +291,9 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        Live::start(host, &view, &module, generation).map(Box::new)
+        let live = Live::start(host, &view, &module, generation)?;
+        self.census.enter(live.worker());
+        Ok(Box::new(live))
     }
 
     /// Leave for a call that may make the next version, beginning with memories

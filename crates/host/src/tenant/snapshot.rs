@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lazaret_image::{Accept, Image};
 use lazaret_wire::codec::Message;
 
+use super::disk::Disk;
 use super::error::TenantError;
 use super::lifecycle::{open_image, read_module};
 use super::meta::Meta;
@@ -104,7 +105,15 @@ pub(crate) fn create(
             data_dir::sync_directory(made).map_err(TenantError::file(made))?;
         }
     }
+    tenant.disk.check(&lane.image, 0)?;
     lane.image.snapshot(&path)?;
+    // It holds little of its own, unless files had to be copied.
+    let within = tenant.disk.check(&lane.image, 0);
+    if let Err(over) = within {
+        remove(&path)?;
+        return Err(over.into());
+    }
+    tenant.disk.apply(&mut lane.image);
     // Known here already; opening the snapshot takes the time of its size.
     describe(&lane.image, &lane.meta, &path, tag)
 }
@@ -180,6 +189,7 @@ pub(crate) fn restore(
     let mut running = tenant.module_mut();
     lane.image.restore(&path, Accept::SameTenant)?;
     growth.settle(total(sizes));
+    tenant.disk.apply(&mut lane.image);
     *running = module;
     tenant.workers.retire();
     drop(running);
@@ -198,9 +208,13 @@ pub(crate) fn restore(
 }
 
 /// Removes a snapshot.
-pub(crate) fn delete(data: &DataDir, name: &str, tag: &str) -> Result<(), TenantError> {
-    let path = find(data, name, tag)?;
-    remove(&path)
+pub(crate) fn delete(data: &DataDir, tenant: &Shared, tag: &str) -> Result<(), TenantError> {
+    let path = find(data, &tenant.name, tag)?;
+    remove(&path)?;
+    if tenant.disk.quota().is_some() {
+        tenant.disk.apply(&mut tenant.lane().image);
+    }
+    Ok(())
 }
 
 /// Removes all snapshots of a tenant.
@@ -243,6 +257,13 @@ pub(crate) fn fork(
             Some(account) => account.reserve(bytes)?,
             None => Reservation::default(),
         };
+        // The fork pays for all of its files.
+        Disk::new(
+            host.options.limits.disk,
+            target.clone(),
+            data.snapshots(new),
+        )
+        .check(image, 0)?;
         image.fork(&target)?;
         growth.settle(bytes);
         Ok::<_, TenantError>(())

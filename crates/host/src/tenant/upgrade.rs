@@ -107,6 +107,7 @@ fn arrive(
         .map(Box::new)
         .map_err(TenantError::call("upgrade"))?;
     drop(view);
+    tenant.census.enter(live.worker());
     let options = CallOptions::default();
     let asked = Asked {
         entry: match carried.keep_heap {
@@ -132,7 +133,7 @@ fn arrive(
         pages(lane, &mut live, &done.sizes, carried).map_err(TenantError::call("upgrade"))?;
     // Nobody takes the new version for one of the old module.
     let mut running = tenant.module_mut();
-    lane.publish(host, &mut live, &pages, done.sizes, after)
+    lane.publish(host, tenant, &mut live, &pages, done.sizes, after)
         .map_err(TenantError::call("upgrade"))?;
     growth.settle(total(super::memory_sizes(&lane.image)));
     *running = module;
