@@ -28,7 +28,7 @@ const HASHES: &str = "tree";
 /// A tenant may not take so much of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "the tenant takes {used} bytes on disk, {snapshots} of them by its snapshots alone, and this would take at least {needed} more than its quota of {quota} bytes allows; nothing was changed: delete snapshots, write less at a time, or raise the quota (--disk-quota)"
+    "the tenant takes {used} of its quota of {quota} bytes on disk, {snapshots} of them by its snapshots alone, and this takes at least {needed} more; nothing was changed: delete snapshots, write less at a time, or raise the quota (--disk-quota)"
 )]
 #[non_exhaustive]
 pub struct DiskQuota {
