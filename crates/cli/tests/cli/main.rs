@@ -2,6 +2,7 @@
 
 mod archives;
 mod bad_input;
+mod budgets;
 mod calls;
 mod data_directory;
 mod exit_codes;

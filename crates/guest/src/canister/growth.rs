@@ -47,3 +47,26 @@ impl Allowance {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_budget_is_asked_for() {
+        let mut free = Allowance::new(false);
+        assert!(free.take(u64::MAX, None).is_ok());
+        // There is no host to grant anything.
+        let mut budgeted = Allowance::new(true);
+        assert!(budgeted.take(0, None).is_ok());
+        budgeted.left = 10;
+        assert!(budgeted.take(4, None).is_ok() && budgeted.take(6, None).is_ok());
+        assert!(matches!(
+            budgeted.take(1, None),
+            Err(Stop::NodeMemory { bytes: 1 })
+        ));
+        budgeted.left = 10;
+        budgeted.begin();
+        assert!(budgeted.take(1, None).is_err());
+    }
+}
