@@ -8,6 +8,7 @@ use lazaret::{Builder, Host, TrackerKind};
 
 use crate::failure::Failure;
 use crate::progress;
+use crate::values::size::Size;
 
 /// Layers that may be missing.
 #[derive(Debug, Clone, Args)]
@@ -41,11 +42,44 @@ pub(crate) struct Data {
     pub data: PathBuf,
 }
 
+/// What tenants may take, each and together.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Budgets {
+    /// What the states of all tenants in the data directory may have together:
+    /// heap and stable memory, running or not. Who needs more is told so and
+    /// changes nothing. No budget if not given
+    #[arg(long, value_name = "SIZE", env = "LAZARET_MEMORY_BUDGET")]
+    pub memory_budget: Option<Size>,
+    /// What a tenant may take of the disk, with its snapshots; files that they
+    /// share count once. No quota if not given
+    #[arg(long, value_name = "SIZE", env = "LAZARET_DISK_QUOTA")]
+    pub disk_quota: Option<Size>,
+}
+
+impl Budgets {
+    /// The builder with them.
+    pub(crate) fn set(&self, builder: Builder) -> Builder {
+        let builder = match self.memory_budget {
+            Some(Size(bytes)) => builder.memory_budget(bytes),
+            None => builder,
+        };
+        let quota = self.disk_quota.map(|Size(bytes)| bytes);
+        builder.tenant_limits(|limits| limits.disk = quota)
+    }
+}
+
 impl Data {
     /// A host for them that runs nothing.
     pub(crate) fn host(&self) -> Result<Host, Failure> {
         self.must_exist()?;
         Ok(Host::builder().data_dir(&self.data).build()?)
+    }
+
+    /// The same, with budgets for what it makes.
+    pub(crate) fn host_within(&self, budgets: &Budgets) -> Result<Host, Failure> {
+        self.must_exist()?;
+        let builder = budgets.set(Host::builder().data_dir(&self.data));
+        Ok(builder.build()?)
     }
 
     /// An error if there is nothing yet: only `install` makes a data directory.
@@ -98,6 +132,8 @@ pub(crate) struct Tenants {
     #[arg(long, value_name = "TRACKER", default_value = "cards")]
     pub tracker: Tracker,
     #[command(flatten)]
+    pub budgets: Budgets,
+    #[command(flatten)]
     pub wall: Wall,
 }
 
@@ -112,6 +148,7 @@ impl Tenants {
                 Tracker::Cards => TrackerKind::Cards,
                 Tracker::Kernel => TrackerKind::Kernel,
             });
+        let builder = self.budgets.set(builder);
         Ok(match self.durability {
             Durability::Durable => builder,
             Durability::Relaxed => builder.relaxed_durability(),

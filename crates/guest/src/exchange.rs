@@ -105,6 +105,19 @@ impl Exchange {
         }
     }
 
+    /// Asks for `bytes` by which the present call may grow its memories, and
+    /// gives those that were granted: at least as many, or 0.
+    pub fn grow(&mut self, bytes: u64) -> u64 {
+        self.answer(&FromWorker::Grow(bytes));
+        match self.next() {
+            ToWorker::Grown(granted) => granted,
+            other => abort::now(
+                Reason::Wire,
+                &format!("expected Grown, got {}", name(&other)),
+            ),
+        }
+    }
+
     /// Adds a line to the log, which outlives a trap and a crash.
     pub fn log(&self, line: &[u8]) {
         self.shared.log(line);
@@ -125,5 +138,6 @@ pub fn name(request: &ToWorker) -> &'static str {
         ToWorker::Prepare(_) => "Prepare",
         ToWorker::HostReturn(_) => "HostReturn",
         ToWorker::Compile(_) => "Compile",
+        ToWorker::Grown(_) => "Grown",
     }
 }

@@ -14,6 +14,7 @@ use lazaret_wire::message::{CompileSettings, WorkerKind};
 use thiserror::Error;
 
 use crate::artefact::{Artefact, Cache, CompileError, CompileLimits, Compiling, Observer};
+use crate::budget::{Budget, MemoryBudget};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::program::{Program, Snapshots};
@@ -73,6 +74,7 @@ pub struct Builder {
     cache: Option<PathBuf>,
     observer: Option<Observer>,
     functions: Vec<Offered>,
+    memory_budget: Option<u64>,
 }
 
 impl Builder {
@@ -93,6 +95,7 @@ impl Builder {
             cache: None,
             observer: None,
             functions: Vec::new(),
+            memory_budget: None,
         }
     }
 
@@ -160,6 +163,26 @@ impl Builder {
         self
     }
 
+    /// Bytes that the states of all tenants in the data directory may have
+    /// together: heap and stable memory at their newest versions, whether they
+    /// run or not, and what running calls have grown by. A call that needs more
+    /// is aborted with [`CallError::NodeMemory`], and changes nothing; beyond
+    /// the tenant's own limits ([`TenantLimits`]) growing is the guest's -1.
+    ///
+    /// Without it there is no budget: sizes are not resident memory. A state is
+    /// sparse, its workers share its pages, and the kernel can drop those that
+    /// are on disk. What workers have resident is in
+    /// [`TenantInfo`](crate::TenantInfo). Programs and snapshots don't count.
+    ///
+    /// [`Builder::build`] opens each tenant once, to know its size.
+    ///
+    /// [`CallError::NodeMemory`]: crate::CallError::NodeMemory
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = Some(bytes);
+        self
+    }
+
     /// Limits of compilations.
     #[must_use]
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
@@ -224,6 +247,10 @@ impl Builder {
             }
         }
         let data = self.data.as_deref().map(DataDir::open).transpose()?;
+        let budget = self.memory_budget.map(Budget::new);
+        if let (Some(budget), Some(data)) = (&budget, &data) {
+            tenant::charge_all(data, budget)?;
+        }
         let cache = self
             .cache
             .or_else(|| self.data.as_ref().map(|path| path.join("cache")));
@@ -236,6 +263,7 @@ impl Builder {
                 functions: Functions(self.functions),
                 data,
                 tenants: Registry::default(),
+                budget,
             }),
         })
     }
@@ -251,6 +279,7 @@ pub(crate) struct Inner {
     pub functions: Functions,
     data: Option<DataDir>,
     tenants: Registry,
+    pub budget: Option<Arc<Budget>>,
 }
 
 impl Inner {
@@ -377,7 +406,7 @@ impl Host {
     /// As [`Host::tenant`], but for what is kept of it.
     pub fn remove(&self, name: &str) -> Result<(), TenantError> {
         let (_reservation, open) = self.inner.tenants.remove(name)?;
-        tenant::remove(self.data()?, name, open.as_deref())
+        tenant::remove(&self.inner, self.data()?, name, open.as_deref())
     }
 
     /// Makes a snapshot of a tenant's newest version, which is on disk then. It
@@ -417,8 +446,8 @@ impl Host {
 
     /// Removes a snapshot. Space is given back for what nobody else shares.
     pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<(), TenantError> {
-        let _tenant = self.tenant(name)?;
-        tenant::snapshot::delete(self.data()?, name, tag)
+        let tenant = self.tenant(name)?;
+        tenant::snapshot::delete(self.data()?, tenant.shared(), tag)
     }
 
     /// Makes a new tenant of the state of another, or of one of its snapshots.
@@ -430,7 +459,7 @@ impl Host {
         let origin = self.tenant(name)?;
         {
             let _reservation = self.inner.tenants.install(new)?;
-            tenant::snapshot::fork(self.data()?, origin.shared(), new, tag)?;
+            tenant::snapshot::fork(&self.inner, self.data()?, origin.shared(), new, tag)?;
         }
         self.tenant(new)
     }
@@ -476,6 +505,12 @@ impl Host {
     pub fn tenants(&self) -> Result<Vec<String>, TenantError> {
         let data = self.data()?;
         data.names().map_err(TenantError::file(data.tenants()))
+    }
+
+    /// The node's memory budget and what is taken of it, if it has one
+    /// ([`Builder::memory_budget`]).
+    pub fn memory_budget(&self) -> Option<MemoryBudget> {
+        self.inner.budget.as_deref().map(Budget::state)
     }
 
     /// The data directory, if there is one.

@@ -23,6 +23,7 @@
 static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
 mod artefact;
+mod budget;
 mod cache_file;
 mod data_dir;
 mod ending;
@@ -40,6 +41,7 @@ mod tracker;
 mod worker;
 
 pub use artefact::{CompileError, CompileLimits, Compiling};
+pub use budget::{MemoryBudget, NodeMemory};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
 pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
@@ -60,8 +62,8 @@ pub use registry::Change;
 pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Checkpoint, CheckpointError, Commit, DamagedSnapshot,
-    LogLine, Reply, SnapshotInfo, StateHash, Tenant, TenantError, TenantInfo, TenantLimits,
-    check_name, check_tag,
+    DiskQuota, LogLine, Reply, Resident, SnapshotInfo, StateHash, Tenant, TenantError, TenantInfo,
+    TenantLimits, check_name, check_tag,
 };
 pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
 pub use worker::WorkerError;

@@ -1,7 +1,7 @@
 //! One worker, from the host's side: start, lock, verify, ask, kill.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
@@ -249,6 +249,11 @@ impl Worker {
     /// Its number on the host.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// What becomes known of its end.
+    pub(crate) fn death(&self) -> Weak<Death> {
+        Arc::downgrade(&self.death)
     }
 
     /// Its shared memory.

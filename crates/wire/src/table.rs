@@ -179,6 +179,15 @@ pub const TABLE: &[Crossing] = &[
         "the worker ends itself"
     ),
     crossing!(
+        "Grown",
+        Message,
+        ToWorker,
+        "tenant",
+        9,
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
         "Compile",
         Message,
         ToWorker,
@@ -227,6 +236,15 @@ pub const TABLE: &[Crossing] = &[
         when_wrong: KILL,
         ..crossing!("Prepared", Message, ToHost, "tenant", 1, "bytes", "")
     },
+    crossing!(
+        "Grow",
+        Message,
+        ToHost,
+        "tenant",
+        9,
+        "bytes",
+        "refused if the node has too few; sizes beyond what was granted kill the worker"
+    ),
     Crossing {
         when_wrong: KILL,
         ..crossing!(

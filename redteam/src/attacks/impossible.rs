@@ -29,6 +29,12 @@ pub const LIES: &[(&str, Lie)] = &[
     ("a heap as large as numbers go", |done, _| {
         done.sizes.heap = !0xffff
     }),
+    ("a page of heap that was not granted", |done, _| {
+        done.sizes.heap += 65_536
+    }),
+    ("a page of stable memory that was not granted", |done, _| {
+        done.sizes.stable += 65_536
+    }),
     ("half a page of heap", |done, _| done.sizes.heap += 4096),
     ("a heap that shrank", |done, _| done.sizes.heap = 0),
     ("a stable memory over its limit", |done, _| {

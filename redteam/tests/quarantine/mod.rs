@@ -117,6 +117,8 @@ impl Quarantine {
             .data_dir(data.path().join("tenants"))
             .relaxed_durability()
             .tracker(tracker)
+            // Enough for all that they may have.
+            .memory_budget(64 * MEMORY)
             .tenant_limits(|limits| {
                 limits.heap = MEMORY;
                 limits.stable = MEMORY;

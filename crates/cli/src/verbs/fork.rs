@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::host_options::Data;
+use crate::host_options::{Budgets, Data};
 use crate::output;
 
 /// Make a new tenant of the state of another
@@ -27,13 +27,15 @@ pub(crate) struct Fork {
     from: Option<String>,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    budgets: Budgets,
 }
 
 impl Fork {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
         lazaret::check_name(&self.name)?;
         lazaret::check_name(&self.new)?;
-        let host = self.data.host()?;
+        let host = self.data.host_within(&self.budgets)?;
         let fork = host.fork(&self.name, &self.new, self.from.as_deref())?;
         output::print(&format!(
             "forked {} from {} at version {}\n",

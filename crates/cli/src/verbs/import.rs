@@ -8,7 +8,7 @@ use clap::Args;
 use lazaret::Host;
 
 use crate::failure::Failure;
-use crate::host_options::Data;
+use crate::host_options::{Budgets, Data};
 use crate::output;
 use crate::progress::{Bar, Unit};
 
@@ -36,6 +36,8 @@ pub(crate) struct Import {
     file: PathBuf,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    budgets: Budgets,
 }
 
 impl Import {
@@ -53,7 +55,10 @@ impl Import {
             }
         };
         let mut source = BufReader::with_capacity(BUFFER, source);
-        let host = Host::builder().data_dir(&self.data.data).build()?;
+        let host = self
+            .budgets
+            .set(Host::builder().data_dir(&self.data.data))
+            .build()?;
         let mut bar = None;
         let tenant = host.import(&self.name, &mut source, &mut |progress| {
             bar.get_or_insert_with(|| Bar::new("importing", progress.total, Unit::Pages))

@@ -129,8 +129,7 @@ mod tests {
             stable_bytes: 0,
             disk_bytes: 1536,
             methods: vec!["update inc".into(), "query get".into()],
-            worker: None,
-            workers: Vec::new(),
+            ..TenantInfo::default()
         };
         let damaged = Row::Damaged {
             name: "x".into(),

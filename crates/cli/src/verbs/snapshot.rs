@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::columns::columns;
 use crate::failure::Failure;
-use crate::host_options::{Data, Wall};
+use crate::host_options::{Budgets, Data, Wall};
 use crate::output::{self, BAD};
 use crate::values::size::human;
 
@@ -48,6 +48,8 @@ struct Create {
     tag: Option<String>,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    budgets: Budgets,
 }
 
 /// List the snapshots of a tenant
@@ -85,6 +87,8 @@ struct Restore {
     tag: String,
     #[command(flatten)]
     data: Data,
+    #[command(flatten)]
+    budgets: Budgets,
     #[command(flatten)]
     wall: Wall,
 }
@@ -136,7 +140,10 @@ impl Create {
         lazaret::check_name(&self.name)?;
         let now = || Timestamp::now().strftime("%Y%m%dT%H%M%S.%6fZ").to_string();
         let tag = self.tag.unwrap_or_else(now);
-        let made = self.data.host()?.snapshot(&self.name, &tag)?;
+        let made = self
+            .data
+            .host_within(&self.budgets)?
+            .snapshot(&self.name, &tag)?;
         output::print(&format!(
             "{} of {}: version {}\n",
             made.tag, self.name, made.version
@@ -221,7 +228,8 @@ impl Restore {
     fn execute(self) -> Result<u8, Failure> {
         lazaret::check_name(&self.name)?;
         self.data.must_exist()?;
-        let host = self.wall.builder().data_dir(&self.data.data).build()?;
+        let builder = self.wall.builder().data_dir(&self.data.data);
+        let host = self.budgets.set(builder).build()?;
         let info = host.restore(&self.name, &self.tag)?.info();
         output::print(&format!(
             "restored {} from {}: version {}\n",

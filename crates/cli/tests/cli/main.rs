@@ -2,6 +2,7 @@
 
 mod archives;
 mod bad_input;
+mod budgets;
 mod calls;
 mod checkpoint;
 mod data_directory;

@@ -52,9 +52,10 @@ impl Live {
         pre: &InstancePre<State>,
         exports: &Exports,
         memory: &TenantMemory,
+        budgeted: bool,
     ) -> Result<Self, LoadError> {
-        let mut store = Store::new(engine, State::new(memory));
-        store.limiter(|state| &mut state.limits);
+        let mut store = Store::new(engine, State::new(memory, budgeted));
+        store.limiter(|state| state);
         linear::provide(memory);
         let instance = pre
             .instantiate(&mut store)

@@ -11,6 +11,7 @@ pub mod context;
 pub mod costs;
 pub mod error;
 mod exports;
+mod growth;
 pub mod imports;
 mod instance;
 mod state;
@@ -48,6 +49,7 @@ pub struct Canister {
     /// The instance, if one serves all calls.
     kept: Option<Box<Live>>,
     reusable: bool,
+    budgeted: bool,
 }
 
 impl Canister {
@@ -102,7 +104,8 @@ impl Canister {
         if memory.heap().size() < exports.minimum {
             memory.heap().grow(exports.minimum)?;
         }
-        let live = Live::new(engine, &pre, &exports, &memory)?;
+        let budgeted = setup.budgeted;
+        let live = Live::new(engine, &pre, &exports, &memory, budgeted)?;
         let initial = live.globals().to_vec();
         let reusable = setup.reusable;
         let canister = Self {
@@ -113,6 +116,7 @@ impl Canister {
             initial,
             kept: reusable.then(|| Box::new(live)),
             reusable,
+            budgeted,
         };
         Ok((canister, tracker))
     }
@@ -161,7 +165,7 @@ impl Canister {
         let size = self.memory.heap().size();
         let live = match self.kept.take().filter(|live| live.heap_size() == size) {
             Some(live) => Ok(live),
-            None => Live::new(&self.engine, &self.pre, &self.exports, &self.memory).map(Box::new),
+            None => self.instance().map(Box::new),
         };
         // It succeeded when the tenant was loaded, so it is not the module.
         let mut live = match live {
@@ -188,6 +192,11 @@ impl Canister {
             globals,
             effects: ended.effects,
         }
+    }
+
+    fn instance(&self) -> Result<Live, LoadError> {
+        let (pre, exports) = (&self.pre, &self.exports);
+        Live::new(&self.engine, pre, exports, &self.memory, self.budgeted)
     }
 
     fn aborted(&self, fuel_left: u64, globals: &[Global], reason: String) -> Done {

@@ -6,6 +6,7 @@ use wasmtime::{Caller, Global, ResourceLimiter, Val};
 
 use super::context::Context;
 use super::costs;
+use super::growth::Allowance;
 use super::stop::Stop;
 use crate::exchange::Exchange;
 use crate::memory::{Lack, Region, StableMemory, TenantMemory};
@@ -32,6 +33,8 @@ pub(super) struct State {
     pub(super) heap: Arc<Region>,
     pub(super) stable: StableMemory,
     pub(super) limits: Limits,
+    /// What it may grow by without asking the host.
+    pub(super) allowance: Allowance,
     /// The module's fuel, once it is known.
     pub(super) fuel: Option<Global>,
     pub(super) exchange: Option<Exchange>,
@@ -45,7 +48,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(memory: &TenantMemory) -> Self {
+    pub(super) fn new(memory: &TenantMemory, budgeted: bool) -> Self {
         let heap = Arc::clone(memory.heap());
         let limits = Limits {
             heap: heap.limit(),
@@ -56,6 +59,7 @@ impl State {
             heap,
             stable: memory.stable().clone(),
             limits,
+            allowance: Allowance::new(budgeted),
             fuel: None,
             exchange: None,
             call: Box::default(),
@@ -72,9 +76,16 @@ impl State {
         self.heap.size()
     }
 
+    /// Whether the node has the memory for so many bytes more, which the
+    /// tenant's limits allow.
+    pub(super) fn may_grow(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.allowance.take(bytes, self.exchange.as_mut())
+    }
+
     /// Takes up a call and gives the last one back.
     pub(super) fn begin(&mut self, call: Box<Call>, exchange: Exchange) -> Box<Call> {
         self.fuel_given = i64::try_from(call.fuel).unwrap_or(i64::MAX);
+        self.allowance.begin();
         self.exchange = Some(exchange);
         self.reply = Vec::new();
         self.answer = Answer::None;
@@ -99,14 +110,21 @@ impl Limits {
     }
 }
 
-impl ResourceLimiter for Limits {
+impl ResourceLimiter for State {
     fn memory_growing(
         &mut self,
-        _: usize,
+        current: usize,
         desired: usize,
-        _: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.instantiating || desired as u64 <= self.heap)
+        if self.limits.instantiating {
+            return Ok(true);
+        }
+        if desired as u64 > self.limits.heap || maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        self.may_grow(desired.saturating_sub(current) as u64)?;
+        Ok(true)
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -127,19 +145,22 @@ impl ResourceLimiter for Limits {
             return Ok(false);
         }
         let elements = self
+            .limits
             .table_elements
             .saturating_add(desired.saturating_sub(current));
         if elements > MAX_TABLE_ELEMENTS {
             return Ok(false);
         }
-        self.table_elements = elements;
+        self.limits.table_elements = elements;
         Ok(true)
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         // Everything that is the module's own doing was refused above, but for
         // a size that no address can reach.
-        match self.table_elements < MAX_TABLE_ELEMENTS && error.to_string().contains("overflow") {
+        match self.limits.table_elements < MAX_TABLE_ELEMENTS
+            && error.to_string().contains("overflow")
+        {
             true => Ok(()),
             false => Err(Stop::Table(format!("{error:#}")).into()),
         }

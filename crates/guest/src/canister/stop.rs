@@ -46,6 +46,12 @@ pub enum Stop {
     /// The host lacks something: an abort.
     #[error(transparent)]
     Lack(#[from] Lack),
+    /// The node's memory budget is used up: an abort.
+    #[error("the node's memory budget has no room for {bytes} bytes more")]
+    NodeMemory {
+        /// By how many bytes the tenant wanted to grow.
+        bytes: u64,
+    },
     /// The engine lacks memory for a table: an abort.
     #[error("the host has no memory for a larger table: {0}")]
     Table(String),
@@ -65,7 +71,7 @@ pub(super) fn outcome(error: &wasmtime::Error, stopped: i32) -> Outcome {
             }
             return Outcome::Trap(trap::trap(error, stopped));
         }
-        Some(stop @ (Stop::Lack(_) | Stop::Table(_))) => {
+        Some(stop @ (Stop::Lack(_) | Stop::NodeMemory { .. } | Stop::Table(_))) => {
             return Outcome::Aborted(cut(stop.to_string()));
         }
         Some(Stop::Explicit(_)) => TrapKind::Explicit,

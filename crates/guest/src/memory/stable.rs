@@ -25,6 +25,13 @@ impl StableMemory {
         self.0.size() / WASM_PAGE
     }
 
+    /// Its size in bytes with `pages` of 64 KiB more, if the tenant's limit
+    /// allows that.
+    pub fn size_with(&self, pages: u64) -> Option<u64> {
+        let size = self.pages().checked_add(pages)?.checked_mul(WASM_PAGE)?;
+        (size <= self.0.limit()).then_some(size)
+    }
+
     /// Grows by `pages` of 64 KiB and gives the size before, in pages; `None`
     /// if that would be over the tenant's limit.
     ///
@@ -32,10 +39,7 @@ impl StableMemory {
     /// If the host has no memory for it.
     pub fn grow(&self, pages: u64) -> Result<Option<u64>, Lack> {
         let before = self.pages();
-        let size = before
-            .checked_add(pages)
-            .and_then(|pages| pages.checked_mul(WASM_PAGE));
-        let Some(size) = size.filter(|size| *size <= self.0.limit()) else {
+        let Some(size) = self.size_with(pages) else {
             return Ok(None);
         };
         if pages > 0 {

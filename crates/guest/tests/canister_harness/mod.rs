@@ -37,6 +37,7 @@ pub fn setup() -> TenantSetup {
         runs: Vec::new(),
         tracking: Tracking::None,
         reusable: true,
+        budgeted: false,
         host_functions: Vec::new(),
     }
 }

@@ -5,11 +5,14 @@ use std::io::{Read, Write};
 
 use lazaret_image::{ArchiveLimits, ArchiveReader, Exported, ImportError, MAX_META};
 use lazaret_wire::codec::Message;
+use lazaret_wire::layout::PAGE;
 
+use super::disk::Disk;
 use super::error::TenantError;
 use super::lifecycle::{load, store_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex};
+use crate::budget::{Budget, Reservation};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module::MAX_MODULE;
@@ -100,7 +103,24 @@ pub(crate) fn import(
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(TenantError::file(&aside))?;
     }
+    let disk = Disk::new(
+        host.options.limits.disk,
+        target.clone(),
+        data.snapshots(name),
+    );
+    disk.check_new(total.saturating_mul(PAGE as u64))?;
+    let account = host.budget.as_ref().map(Budget::open);
+    let bytes = sizes.heap.saturating_add(sizes.stable);
+    let mut growth = match &account {
+        Some(account) => account.reserve(bytes)?,
+        None => Reservation::default(),
+    };
     let image = archive.into_image(&aside, &mut |pages| progress(Progress { pages, total }))?;
+    if let Err(over) = disk.check(&image, 0) {
+        drop(image);
+        let _ = fs::remove_dir_all(&aside);
+        return Err(over.into());
+    }
     drop(image);
     let named = store_module(data, &module, &wasm).and_then(|()| {
         fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
@@ -109,5 +129,11 @@ pub(crate) fn import(
     named.inspect_err(|_| {
         // Not there any more if only the last sync failed.
         let _ = fs::remove_dir_all(&aside);
-    })
+    })?;
+    growth.settle(bytes);
+    drop(growth);
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(name, account);
+    }
+    Ok(())
 }

@@ -12,7 +12,9 @@ use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
 use thiserror::Error;
 
+use super::disk::DiskQuota;
 use crate::artefact::CompileError;
+use crate::budget::{NodeMemory, Reservation};
 use crate::ending::Ending;
 use crate::module::ModuleError;
 use crate::registry::Change;
@@ -55,6 +57,13 @@ pub enum CallError {
         "aborted for want of something that the host owns: {0}; nothing was changed, try again"
     )]
     Aborted(String),
+    /// The tenant may grow, but the node's memory budget has too little left.
+    /// Worth another try.
+    #[error(transparent)]
+    NodeMemory(#[from] NodeMemory),
+    /// The commit would take more of the disk than the tenant may.
+    #[error(transparent)]
+    DiskQuota(#[from] DiskQuota),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
     WorkerEnded(Ending),
@@ -144,6 +153,13 @@ pub enum TenantError {
         /// Why.
         error: Box<CallError>,
     },
+    /// The node's memory budget has too little left for the state. Worth another
+    /// try.
+    #[error(transparent)]
+    NodeMemory(#[from] NodeMemory),
+    /// The tenant would take more of the disk than it may.
+    #[error(transparent)]
+    DiskQuota(#[from] DiskQuota),
     /// The image can't be created.
     #[error(transparent)]
     Create(#[from] CreateError),
@@ -221,6 +237,16 @@ pub enum TenantError {
         /// Where.
         path: PathBuf,
     },
+}
+
+impl CallError {
+    /// What a call was refused, if that is why it was aborted.
+    pub(crate) fn or_refused(self, growth: &Reservation<'_>) -> Self {
+        match (self, growth.refused()) {
+            (Self::Aborted(_), Some(refused)) => Self::NodeMemory(refused),
+            (error, _) => error,
+        }
+    }
 }
 
 impl TenantError {

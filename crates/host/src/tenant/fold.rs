@@ -94,5 +94,10 @@ fn fold(mut job: FoldJob, rate: Option<NonZeroU64>, stop: &AtomicBool, tenant: &
     // Removes the old files, which takes a while: not in the lane. And before
     // the tenant, which may end here.
     drop(job);
+    // Snapshots may be the only ones now to hold the old files.
+    if tenant.disk.quota().is_some() {
+        let mut lane = tenant.lane();
+        tenant.disk.apply(&mut lane.image);
+    }
     drop(tenant);
 }

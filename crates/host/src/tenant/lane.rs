@@ -15,6 +15,7 @@ use super::live::Live;
 use super::meta::Meta;
 use super::start::mapped_runs;
 use super::{Shared, memory_sizes};
+use crate::budget::total;
 use crate::host::Inner;
 use crate::tracker::Written;
 
@@ -66,6 +67,7 @@ impl Lane {
     ) -> Result<Reply, CallError> {
         self.check_removed(&tenant.name)?;
         let limits = &host.options.limits;
+        let mut growth = tenant.reserve(memory_sizes(&self.image))?;
         let mut live = self.worker(host, tenant)?;
         let asked = Asked {
             entry: Entry::Update,
@@ -77,16 +79,18 @@ impl Lane {
         live.ask(&asked, &tenant.principal);
         let (fuel, version) = (live.request.fuel, live.version);
         let begin = Instant::now();
-        let done = tenant.run(host, &mut live, options.time.unwrap_or(limits.time))?;
+        let time = options.time.unwrap_or(limits.time);
+        let done = tenant.run(host, &mut live, &mut growth, time)?;
         let run_time = begin.elapsed();
         let fuel_used = fuel - done.fuel_left.min(fuel);
         let commit = self
             .settle(host, tenant, live, &done)?
             .map(|commit| Commit { run_time, ..commit });
         if commit.is_some() {
+            growth.settle(total(memory_sizes(&self.image)));
             self.consider_fold(host, tenant);
         }
-        reply(done.outcome, fuel_used, version, commit)
+        reply(done.outcome, fuel_used, version, commit).map_err(|error| error.or_refused(&growth))
     }
 
     /// A worker at the newest version.
@@ -97,7 +101,7 @@ impl Lane {
         // Folding goes on beside the calls, so this is rare: a worker couldn't
         // map that many.
         if mapped_runs(&self.image.view()) > MAX_MAPPED_RUNS {
-            self.image.fold()?;
+            self.fold(&tenant.disk)?;
         }
         tenant.start_worker(host)
     }
@@ -114,7 +118,7 @@ impl Lane {
         let commit = match done.outcome {
             Outcome::Reply(_) | Outcome::Reject(_) | Outcome::NoReply => {
                 let after = self.after(done);
-                self.commit(host, &mut live, after, done.sizes)?
+                self.commit(host, tenant, &mut live, after, done.sizes)?
             }
             Outcome::Trap(_) | Outcome::NoMethod | Outcome::Aborted(_) => {
                 if tenant.put_back(&mut live, done)? {
@@ -145,6 +149,7 @@ impl Lane {
     fn commit(
         &mut self,
         host: &Inner,
+        tenant: &Shared,
         live: &mut Live,
         after: Meta,
         sizes: Sizes,
@@ -158,7 +163,7 @@ impl Lane {
         if !changed {
             return Ok(None);
         }
-        self.publish(host, live, &written, sizes, after)
+        self.publish(host, tenant, live, &written, sizes, after)
             .map(|commit| {
                 Some(Commit {
                     scan_time,
@@ -181,13 +186,26 @@ impl Lane {
     pub(super) fn publish(
         &mut self,
         host: &Inner,
+        tenant: &Shared,
         live: &mut Live,
         written: &Written,
         sizes: Sizes,
         after: Meta,
     ) -> Result<Commit, CallError> {
         let durability = host.options.durability;
-        let committed = live.commit(&mut self.image, written, sizes, after, durability)?;
+        let disk = &tenant.disk;
+        // For a second try; without a quota there is none.
+        let again = disk.quota().map(|_| after.clone());
+        let mut committed = live.commit(&mut self.image, written, sizes, after, durability);
+        if let (Err(CallError::Commit(error)), Some(after)) = (&committed, again)
+            && self.make_room(disk, error)
+        {
+            committed = live.commit(&mut self.image, written, sizes, after, durability);
+        }
+        let committed = committed.map_err(|error| match &error {
+            CallError::Commit(refused) => disk.explain(refused).map_or(error, CallError::from),
+            _ => error,
+        })?;
         self.meta = live.meta.clone();
         Ok(Commit {
             version: committed.version.0,

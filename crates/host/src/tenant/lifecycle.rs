@@ -7,19 +7,22 @@ use std::time::{Duration, Instant};
 
 use lazaret_image::{Durability, Image, OpenError, Recovery};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Entry, Outcome, Purpose};
+use lazaret_wire::message::{Entry, Outcome, Purpose, Sizes};
 
 use super::call::{Asked, CallOptions, bytes};
 use super::checkpoint::Checkpoints;
+use super::disk::Disk;
 use super::error::{CallError, TenantError};
 use super::fold::Folding;
 use super::lane::Lane;
 use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
+use super::resident::Census;
 use super::workers::Workers;
 use super::{Shared, hex, snapshot};
-use crate::data_dir::{self, DataDir};
+use crate::budget::{Account, Budget, total};
+use crate::data_dir::{self, DataDir, DataDirError};
 use crate::host::Inner;
 use crate::module;
 
@@ -117,22 +120,45 @@ pub(crate) fn install(
         contract: lazaret_guest::contract::contract(),
         ..Meta::default()
     };
-    let installed = initialise(
-        host,
-        Arc::new(shared(name, aside.clone(), image, meta, module)),
-        argument,
+    let account = host.budget.as_ref().map(Budget::open);
+    let disk = Disk::new(
+        host.options.limits.disk,
+        aside.clone(),
+        data.snapshots(name),
     );
+    let shared = shared(
+        name,
+        aside.clone(),
+        image,
+        meta,
+        module,
+        account.clone(),
+        disk,
+    );
+    let installed = initialise(host, Arc::new(shared), argument);
     if let Err(error) = installed {
         let _ = fs::remove_dir_all(&aside);
         return Err(error);
     }
     fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(name, account);
+    }
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     open(host, data, name)
 }
 
 /// A tenant around an image.
-fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Module) -> Shared {
+fn shared(
+    name: &str,
+    directory: PathBuf,
+    mut image: Image,
+    meta: Meta,
+    module: Module,
+    account: Option<Arc<Account>>,
+    disk: Disk,
+) -> Shared {
+    disk.apply(&mut image);
     Shared {
         name: name.to_owned(),
         principal: principal(&image),
@@ -140,6 +166,9 @@ fn shared(name: &str, directory: PathBuf, image: Image, meta: Meta, module: Modu
         checkpoints: Checkpoints::of(&image),
         module: RwLock::new(Arc::new(module)),
         workers: Workers::default(),
+        census: Census::default(),
+        disk,
+        account,
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
         lane: Mutex::new(Lane {
@@ -159,9 +188,16 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
     let limits = host.options.limits;
     let view = lane.image.view();
     let module = tenant.module().clone();
+    // What the module begins with, which its worker takes when it starts.
+    let begin = Sizes {
+        heap: module.info.memory_minimum,
+        stable: 0,
+    };
+    let mut growth = tenant.reserve(begin)?;
     let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), None)
         .map(Box::new)
         .map_err(TenantError::call("install"))?;
+    tenant.census.enter(live.worker());
     let options = CallOptions::default();
     let asked = Asked {
         entry: Entry::Install,
@@ -172,11 +208,13 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
     };
     live.ask(&asked, &tenant.principal);
     let done = tenant
-        .run(host, &mut live, limits.time)
+        .run(host, &mut live, &mut growth, limits.time)
         .map_err(TenantError::call("install"))?;
-    lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("install"))?;
+    lifecycle_outcome(done.outcome.clone())
+        .map_err(|error| TenantError::call("install")(error.or_refused(&growth)))?;
     lane.settle(host, &tenant, live, &done)
         .map_err(TenantError::call("install"))?;
+    growth.settle(total(super::memory_sizes(&lane.image)));
     Ok(())
 }
 
@@ -228,13 +266,40 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
         source,
     })?;
     let module = read_module(host, data, &meta.module)?;
-    let mut tenant = shared(name, directory, image, meta, module);
+    let bytes = total(super::memory_sizes(&image));
+    let account = host.budget.as_ref().map(|budget| budget.of(name, bytes));
+    let disk = Disk::new(
+        host.options.limits.disk,
+        directory.clone(),
+        data.snapshots(name),
+    );
+    let mut tenant = shared(name, directory, image, meta, module, account, disk);
     tenant.checkpoints.at_close = host.options.durability == Durability::Relaxed;
     Ok(tenant)
 }
 
+/// Charges the states of all tenants that there are. One that can't be read is
+/// charged once it is opened.
+pub(crate) fn charge_all(data: &DataDir, budget: &Arc<Budget>) -> Result<(), DataDirError> {
+    let directory = data.tenants();
+    let names = data.names().map_err(|source| DataDirError::System {
+        path: directory.clone(),
+        source,
+    })?;
+    for name in names {
+        match open_image(&directory.join(&name)) {
+            Ok((image, _)) => drop(budget.of(&name, total(super::memory_sizes(&image)))),
+            Err(error) => {
+                tracing::warn!(tenant = name, %error, "not counted in the memory budget");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes a tenant and all its state.
 pub(crate) fn remove(
+    host: &Inner,
     data: &DataDir,
     name: &str,
     tenant: Option<&Shared>,
@@ -257,6 +322,9 @@ pub(crate) fn remove(
         .tenants()
         .join(format!(".removed-{name}-{}", std::process::id()));
     fs::rename(&directory, &aside).map_err(TenantError::file(&directory))?;
+    if let Some(budget) = &host.budget {
+        budget.forget(name);
+    }
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     fs::remove_dir_all(&aside).map_err(TenantError::file(aside))?;
     snapshot::delete_all(data, name)

@@ -10,6 +10,12 @@ pub struct TenantLimits {
     pub heap: u64,
     /// Bytes of stable memory: beyond it `stable_grow` is -1.
     pub stable: u64,
+    /// Bytes on disk that its state, the saved hashes of it and its snapshots may
+    /// take; files that several of these share count once. A commit that would
+    /// take more is refused ([`CallError::DiskQuota`](crate::CallError::DiskQuota)),
+    /// unless compacting makes room. `None`, which is the default, is no quota but
+    /// the disk's size.
+    pub disk: Option<u64>,
     /// Fuel of an update, install or upgrade.
     pub update_fuel: u64,
     /// Fuel of a query.
@@ -27,6 +33,7 @@ impl Default for TenantLimits {
         Self {
             heap: 4 << 30,
             stable: 8 << 30,
+            disk: None,
             update_fuel: 40_000_000_000,
             query_fuel: 5_000_000_000,
             time: Duration::from_secs(300),

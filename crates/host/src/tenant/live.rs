@@ -16,6 +16,7 @@ use super::error::CallError;
 use super::meta::Meta;
 use super::module::Module;
 use super::start::{Carried, meta_of};
+use crate::budget::{Reservation, total};
 use crate::ending::Ending;
 use crate::host::Inner;
 use crate::memory::{self, Source, WorkerMemory, page_id};
@@ -86,6 +87,7 @@ impl Live {
         &mut self,
         host: &Inner,
         limits: &TenantLimits,
+        growth: &mut Reservation<'_>,
         time: Duration,
     ) -> Result<Done, CallError> {
         let Self {
@@ -109,6 +111,11 @@ impl Live {
                     let result = host.functions.call(call.function, &call.argument);
                     worker.send(&ToWorker::HostReturn(HostReturn { result }))?;
                 }
+                Ok(FromWorker::Grow(bytes)) => {
+                    deadline.left();
+                    let granted = growth.grow(bytes);
+                    worker.send(&ToWorker::Grown(granted))?;
+                }
                 Ok(_) => {
                     return Err(CallError::WorkerEnded(
                         worker.malformed("neither an end nor a host call"),
@@ -126,6 +133,7 @@ impl Live {
             && done.sizes.stable % page == 0
             && done.sizes.stable >= sizes.stable
             && done.sizes.heap >= sizes.heap
+            && growth.allows(total(done.sizes))
             && done.effects.cycles_burned <= request.cycles
             && (request.globals.is_empty() || same_types(&request.globals, &done.globals));
         if !possible {

@@ -8,6 +8,7 @@
 pub(crate) mod archive;
 mod call;
 mod checkpoint;
+mod disk;
 mod error;
 mod fold;
 mod info;
@@ -19,6 +20,7 @@ pub(crate) mod log;
 pub(crate) mod meta;
 mod module;
 mod query;
+mod resident;
 pub(crate) mod snapshot;
 mod start;
 mod state_hash;
@@ -36,6 +38,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
 use checkpoint::Checkpoints;
 pub use checkpoint::{Checkpoint, CheckpointError};
+use disk::Disk;
+pub use disk::DiskQuota;
 pub use error::{CallError, TenantError};
 pub use info::TenantInfo;
 use lane::Lane;
@@ -43,17 +47,20 @@ use lazaret_image::{Image, Reader, Version};
 use lazaret_wall::Receipt;
 use lazaret_wire::message::{Done, Entry, Sizes};
 pub use lifecycle::check_name;
-pub(crate) use lifecycle::{install, open, remove};
+pub(crate) use lifecycle::{charge_all, install, open, remove};
 pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
+use resident::Census;
+pub use resident::Resident;
 pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
 use state_hash::Hashing;
 pub use state_hash::StateHash;
 pub(crate) use upgrade::upgrade;
 use workers::Workers;
 
+use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::host::Inner;
 use crate::tracker::Written;
 
@@ -70,6 +77,10 @@ pub(crate) struct Shared {
     /// sees a version of this module.
     module: RwLock<Arc<Module>>,
     workers: Workers,
+    census: Census,
+    disk: Disk,
+    /// What its state is charged, if the node has a memory budget.
+    account: Option<Arc<Account>>,
     /// Lines of two calls don't mix.
     log: Mutex<PathBuf>,
     /// Locked before the lane, if both are.
@@ -168,7 +179,7 @@ impl Tenant {
     pub fn compact(&self) -> Result<(), CallError> {
         let mut lane = self.shared.lane();
         lane.check_removed(&self.shared.name)?;
-        lane.image.fold()?;
+        lane.fold(&self.shared.disk)?;
         Ok(())
     }
 
@@ -186,11 +197,13 @@ impl Tenant {
             heap_bytes: sizes.heap,
             stable_bytes: sizes.stable,
             disk_bytes: lifecycle::disk_bytes(&shared.directory()),
+            disk_quota_bytes: shared.disk.quota(),
             methods: call::methods(&module.info, "canister_update ", "update")
                 .chain(call::methods(&module.info, "canister_query ", "query"))
                 .collect(),
             worker: workers.last().copied(),
             workers,
+            resident: shared.census.resident(),
         }
     }
 
@@ -292,13 +305,30 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        Live::start(host, &view, &module, generation).map(Box::new)
+        let live = Live::start(host, &view, &module, generation)?;
+        self.census.enter(live.worker());
+        Ok(Box::new(live))
+    }
+
+    /// Leave for a call that may make the next version, beginning with memories
+    /// of these sizes.
+    fn reserve(&self, sizes: Sizes) -> Result<Reservation<'_>, NodeMemory> {
+        match &self.account {
+            Some(account) => account.reserve(total(sizes)),
+            None => Ok(Reservation::default()),
+        }
     }
 
     /// Runs the call that a worker was asked for. If it fails the worker is lost, and what the
     /// call did with it.
-    fn run(&self, host: &Inner, live: &mut Live, time: Duration) -> Result<Done, CallError> {
-        let result = live.run(host, &host.options.limits, time);
+    fn run(
+        &self,
+        host: &Inner,
+        live: &mut Live,
+        growth: &mut Reservation<'_>,
+        time: Duration,
+    ) -> Result<Done, CallError> {
+        let result = live.run(host, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
             let directory = self.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use super::call::{self, Asked, CallOptions, Reply, reply};
 use super::error::CallError;
 use super::live::Live;
 use super::workers::Slot;
+use crate::budget::{Reservation, total};
 use crate::host::Inner;
 use crate::worker::Deadline;
 
@@ -25,6 +26,8 @@ impl Shared {
         let limits = &host.options.limits;
         let time = options.time.unwrap_or(limits.time);
         let (slot, idle) = self.begin_query(limits.queries, time, method, argument)?;
+        // Given back last, when what the query wrote is put back.
+        let mut growth = Reservation::default();
         let mut live = match idle {
             Some(live) => live,
             None => self.start_worker(host)?,
@@ -37,13 +40,16 @@ impl Shared {
             fuel: limits.query_fuel,
         };
         live.ask(&asked, &self.principal);
-        let done = self.run(host, &mut live, time)?;
+        if let Some(account) = &self.account {
+            growth = account.borrow(total(live.sizes));
+        }
+        let done = self.run(host, &mut live, &mut growth, time)?;
         let fuel_used = live.request.fuel - done.fuel_left.min(live.request.fuel);
         let version = live.version;
         if self.put_back(&mut live, &done)? {
             slot.give(live);
         }
-        reply(done.outcome, fuel_used, version, None)
+        reply(done.outcome, fuel_used, version, None).map_err(|error| error.or_refused(&growth))
     }
 
     /// Waits until the query may run. Gives leave to, and an idle worker at the

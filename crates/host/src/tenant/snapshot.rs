@@ -7,10 +7,12 @@ use std::sync::Arc;
 use lazaret_image::{Accept, Image};
 use lazaret_wire::codec::Message;
 
+use super::disk::Disk;
 use super::error::TenantError;
 use super::lifecycle::{open_image, read_module};
 use super::meta::Meta;
-use super::{Shared, check_name, hex};
+use super::{Shared, check_name, hex, memory_sizes};
+use crate::budget::{Budget, Reservation, total};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 
@@ -103,7 +105,15 @@ pub(crate) fn create(
             data_dir::sync_directory(made).map_err(TenantError::file(made))?;
         }
     }
+    tenant.disk.check(&lane.image, 0)?;
     lane.image.snapshot(&path)?;
+    // It holds little of its own, unless files had to be copied.
+    let within = tenant.disk.check(&lane.image, 0);
+    if let Err(over) = within {
+        remove(&path)?;
+        return Err(over.into());
+    }
+    tenant.disk.apply(&mut lane.image);
     // Known here already; opening the snapshot takes the time of its size.
     describe(&lane.image, &lane.meta, &path, tag)
 }
@@ -168,15 +178,18 @@ pub(crate) fn restore(
     lane.check_removed(&tenant.name)
         .map_err(TenantError::call("restore"))?;
     // All that can fail for the module's sake comes first.
-    let kept = {
+    let (kept, sizes) = {
         let (image, _) = open_image(&path)?;
-        meta(&image, tag)?
+        (meta(&image, tag)?, memory_sizes(&image))
     };
     let module = Arc::new(read_module(host, data, &kept.module)?);
+    let mut growth = tenant.reserve(sizes)?;
     let before = lane.meta.version;
     // Nobody takes the new version for one of the module before.
     let mut running = tenant.module_mut();
     lane.image.restore(&path, Accept::SameTenant)?;
+    growth.settle(total(sizes));
+    tenant.disk.apply(&mut lane.image);
     *running = module;
     tenant.workers.retire();
     drop(running);
@@ -195,9 +208,13 @@ pub(crate) fn restore(
 }
 
 /// Removes a snapshot.
-pub(crate) fn delete(data: &DataDir, name: &str, tag: &str) -> Result<(), TenantError> {
-    let path = find(data, name, tag)?;
-    remove(&path)
+pub(crate) fn delete(data: &DataDir, tenant: &Shared, tag: &str) -> Result<(), TenantError> {
+    let path = find(data, &tenant.name, tag)?;
+    remove(&path)?;
+    if tenant.disk.quota().is_some() {
+        tenant.disk.apply(&mut tenant.lane().image);
+    }
+    Ok(())
 }
 
 /// Removes all snapshots of a tenant.
@@ -222,6 +239,7 @@ fn remove(path: &Path) -> Result<(), TenantError> {
 /// Makes the directory of a new tenant, whose state is that of `tenant` or of
 /// one of its snapshots.
 pub(crate) fn fork(
+    host: &Inner,
     data: &DataDir,
     tenant: &Shared,
     new: &str,
@@ -232,18 +250,39 @@ pub(crate) fn fork(
     if target.exists() {
         return Err(TenantError::Exists(new.to_owned()));
     }
+    let account = host.budget.as_ref().map(Budget::open);
+    let fork = |image: &mut Image| {
+        let bytes = total(memory_sizes(image));
+        let mut growth = match &account {
+            Some(account) => account.reserve(bytes)?,
+            None => Reservation::default(),
+        };
+        // The fork pays for all of its files.
+        Disk::new(
+            host.options.limits.disk,
+            target.clone(),
+            data.snapshots(new),
+        )
+        .check(image, 0)?;
+        image.fork(&target)?;
+        growth.settle(bytes);
+        Ok::<_, TenantError>(())
+    };
     match from {
         Some(tag) => {
             let path = find(data, &tenant.name, tag)?;
             let (mut image, _) = open_image(&path)?;
-            image.fork(&target)?;
+            fork(&mut image)?;
         }
         None => {
             let mut lane = tenant.lane();
             lane.check_removed(&tenant.name)
                 .map_err(TenantError::call("fork"))?;
-            lane.image.fork(&target)?;
+            fork(&mut lane.image)?;
         }
+    }
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(new, account);
     }
     Ok(())
 }

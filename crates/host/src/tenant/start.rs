@@ -148,6 +148,7 @@ impl Live {
                 runs,
                 tracking,
                 reusable: artefact.made.reusable,
+                budgeted: host.budget.is_some(),
                 host_functions: host.functions.names(),
             }),
             descriptors: &descriptors,

@@ -103,8 +103,17 @@ impl Shared {
         if lane.removed {
             return false;
         }
+        // A hash of 32 bytes a page, in blocks of some of them.
+        let most = lane.image.stored_pages().saturating_mul(64);
+        if let Err(over) = self.disk.check(&lane.image, most) {
+            tracing::debug!(tenant = self.name, %over, "the hashes of pages were not saved");
+            return false;
+        }
         match lane.image.save_hashes(hasher) {
-            Ok(saved) => saved,
+            Ok(saved) => {
+                self.disk.apply(&mut lane.image);
+                saved
+            }
             Err(error) => {
                 // The hash is right all the same.
                 tracing::warn!(tenant = self.name, %error, "the hashes of pages were not saved");

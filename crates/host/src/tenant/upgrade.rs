@@ -14,6 +14,7 @@ use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
 use super::start::Carried;
+use crate::budget::{Reservation, total};
 use crate::data_dir::DataDir;
 use crate::host::Inner;
 use crate::memory;
@@ -37,8 +38,9 @@ pub(crate) fn upgrade(
     let mut lane = tenant.lane();
     lane.check_removed(&tenant.name)
         .map_err(TenantError::call("upgrade"))?;
-    let carried = leave(host, tenant, &mut lane, module.info.keeps_heap())?;
-    arrive(host, tenant, &mut lane, module, &carried, argument)
+    let mut growth = tenant.reserve(super::memory_sizes(&lane.image))?;
+    let carried = leave(host, tenant, &mut lane, &module, &mut growth)?;
+    arrive(host, tenant, &mut lane, module, &carried, growth, argument)
 }
 
 /// The old module's part: `canister_pre_upgrade`, and what it leaves behind.
@@ -46,8 +48,10 @@ fn leave(
     host: &Inner,
     tenant: &Shared,
     lane: &mut Lane,
-    keep: bool,
+    module: &Module,
+    growth: &mut Reservation<'_>,
 ) -> Result<Carried, TenantError> {
+    let keep = module.info.keeps_heap();
     let limits = host.options.limits;
     let mut old = lane
         .worker(host, tenant)
@@ -62,11 +66,12 @@ fn leave(
     };
     old.ask(&asked, &tenant.principal);
     let prepared = tenant
-        .run(host, &mut old, limits.time)
+        .run(host, &mut old, growth, limits.time)
         .map_err(TenantError::call("pre_upgrade"))?;
     // Whatever comes of it, this worker is at no version any more: it ends
     // here.
-    lifecycle_outcome(prepared.outcome).map_err(TenantError::call("pre_upgrade"))?;
+    lifecycle_outcome(prepared.outcome)
+        .map_err(|error| TenantError::call("pre_upgrade")(error.or_refused(growth)))?;
     let mut written = old
         .written(prepared.sizes)
         .map_err(TenantError::call("upgrade"))?;
@@ -89,14 +94,20 @@ fn arrive(
     lane: &mut Lane,
     module: Arc<Module>,
     carried: &Carried,
+    mut growth: Reservation<'_>,
     argument: &[u8],
 ) -> Result<(), TenantError> {
     let limits = host.options.limits;
+    growth.restart(total(Sizes {
+        heap: carried.sizes.heap.max(module.info.memory_minimum),
+        stable: carried.sizes.stable,
+    }))?;
     let view = lane.image.view();
     let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), Some(carried))
         .map(Box::new)
         .map_err(TenantError::call("upgrade"))?;
     drop(view);
+    tenant.census.enter(live.worker());
     let options = CallOptions::default();
     let asked = Asked {
         entry: match carried.keep_heap {
@@ -113,16 +124,18 @@ fn arrive(
     // The new module's own initial values.
     live.request.globals.clear();
     let done = tenant
-        .run(host, &mut live, limits.time)
+        .run(host, &mut live, &mut growth, limits.time)
         .map_err(TenantError::call("post_upgrade"))?;
-    lifecycle_outcome(done.outcome.clone()).map_err(TenantError::call("post_upgrade"))?;
+    lifecycle_outcome(done.outcome.clone())
+        .map_err(|error| TenantError::call("post_upgrade")(error.or_refused(&growth)))?;
     let after = after(&lane.meta, &module, &done);
     let pages =
         pages(lane, &mut live, &done.sizes, carried).map_err(TenantError::call("upgrade"))?;
     // Nobody takes the new version for one of the old module.
     let mut running = tenant.module_mut();
-    lane.publish(host, &mut live, &pages, done.sizes, after)
+    lane.publish(host, tenant, &mut live, &pages, done.sizes, after)
         .map_err(TenantError::call("upgrade"))?;
+    growth.settle(total(super::memory_sizes(&lane.image)));
     *running = module;
     tenant.workers.retire();
     live.generation = tenant.workers.generation();

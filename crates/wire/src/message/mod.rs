@@ -4,7 +4,8 @@
 //! bell; [`FromWorker`] goes through the answer area and is rung with the
 //! answer bell. One request is under way at a time. A host call turns the
 //! direction round for a while: the worker answers [`FromWorker::HostCall`],
-//! and the next request is [`ToWorker::HostReturn`].
+//! and the next request is [`ToWorker::HostReturn`]. So does a growth that the
+//! host must grant: [`FromWorker::Grow`], [`ToWorker::Grown`].
 
 pub mod call;
 pub mod compile;
@@ -44,6 +45,10 @@ pub enum ToWorker {
     HostReturn(HostReturn),
     /// Compile the module in the input descriptor.
     Compile(Compile),
+    /// The answer to a [`FromWorker::Grow`]: bytes by which the present call may
+    /// grow its memories from now on, both together, at least those asked for;
+    /// 0 if the node has too few.
+    Grown(u64),
 }
 
 impl ToWorker {
@@ -65,6 +70,10 @@ impl Message for ToWorker {
             Self::HostReturn(message) => message.encode(to.u8(3)),
             Self::Compile(message) => message.encode(to.u8(4)),
             Self::Prepare(message) => message.encode(to.u8(5)),
+            Self::Grown(bytes) => {
+                to.u8(6).u64(*bytes);
+                Ok(())
+            }
         }
     }
 
@@ -89,6 +98,7 @@ impl Message for ToWorker {
             3 => HostReturn::decode(from).map(Self::HostReturn),
             4 => Compile::decode(from).map(Self::Compile),
             5 => Prepare::decode(from).map(Self::Prepare),
+            6 => from.u64("granted bytes").map(Self::Grown),
             other => Err(DecodeError::Tag {
                 field: "request",
                 value: other.into(),
@@ -114,6 +124,9 @@ pub enum FromWorker {
     Compiled(Compiled),
     /// Ready for the pages of a [`Prepare`].
     Prepared,
+    /// The call wants to grow its memories by so many bytes more than it was
+    /// granted, which its own limits allow.
+    Grow(u64),
 }
 
 impl Message for FromWorker {
@@ -129,6 +142,10 @@ impl Message for FromWorker {
                 to.u8(6);
                 Ok(())
             }
+            Self::Grow(bytes) => {
+                to.u8(7).u64(*bytes);
+                Ok(())
+            }
         }
     }
 
@@ -141,6 +158,7 @@ impl Message for FromWorker {
             4 => Exited::decode(from).map(Self::Exited),
             5 => Compiled::decode(from).map(Self::Compiled),
             6 => Ok(Self::Prepared),
+            7 => from.u64("wanted bytes").map(Self::Grow),
             other => Err(DecodeError::Tag {
                 field: "answer",
                 value: other.into(),

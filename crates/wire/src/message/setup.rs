@@ -115,6 +115,9 @@ pub struct TenantSetup {
     ///
     /// [`Artefact::reusable`]: super::Artefact::reusable
     pub reusable: bool,
+    /// Whether growing the memories is to be granted first
+    /// ([`FromWorker::Grow`](super::FromWorker::Grow)), as the node has a budget.
+    pub budgeted: bool,
     /// Host functions, in the order of their numbers.
     pub host_functions: Vec<String>,
 }
@@ -219,7 +222,7 @@ impl Message for Assign {
                     Ok(())
                 })?;
                 t.tracking.encode(to)?;
-                to.flag(t.reusable);
+                to.flag(t.reusable).flag(t.budgeted);
                 to.list(
                     "host functions",
                     &t.host_functions,
@@ -269,6 +272,7 @@ impl Message for Assign {
                 })?,
                 tracking: Tracking::decode(from)?,
                 reusable: from.flag("reusable")?,
+                budgeted: from.flag("budgeted")?,
                 host_functions: from.list(
                     "host functions",
                     MAX_HOST_FUNCTIONS,
@@ -386,6 +390,7 @@ mod tests {
                     ],
                     tracking,
                     reusable,
+                    budgeted: !reusable,
                     host_functions: vec!["log".to_owned()],
                 }),
             };

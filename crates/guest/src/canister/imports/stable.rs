@@ -106,6 +106,10 @@ fn read_32(guest: &mut Guest<'_>, arguments: &Arguments) -> Result<u64, Stop> {
 
 fn grow(guest: &mut Guest<'_>, pages: u64) -> Result<Option<u64>, Stop> {
     guest.charge(costs::growing(pages))?;
+    if let Some(size) = guest.state().stable.size_with(pages) {
+        let before = guest.state().stable.region().size();
+        guest.state_mut().may_grow(size.saturating_sub(before))?;
+    }
     Ok(guest.state().stable.grow(pages)?)
 }
 
