@@ -9,7 +9,8 @@ use lazaret_wire::codec::Message;
 use super::error::TenantError;
 use super::lifecycle::{load, store_module};
 use super::meta::Meta;
-use super::{Shared, check_name, hex};
+use super::snapshot::check_free;
+use super::{Shared, hex};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
 use crate::module::MAX_MODULE;
@@ -64,11 +65,7 @@ pub(crate) fn import(
     from: &mut dyn Read,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), TenantError> {
-    check_name(name)?;
-    let target = data.tenants().join(name);
-    if target.exists() {
-        return Err(TenantError::Exists(name.to_owned()));
-    }
+    let target = check_free(data, name)?;
     let limits = ArchiveLimits {
         heap: host.options.limits.heap,
         stable: host.options.limits.stable,

@@ -72,10 +72,13 @@ pub(super) fn store_module(
     wasm: &[u8],
 ) -> Result<(), TenantError> {
     let path = data.module(&hex(&module.hash));
-    if path.exists() {
-        return Ok(());
+    let file = |error| TenantError::file(&path)(error);
+    // One that rotted is replaced.
+    if fs::read(&path).is_ok_and(|stored| stored == wasm) {
+        // Who wrote it may have been killed before its name was on disk.
+        return data_dir::sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(file);
     }
-    data_dir::write_whole(&path, wasm).map_err(TenantError::file(path))
+    data_dir::write_whole(&path, wasm).map_err(file)
 }
 
 /// A principal for the tenant: the ten bytes of a canister id, from its id.
@@ -95,10 +98,7 @@ pub(crate) fn install(
     wasm: &[u8],
     argument: &[u8],
 ) -> Result<Shared, TenantError> {
-    let target = directory(data, name)?;
-    if target.exists() {
-        return Err(TenantError::Exists(name.to_owned()));
-    }
+    let target = snapshot::check_free(data, name)?;
     let module = load(host, wasm)?;
     // Compiled before anything is stored: a module that doesn't compile leaves
     // nothing behind.
@@ -241,10 +241,14 @@ pub(crate) fn remove(
 ) -> Result<(), TenantError> {
     let directory = directory(data, name)?;
     if !directory.is_dir() {
-        return Err(TenantError::NotFound {
-            name: name.to_owned(),
-            directory: data.path().to_owned(),
-        });
+        // Those of a tenant that is gone, however that came.
+        return match snapshot::delete_all(data, name)? {
+            true => Ok(()),
+            false => Err(TenantError::NotFound {
+                name: name.to_owned(),
+                directory: data.path().to_owned(),
+            }),
+        };
     }
     // No update runs while its files go.
     let mut lane = tenant.map(Shared::lane);
@@ -252,14 +256,13 @@ pub(crate) fn remove(
         lane.removed = true;
         tenant.workers.retire();
     }
-    // Renamed first, so that a half-removed tenant is never seen.
-    let aside = data
-        .tenants()
-        .join(format!(".removed-{name}-{}", std::process::id()));
+    // Renamed first, so that a half-removed tenant is never seen; removed last,
+    // so that whoever finds it there knows that its snapshots are to go too.
+    let aside = data_dir::removed(&directory);
     fs::rename(&directory, &aside).map_err(TenantError::file(&directory))?;
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
-    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))?;
-    snapshot::delete_all(data, name)
+    snapshot::delete_all(data, name)?;
+    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
 }
 
 /// Bytes of all files in a tenant's directory.

@@ -173,24 +173,19 @@ pub(crate) fn restore(
         meta(&image, tag)?
     };
     let module = Arc::new(read_module(host, data, &kept.module)?);
-    let before = lane.meta.version;
-    // Nobody takes the new version for one of the module before.
-    let mut running = tenant.module_mut();
-    lane.image.restore(&path, Accept::SameTenant)?;
-    *running = module;
-    tenant.workers.retire();
-    drop(running);
     // `ic0.canister_version` only rises.
     let meta = Meta {
-        version: before.max(kept.version).saturating_add(1),
+        version: lane.meta.version.max(kept.version).saturating_add(1),
         ..kept
     };
-    lane.meta = Arc::new(meta.clone());
-    // The state is restored, and on disk, whatever becomes of this: the next
-    // commit makes up for it.
-    if let Err(error) = lane.state_changed(host, meta) {
-        tracing::warn!(tenant = tenant.name, %error, "the restored tenant's version was not raised on disk");
-    }
+    let bytes = meta.encoded().map_err(TenantError::call("restore"))?;
+    // Nobody takes the new version for one of the module before.
+    let mut running = tenant.module_mut();
+    lane.image
+        .restore_as(&path, Accept::SameTenant, Some(&bytes))?;
+    lane.meta = Arc::new(meta);
+    *running = module;
+    tenant.workers.retire();
     Ok(())
 }
 
@@ -200,23 +195,36 @@ pub(crate) fn delete(data: &DataDir, name: &str, tag: &str) -> Result<(), Tenant
     remove(&path)
 }
 
-/// Removes all snapshots of a tenant.
-pub(super) fn delete_all(data: &DataDir, name: &str) -> Result<(), TenantError> {
+/// Removes all snapshots of a tenant. Whether there were any.
+pub(super) fn delete_all(data: &DataDir, name: &str) -> Result<bool, TenantError> {
     let directory = data.snapshots(name);
-    match directory.is_dir() {
-        true => remove(&directory),
-        false => Ok(()),
+    let there = directory.is_dir();
+    if there {
+        remove(&directory)?;
     }
+    Ok(there)
 }
 
 /// Removes a directory so that it is there whole or not at all.
 fn remove(path: &Path) -> Result<(), TenantError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = parent.join(format!(".removed-{name}-{}", std::process::id()));
-    fs::rename(path, &aside).map_err(TenantError::file(path))?;
-    data_dir::sync_directory(parent).map_err(TenantError::file(parent))?;
-    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
+    data_dir::remove_whole(path).map_err(TenantError::file(path))
+}
+
+/// An error if a tenant can't get this name: somebody has it, or somebody had
+/// it whose snapshots are still there, which must not become the new one's.
+pub(super) fn check_free(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
+    check_name(name)?;
+    let target = data.tenants().join(name);
+    if target.exists() {
+        return Err(TenantError::Exists(name.to_owned()));
+    }
+    match tags(data, name)?.is_empty() {
+        true => Ok(target),
+        false => Err(TenantError::SnapshotsLeft {
+            name: name.to_owned(),
+            path: data.snapshots(name),
+        }),
+    }
 }
 
 /// Makes the directory of a new tenant, whose state is that of `tenant` or of
@@ -227,11 +235,7 @@ pub(crate) fn fork(
     new: &str,
     from: Option<&str>,
 ) -> Result<(), TenantError> {
-    check_name(new)?;
-    let target = data.tenants().join(new);
-    if target.exists() {
-        return Err(TenantError::Exists(new.to_owned()));
-    }
+    let target = check_free(data, new)?;
     match from {
         Some(tag) => {
             let path = find(data, &tenant.name, tag)?;

@@ -322,10 +322,15 @@ impl Run {
         }
         let branch = sure[self.numbers.below(sure.len())].clone();
         self.states.truncate(self.version + 1);
-        self.states.push(branch.state);
+        let meta = (self.numbers.below(2) == 0).then(|| vec![7; self.numbers.below(5000)]);
+        let mut state = branch.state;
+        if let Some(meta) = &meta {
+            state.meta.clone_from(meta);
+        }
+        self.states.push(state);
         let own = branch.tenant == Some(image.tenant());
         let accept = [Accept::SameTenant, Accept::AnyTenant][self.numbers.below(2)];
-        match image.restore(&branch.path, accept) {
+        match image.restore_as(&branch.path, accept, meta.as_deref()) {
             Ok(version) => {
                 assert!(own || accept == Accept::AnyTenant, "{}", self.context);
                 self.version += 1;
