@@ -5,6 +5,7 @@
 
 pub mod numbers;
 pub mod operation;
+pub mod processes;
 pub mod tracer;
 pub mod victim;
 pub mod world;

@@ -39,7 +39,7 @@ pub enum Operation {
     Sleep {
         name: String,
     },
-    /// So many updates that each write and grow nothing.
+    /// So many times [`Operation::Write`], with the number and those that follow.
     Writes {
         name: String,
         number: u64,

@@ -190,6 +190,29 @@ impl World {
         Expected::World(world)
     }
 
+    /// What it may be if an operation that goes well is broken off somewhere, besides what it was.
+    pub fn stages(&self, operation: &Operation) -> Vec<World> {
+        let Operation::Writes {
+            name,
+            number,
+            times,
+        } = operation
+        else {
+            return match self.after(operation) {
+                Expected::World(world) => vec![world],
+                Expected::Refused(_) => Vec::new(),
+            };
+        };
+        let mut world = self.clone();
+        let mut stages = Vec::new();
+        for number in *number..number + times {
+            let cells = &mut world.tenant(name).cells;
+            *cells = written(std::mem::take(cells), number);
+            stages.push(world.clone());
+        }
+        stages
+    }
+
     fn tenant(&mut self, name: &str) -> &mut Tenant {
         self.tenants.get_mut(name).unwrap()
     }
