@@ -172,7 +172,11 @@ impl DataDir {
                 swept(fs::remove_dir_all(&path), &path);
             }
         }
-        let places = [self.path.clone(), self.path.join("modules"), self.path.join("cache")];
+        let places = [
+            self.path.clone(),
+            self.path.join("modules"),
+            self.path.join("cache"),
+        ];
         for path in places.iter().flat_map(|place| entries(place)) {
             if is_aside(&path) {
                 swept(fs::remove_file(&path), &path);

@@ -274,7 +274,9 @@ impl Run<'_> {
     fn orphans(&mut self, owner: &str) {
         let path = self.path.join("snapshots").join(owner);
         self.states_known = false;
-        let entries = fs::read_dir(self.path.join("tenants")).into_iter().flatten();
+        let entries = fs::read_dir(self.path.join("tenants"))
+            .into_iter()
+            .flatten();
         let removing = entries
             .flatten()
             .any(|entry| removed_name(&entry.path()) == Some(owner));

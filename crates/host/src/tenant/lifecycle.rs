@@ -58,12 +58,29 @@ pub(super) fn read_module(
     data: &DataDir,
     hash: &[u8; 32],
 ) -> Result<Module, TenantError> {
+    load(host, &stored_module(data, hash)?)
+}
+
+/// Reads a stored module.
+pub(super) fn stored_module(data: &DataDir, hash: &[u8; 32]) -> Result<Vec<u8>, TenantError> {
     let path = data.module(&hex(hash));
     let wasm = fs::read(&path).map_err(TenantError::file(&path))?;
-    if blake3::hash(&wasm).as_bytes() != hash {
-        return Err(TenantError::ModuleHash { path });
+    match blake3::hash(&wasm).as_bytes() == hash {
+        true => Ok(wasm),
+        false => Err(TenantError::ModuleHash { path }),
     }
-    load(host, &wasm)
+}
+
+/// The directory of a tenant that exists.
+pub(super) fn check_exists(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
+    let directory = directory(data, name)?;
+    match directory.is_dir() {
+        true => Ok(directory),
+        false => Err(TenantError::NotFound {
+            name: name.to_owned(),
+            directory: data.path().to_owned(),
+        }),
+    }
 }
 
 pub(super) fn store_module(
@@ -208,13 +225,7 @@ pub(super) fn open_image(directory: &Path) -> Result<(Image, Recovery), OpenErro
 
 /// Opens a tenant that exists.
 pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, TenantError> {
-    let directory = directory(data, name)?;
-    if !directory.is_dir() {
-        return Err(TenantError::NotFound {
-            name: name.to_owned(),
-            directory: data.path().to_owned(),
-        });
-    }
+    let directory = check_exists(data, name)?;
     let (image, recovery) = open_image(&directory)?;
     if let Some(cut) = &recovery.cut {
         tracing::warn!(
@@ -239,17 +250,12 @@ pub(crate) fn remove(
     name: &str,
     tenant: Option<&Shared>,
 ) -> Result<(), TenantError> {
-    let directory = directory(data, name)?;
-    if !directory.is_dir() {
+    let directory = match check_exists(data, name) {
+        Ok(directory) => directory,
         // Those of a tenant that is gone, however that came.
-        return match snapshot::delete_all(data, name)? {
-            true => Ok(()),
-            false => Err(TenantError::NotFound {
-                name: name.to_owned(),
-                directory: data.path().to_owned(),
-            }),
-        };
-    }
+        Err(TenantError::NotFound { .. }) if snapshot::delete_all(data, name)? => return Ok(()),
+        Err(error) => return Err(error),
+    };
     // No update runs while its files go.
     let mut lane = tenant.map(Shared::lane);
     if let (Some(tenant), Some(lane)) = (tenant, &mut lane) {

@@ -8,7 +8,7 @@ use lazaret_image::{Accept, Image};
 use lazaret_wire::codec::Message;
 
 use super::error::TenantError;
-use super::lifecycle::{open_image, read_module};
+use super::lifecycle::{check_exists, open_image, read_module, stored_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex};
 use crate::data_dir::{self, DataDir};
@@ -48,9 +48,10 @@ pub fn check_tag(tag: &str) -> Result<(), TenantError> {
     })
 }
 
-/// The directory of a snapshot, if there is one.
+/// The directory of a snapshot, if there is one, and its tenant.
 fn find(data: &DataDir, name: &str, tag: &str) -> Result<PathBuf, TenantError> {
     check_tag(tag)?;
+    check_exists(data, name)?;
     let path = data.snapshots(name).join(tag);
     match path.is_dir() {
         true => Ok(path),
@@ -114,6 +115,7 @@ pub(crate) fn list(
     data: &DataDir,
     name: &str,
 ) -> Result<Vec<Result<SnapshotInfo, DamagedSnapshot>>, TenantError> {
+    check_exists(data, name)?;
     let directory = data.snapshots(name);
     let infos = tags(data, name)?.into_iter().map(|tag| {
         info(&directory.join(&tag), &tag).map_err(|error| DamagedSnapshot { tag, error })
@@ -227,27 +229,36 @@ pub(super) fn check_free(data: &DataDir, name: &str) -> Result<PathBuf, TenantEr
     }
 }
 
-/// Makes the directory of a new tenant, whose state is that of `tenant` or of
-/// one of its snapshots.
-pub(crate) fn fork(
+/// Makes the directory of a new tenant, whose state is that of `tenant`.
+pub(crate) fn fork(data: &DataDir, tenant: &Shared, new: &str) -> Result<(), TenantError> {
+    let target = check_free(data, new)?;
+    let mut lane = tenant.lane();
+    lane.check_removed(&tenant.name)
+        .map_err(TenantError::call("fork"))?;
+    stored_module(data, &lane.meta.module)?;
+    lane.image.fork(&target)?;
+    Ok(())
+}
+
+/// Makes the directory of a new tenant, whose state is that of a snapshot. What
+/// the snapshot's tenant is by now, and whether it can be opened, doesn't matter.
+pub(crate) fn fork_snapshot(
     data: &DataDir,
-    tenant: &Shared,
+    name: &str,
+    tag: &str,
     new: &str,
-    from: Option<&str>,
 ) -> Result<(), TenantError> {
     let target = check_free(data, new)?;
-    match from {
-        Some(tag) => {
-            let path = find(data, &tenant.name, tag)?;
-            let (mut image, _) = open_image(&path)?;
-            image.fork(&target)?;
-        }
-        None => {
-            let mut lane = tenant.lane();
-            lane.check_removed(&tenant.name)
-                .map_err(TenantError::call("fork"))?;
-            lane.image.fork(&target)?;
-        }
-    }
+    let (mut image, meta) = open(data, name, tag)?;
+    stored_module(data, &meta.module)?;
+    image.fork(&target)?;
     Ok(())
+}
+
+/// Opens a snapshot.
+pub(super) fn open(data: &DataDir, name: &str, tag: &str) -> Result<(Image, Meta), TenantError> {
+    let path = find(data, name, tag)?;
+    let (image, _) = open_image(&path)?;
+    let meta = meta(&image, tag)?;
+    Ok((image, meta))
 }

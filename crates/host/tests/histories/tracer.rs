@@ -82,7 +82,13 @@ fn ptrace(request: u32, tid: i32, address: usize, data: usize) -> io::Result<c_l
 fn entered(tid: i32) -> Option<(c_long, [u64; 6])> {
     let mut info = std::mem::MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size = size_of_val(&info);
-    ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, size, info.as_mut_ptr() as usize).ok()?;
+    ptrace(
+        libc::PTRACE_GET_SYSCALL_INFO,
+        tid,
+        size,
+        info.as_mut_ptr() as usize,
+    )
+    .ok()?;
     // SAFETY: all fields are integers, so zeros would do, and the kernel has filled in those of its kind.
     let info = unsafe { info.assume_init() };
     (info.op == ENTRY).then(|| {
@@ -119,9 +125,8 @@ impl Tracing {
             let mut status = 0;
             // Only what this thread traces.
             // SAFETY: `status` is this frame's.
-            let tid = unsafe {
-                libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD)
-            };
+            let tid =
+                unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
             if tid < 0 {
                 match io::Error::last_os_error().kind() {
                     io::ErrorKind::Interrupted => continue,

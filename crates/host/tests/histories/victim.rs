@@ -169,7 +169,7 @@ impl Serving<'_> {
             }
             Operation::Export { name, file } => {
                 let mut to = File::create(self.file(&file)).map_err(text)?;
-                let exported = self.host().export(&name, &mut to, &mut |_| ());
+                let exported = self.host().export(&name, None, &mut to, &mut |_| ());
                 exported.map_err(text)?;
             }
             Operation::Import { name, file } => {
@@ -272,7 +272,10 @@ impl Victim {
 
     /// What it has changed since it is traced, each change in words.
     pub fn changes(&self) -> Vec<String> {
-        self.tracer.as_ref().map(Tracer::changes).unwrap_or_default()
+        self.tracer
+            .as_ref()
+            .map(Tracer::changes)
+            .unwrap_or_default()
     }
 
     /// Ends it in good order.

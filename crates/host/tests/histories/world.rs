@@ -229,8 +229,7 @@ impl World {
             return match (numbers.below(3), there.is_empty(), file) {
                 (0, false, _) => {
                     let origin = (*numbers.pick(&there)).clone();
-                    let from =
-                        from.then(|| self.tenants[&origin].snapshots.keys().next().cloned());
+                    let from = from.then(|| self.tenants[&origin].snapshots.keys().next().cloned());
                     Operation::Fork {
                         name: origin,
                         new: name,
