@@ -213,7 +213,9 @@ fn a_full_disk_fails_any_operation_and_nothing_else() {
                 Err(error) => {
                     failed += 1;
                     assert!(error.contains("pace"), "{name} with {room} pages: {error}");
-                    assert!(free() >= before, "{name} with {room} pages keeps room");
+                    // But for its module, which is kept for whoever tries again.
+                    let kept = before.saturating_sub(free());
+                    assert!(kept <= 2, "{name} with {room} pages keeps {kept}");
                 }
             }
             assert_eq!(sum(&host, "t"), 600, "{name} with {room} pages: {done:?}");

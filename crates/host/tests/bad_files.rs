@@ -69,17 +69,16 @@ fn damages(data: &Path) -> Vec<Damage> {
     newer[end..].copy_from_slice(&checksum);
     vec![
         damage(&manifest, None, "no image"),
-        damage(&manifest, flipped(&manifest, 40), "0"),
-        damage(&manifest, Some(newer), "99"),
+        damage(&manifest, flipped(&manifest, 40), "at offset 0 is damaged"),
+        damage(&manifest, Some(newer), "at offset 0: format version 99"),
         damage(&shard, None, "No such file"),
         damage(&shard, Some(short), "bytes"),
-        damage(&shard, flipped(&shard, 50), "0"),
-        damage(&shard, Some(other_shard), "tenant"),
+        damage(&shard, flipped(&shard, 50), "at offset 0 is damaged"),
+        damage(&shard, Some(other_shard), "belongs to tenant"),
         damage(&log, None, "No such file"),
         // The first of its segments, which was durable when the second was written.
-        damage(&log, flipped(&log, 60), "0"),
-        damage(&log, Some(other_log), "tenant"),
-        damage(&log, Some(Vec::new()), "0"),
+        damage(&log, flipped(&log, 60), "at offset 0: an acknowledged"),
+        damage(&log, Some(other_log), "belongs to tenant"),
     ]
 }
 

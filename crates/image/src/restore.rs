@@ -201,8 +201,8 @@ impl<S: Storage> Image<S> {
         let header = encoder.finish(&fields, &[], meta);
         let parts = header.and_then(|header| Some((header, *header.last_chunk()?)));
         let (header, checksum) = parts
-            .filter(|_| meta.len() as u64 <= MAX_META as u64)
-            .ok_or_else(|| RestoreError::MetaTooLarge { bytes: meta.len() })?;
+            .filter(|_| meta.len() <= MAX_META)
+            .ok_or(RestoreError::MetaTooLarge { bytes: meta.len() })?;
         let name = log_name(log.entry.file);
         let fail = |action, error| FileError::new(&*self.storage, action, &name, 0, error);
         self.storage
