@@ -73,7 +73,7 @@ fn sum(host: &Host, name: &str) -> u64 {
 
 /// Pages that are free on the disk.
 fn free() -> u64 {
-    rustix::fs::statvfs(&disk()).unwrap().f_bavail
+    rustix::fs::statvfs(disk()).unwrap().f_bavail
 }
 
 fn filler() -> PathBuf {
