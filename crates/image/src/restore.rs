@@ -213,7 +213,7 @@ impl<S: Storage> Image<S> {
             .map_err(|error| fail(Action::Sync, error))?;
         let length = header.len() as u64;
         (log.tail.end, log.tail.durable, log.tail.chain) = (length, length, checksum);
-        log.tail.reserved = length;
+        (log.tail.reserved, log.tail.zeroed) = (length, length);
         log.entry.durable_len = length;
         Ok(())
     }
