@@ -166,6 +166,7 @@ fn tenant_code(error: &TenantError) -> u8 {
     match error {
         TenantError::Name { .. }
         | TenantError::Exists(_)
+        | TenantError::SnapshotsLeft { .. }
         | TenantError::NotFound { .. }
         | TenantError::Tag { .. }
         | TenantError::NoSnapshot { .. }

@@ -101,7 +101,7 @@ impl DataDir {
                     !matches!(
                         entry.file_name().to_str(),
                         Some("lock" | "modules" | "tenants" | "snapshots" | "cache")
-                    )
+                    ) && !is_aside(&entry.path())
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => return Err(system(path)(error)),
@@ -152,20 +152,34 @@ impl DataDir {
 
     /// Removes what a crash left half-made or half-removed.
     fn sweep(&self) {
-        let mut places = vec![self.tenants(), self.path.join("snapshots")];
-        places.extend(
-            fs::read_dir(self.path.join("snapshots"))
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path()),
-        );
-        let entries = places.iter().flat_map(fs::read_dir).flatten().flatten();
-        for entry in entries {
-            if entry.file_name().as_encoded_bytes().starts_with(b".")
-                && let Err(error) = fs::remove_dir_all(entry.path())
+        let snapshots = self.path.join("snapshots");
+        // A tenant's snapshots go with it, and before it: as long as it is there, it says so.
+        for entry in entries(&self.tenants()) {
+            if let Some(name) = removed_name(&entry)
+                && !self.tenants().join(name).exists()
             {
-                tracing::warn!(path = %entry.path().display(), %error, "a leftover could not be removed");
+                let path = snapshots.join(name);
+                if path.exists() {
+                    swept(remove_whole(&path), &path);
+                }
+            }
+        }
+        let mut places = vec![self.tenants(), snapshots.clone()];
+        places.extend(entries(&snapshots));
+        for path in places.iter().flat_map(|place| entries(place)) {
+            let name = path.file_name().unwrap_or_default();
+            if name.as_encoded_bytes().starts_with(b".") {
+                swept(fs::remove_dir_all(&path), &path);
+            }
+        }
+        let places = [
+            self.path.clone(),
+            self.path.join("modules"),
+            self.path.join("cache"),
+        ];
+        for path in places.iter().flat_map(|place| entries(place)) {
+            if is_aside(&path) {
+                swept(fs::remove_file(&path), &path);
             }
         }
     }
@@ -197,6 +211,48 @@ impl DataDir {
         names.sort();
         Ok(names)
     }
+}
+
+/// The paths in a directory, as far as it can be listed.
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+/// Says that a leftover stays.
+fn swept(removed: io::Result<()>, path: &Path) {
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "a leftover could not be removed");
+    }
+}
+
+/// Where a directory goes that is being removed: a name beside it that nobody
+/// else uses.
+pub(crate) fn removed(path: &Path) -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let process = std::process::id();
+    path.with_file_name(format!("{REMOVED}{name}-{process}.{number}"))
+}
+
+/// What the names that [`removed`] gives begin with.
+const REMOVED: &str = ".removed-";
+
+/// The name that a directory had before it was about to be removed.
+pub(crate) fn removed_name(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?.strip_prefix(REMOVED)?;
+    let (name, _) = name.rsplit_once('-')?;
+    check_name(name).ok()?;
+    Some(name)
+}
+
+/// Removes a directory so that it is there whole or not at all.
+pub(crate) fn remove_whole(path: &Path) -> io::Result<()> {
+    let aside = removed(path);
+    fs::rename(path, &aside)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+    fs::remove_dir_all(&aside)
 }
 
 /// The error for a directory that somebody else holds.
@@ -313,6 +369,16 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
     path.with_extension(format!("tmp{}-{number}", std::process::id()))
 }
 
+/// Whether [`aside`] gave a file its name.
+pub(crate) fn is_aside(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let numbers = extension.and_then(|extension| extension.strip_prefix("tmp")?.split_once('-'));
+    numbers.is_some_and(|(process, number)| {
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        digits(process) && digits(number)
+    })
+}
+
 /// Makes renames in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -362,6 +428,63 @@ mod tests {
         for name in ["a", "counter-2", "A.b_c", &"x".repeat(64)] {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_name_aside_is_known_again() {
+        for name in ["a", "a-1", "a-1-2", "a.tmp1-2"] {
+            let path = Path::new("/data/tenants").join(name);
+            assert_eq!(removed_name(&removed(&path)), Some(name));
+            assert_ne!(removed(&path), removed(&path));
+            assert!(is_aside(&aside(&path)));
+            assert!(!is_aside(&removed(&path)));
+        }
+        // As releases before this one had it.
+        assert_eq!(removed_name(Path::new(".removed-a-b-77")), Some("a-b"));
+        for name in ["a", "a-1", ".a.new", ".new-a", ".removed--1", ".removed-a"] {
+            assert_eq!(removed_name(Path::new(name)), None, "{name}");
+        }
+        for name in ["a.wasm", "lazaret.json", "lazaret.tmp", "a.tmpx-1"] {
+            assert!(!is_aside(Path::new(name)), "{name}");
+        }
+    }
+
+    /// A host that was killed while it made the directory, or while it removed
+    /// a tenant, leaves what the next one takes away.
+    #[test]
+    fn what_a_crash_left_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |path: &str| directory.path().join(path);
+        fs::write(path("lazaret.tmp77-0"), "{").unwrap();
+        drop(DataDir::open(directory.path()).unwrap());
+        assert!(!path("lazaret.tmp77-0").exists());
+        for made in [
+            "tenants/.removed-a-77",
+            "tenants/.removed-b-77.1",
+            "tenants/b",
+            "tenants/.new-c",
+            "snapshots/a/s",
+            "snapshots/b/s",
+            "snapshots/b/.t.new",
+            "snapshots/gone/s",
+        ] {
+            fs::create_dir_all(path(made)).unwrap();
+        }
+        fs::write(path("modules/00.tmp77-3"), "x").unwrap();
+        fs::write(path("modules/00.wasm"), "x").unwrap();
+        drop(DataDir::open(directory.path()).unwrap());
+        let names = |path: PathBuf| -> Vec<String> {
+            let names = entries(&path).filter_map(|path| Some(path.file_name()?.to_str()?.into()));
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(path("tenants")), ["b"]);
+        // Those of `b` are of the tenant that has the name now; nothing says
+        // that anybody meant to remove those of `gone`.
+        assert_eq!(names(path("snapshots")), ["b", "gone"]);
+        assert_eq!(names(path("snapshots/b")), ["s"]);
+        assert_eq!(names(path("modules")), ["00.wasm"]);
     }
 
     #[test]

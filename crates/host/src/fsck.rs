@@ -15,7 +15,7 @@ use lazaret_wire::codec::Message;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-use crate::data_dir::{DataDirError, LookedAt, check_name};
+use crate::data_dir::{DataDirError, LookedAt, check_name, removed_name};
 use crate::tenant::hex;
 use crate::tenant::log::is_log;
 use crate::tenant::meta::Meta;
@@ -274,12 +274,21 @@ impl Run<'_> {
     fn orphans(&mut self, owner: &str) {
         let path = self.path.join("snapshots").join(owner);
         self.states_known = false;
+        let entries = fs::read_dir(self.path.join("tenants"))
+            .into_iter()
+            .flatten();
+        let removing = entries
+            .flatten()
+            .any(|entry| removed_name(&entry.path()) == Some(owner));
         self.found(
             Severity::Leftover,
             (Some(owner), None),
             &path,
-            "snapshots of a tenant that is gone: a crash kept it from being removed to its end",
-            "remove the directory, unless you still want what is in it",
+            "snapshots of a tenant that is gone",
+            match removing {
+                true => "nothing needs to be done: the next start removes them, as it does the tenant",
+                false => "`lazaret remove` with the tenant's name removes them, unless you still want what is in them",
+            },
         );
     }
 

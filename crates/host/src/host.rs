@@ -427,7 +427,6 @@ impl Host {
         &self,
         name: &str,
     ) -> Result<Vec<Result<SnapshotInfo, DamagedSnapshot>>, TenantError> {
-        let _tenant = self.tenant(name)?;
         tenant::snapshot::list(self.data()?, name)
     }
 
@@ -446,38 +445,56 @@ impl Host {
 
     /// Removes a snapshot. Space is given back for what nobody else shares.
     pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<(), TenantError> {
-        let tenant = self.tenant(name)?;
-        tenant::snapshot::delete(self.data()?, tenant.shared(), tag)
+        let open = self.inner.tenants.open_now(name);
+        tenant::snapshot::delete(self.data()?, name, tag, open.as_deref())
     }
 
     /// Makes a new tenant of the state of another, or of one of its snapshots.
     /// They share every page until one of them writes it.
     ///
     /// # Errors
-    /// [`TenantError::Exists`] if there is one of the new name.
+    /// [`TenantError::Exists`] if there is one of the new name, and whatever is
+    /// wrong with the tenant; nothing but the snapshot is looked at if there is
+    /// a tag. Then there is no new tenant.
     pub fn fork(&self, name: &str, new: &str, tag: Option<&str>) -> Result<Tenant, TenantError> {
-        let origin = self.tenant(name)?;
-        {
-            let _reservation = self.inner.tenants.install(new)?;
-            tenant::snapshot::fork(&self.inner, self.data()?, origin.shared(), new, tag)?;
+        let data = self.data()?;
+        match tag {
+            None => {
+                let origin = self.tenant(name)?;
+                let _reservation = self.inner.tenants.install(new)?;
+                tenant::snapshot::fork(&self.inner, data, origin.shared(), new)?;
+            }
+            Some(tag) => {
+                let _reservation = self.inner.tenants.install(new)?;
+                tenant::snapshot::fork_snapshot(&self.inner, data, name, tag, new)?;
+            }
         }
         self.tenant(new)
     }
 
-    /// Writes a tenant's newest version, with its module, as an archive: one
-    /// compressed stream that nothing else is needed for. Calls go on meanwhile.
+    /// Writes a tenant's newest version, or one of its snapshots, with its module
+    /// as an archive: one compressed stream that nothing else is needed for.
+    /// Calls go on meanwhile.
     ///
     /// # Errors
-    /// Whatever is wrong with the tenant or with `to`. What was written then is
-    /// no archive.
+    /// Whatever is wrong with the tenant, or with `to`; of the tenant, nothing
+    /// but the snapshot is looked at if there is a tag. What was written then
+    /// is no archive.
     pub fn export(
         &self,
         name: &str,
+        tag: Option<&str>,
         to: &mut dyn io::Write,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Exported, TenantError> {
-        let tenant = self.tenant(name)?;
-        tenant::archive::export(self.data()?, tenant.shared(), to, progress)
+        let data = self.data()?;
+        match tag {
+            None => {
+                let tenant = self.tenant(name)?;
+                tenant::archive::export(data, tenant.shared(), to, progress)
+            }
+            Some(tag) => tenant::archive::export_snapshot(data, name, tag, to, progress),
+        }
     }
 
     /// Makes a new tenant of an archive. It has the state of the one that was

@@ -94,6 +94,14 @@ impl Registry {
         Ok((reservation, open))
     }
 
+    /// The tenant with this name, if it is open.
+    pub(crate) fn open_now(&self, name: &str) -> Option<Shared> {
+        match self.lock().get(name)? {
+            Slot::Open(tenant) => tenant.upgrade(),
+            Slot::Reserved(_) => None,
+        }
+    }
+
     /// The tenant with this name, opened by `open` if it isn't. Two that ask at
     /// once get the same: an image has one owner.
     pub(crate) fn get(

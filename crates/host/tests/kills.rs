@@ -3,6 +3,8 @@
 //! at the next.
 
 mod harness;
+#[path = "histories/processes.rs"]
+mod processes;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,11 +15,7 @@ use std::time::{Duration, Instant};
 
 use harness::{host, wat};
 use lazaret::{CallError, Tenant, WorkerError};
-
-fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-}
+use processes::{argv0, descendants, kill};
 
 /// The three numbers of `counter32`: always equal, whatever is killed when.
 fn count(tenant: &Tenant) -> u64 {
@@ -116,30 +114,6 @@ fn workers() -> Vec<i32> {
         .into_iter()
         .filter(|pid| argv0(*pid) == "lazaret:worker")
         .collect()
-}
-
-fn argv0(pid: i32) -> String {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
-}
-
-fn descendants(pid: i32) -> Vec<i32> {
-    let mut found = Vec::new();
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        for child in children
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-        {
-            found.push(child);
-            found.extend(descendants(child));
-        }
-    }
-    found
 }
 
 /// A launcher that is killed takes its workers along; the next call starts

@@ -16,13 +16,14 @@ use crate::values::size::human;
 
 /// Write a tenant as an archive: one file that holds all of it
 ///
-/// Its newest version, with its module, compressed and with checksums.
+/// Its newest version or a snapshot, with its module, compressed and with checksums.
 /// `lazaret import` makes a tenant of it, here or elsewhere. The file gets its
 /// name when it is whole, and replaces one that has it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lazaret export counter counter.lazaret
+  lazaret export counter monday.lazaret --from monday
   lazaret export counter - | ssh elsewhere lazaret import counter -")]
 pub(crate) struct Export {
     /// The tenant
@@ -31,6 +32,9 @@ pub(crate) struct Export {
     /// The archive, or - for standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// A snapshot of the tenant, rather than its newest version
+    #[arg(long, value_name = "TAG")]
+    from: Option<String>,
     #[command(flatten)]
     data: Data,
 }
@@ -62,7 +66,7 @@ impl Export {
 
     fn write(&self, host: &Host, to: &mut dyn Write) -> Result<Exported, Failure> {
         let mut bar = None;
-        let exported = host.export(&self.name, to, &mut |progress| {
+        let exported = host.export(&self.name, self.from.as_deref(), to, &mut |progress| {
             bar.get_or_insert_with(|| Bar::new("exporting", progress.total, Unit::Pages))
                 .set(progress.pages);
         })?;

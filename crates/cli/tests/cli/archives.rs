@@ -56,6 +56,27 @@ fn an_imported_tenant_has_the_state_and_goes_its_own_way() {
 }
 
 #[test]
+fn a_snapshot_is_exported_as_what_the_tenant_was_then() {
+    let (data, archive) = exported();
+    data.verb("snapshot")
+        .args(["create", "counter", "--tag", "two"])
+        .run()
+        .exits(0);
+    data.call(&["counter", "inc"]).exits(0);
+    let export = |tag: &str| {
+        let mut command = data.verb("export");
+        command.arg("counter").arg(&archive).args(["--from", tag]);
+        command.run()
+    };
+    export("none").fails(2, &["has no snapshot `none`; it has: two"]);
+    export("two").exits(0);
+    let mut command = data.verb("import");
+    command.arg("copy").arg(&archive).run().exits(0);
+    assert_eq!(counted(&data, "copy"), "(2 : nat)\n");
+    assert_eq!(counted(&data, "counter"), "(3 : nat)\n");
+}
+
+#[test]
 fn it_goes_through_a_pipe() {
     let (data, archive) = exported();
     let piped = data

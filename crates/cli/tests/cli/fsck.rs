@@ -181,4 +181,10 @@ fn snapshots_that_belong_to_nobody_or_to_another_are_told() {
         done.stdout.starts_with("leftover: ") && done.stdout.contains("snapshots/gone"),
         "{done:#?}"
     );
+    // They must not become the snapshots of another that gets the name.
+    let fork = || data.verb("fork").args(["counter", "gone"]).run();
+    fork().fails(2, &["snapshots of one that is gone", "`remove`"]);
+    data.verb("remove").arg("gone").run().exits(0);
+    fsck(&data, &[]).exits(0).prints("nothing is wrong\n");
+    fork().exits(0);
 }

@@ -3,15 +3,18 @@
 use std::fs;
 use std::io::{Read, Write};
 
-use lazaret_image::{ArchiveLimits, ArchiveReader, Exported, ImportError, MAX_META};
+use lazaret_image::{
+    ArchiveLimits, ArchiveReader, Exported, ImportError, MAX_META, TenantId, View,
+};
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::PAGE;
 
 use super::disk::Disk;
 use super::error::TenantError;
-use super::lifecycle::{load, store_module};
+use super::lifecycle::{load, store_module, stored_module};
 use super::meta::Meta;
-use super::{Shared, check_name, hex};
+use super::snapshot::check_free;
+use super::{Shared, snapshot};
 use crate::budget::{Budget, Reservation};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
@@ -46,13 +49,35 @@ pub(crate) fn export(
         name: tenant.name.clone(),
         source,
     })?;
-    let path = data.module(&hex(&meta.module));
-    let module = fs::read(&path).map_err(TenantError::file(&path))?;
-    if *blake3::hash(&module).as_bytes() != meta.module {
-        return Err(TenantError::ModuleHash { path });
-    }
+    write(data, id, &view, &meta, to, progress)
+}
+
+/// Writes a snapshot as an archive.
+pub(crate) fn export_snapshot(
+    data: &DataDir,
+    name: &str,
+    tag: &str,
+    to: &mut dyn Write,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Exported, TenantError> {
+    let (id, view, meta) = {
+        let (image, meta) = snapshot::open(data, name, tag)?;
+        (image.tenant(), image.view(), meta)
+    };
+    write(data, id, &view, &meta, to, progress)
+}
+
+fn write(
+    data: &DataDir,
+    id: TenantId,
+    view: &View,
+    meta: &Meta,
+    to: &mut dyn Write,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Exported, TenantError> {
+    let module = stored_module(data, &meta.module)?;
     let total = view.stored_pages();
-    let exported = lazaret_image::export(&view, id, &module, to, &mut |pages| {
+    let exported = lazaret_image::export(view, id, &module, to, &mut |pages| {
         progress(Progress { pages, total });
     })?;
     Ok(exported)
@@ -67,11 +92,7 @@ pub(crate) fn import(
     from: &mut dyn Read,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), TenantError> {
-    check_name(name)?;
-    let target = data.tenants().join(name);
-    if target.exists() {
-        return Err(TenantError::Exists(name.to_owned()));
-    }
+    let target = check_free(data, name)?;
     let limits = ArchiveLimits {
         heap: host.options.limits.heap,
         stable: host.options.limits.stable,

@@ -123,6 +123,16 @@ pub enum TenantError {
         "tenant `{0}` exists already; `upgrade` replaces its module and keeps its state, `remove` deletes it"
     )]
     Exists(String),
+    /// Snapshots of an earlier tenant of this name are still there.
+    #[error(
+        "there is no tenant `{name}`, but snapshots of one that is gone are in {path}; `remove` deletes them, or move them away, before the name is used again"
+    )]
+    SnapshotsLeft {
+        /// The name.
+        name: String,
+        /// Where they are.
+        path: PathBuf,
+    },
     /// Somebody else is just installing or removing it.
     #[error("tenant `{name}` is being {change} by another thread; try again when that is done")]
     Busy {

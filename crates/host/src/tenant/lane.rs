@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lazaret_image::{Image, PageId, PageSource};
+use lazaret_image::Image;
 use lazaret_wire::layout::MAX_MAPPED_RUNS;
 use lazaret_wire::message::{Done, Entry, Outcome, Sizes};
 
@@ -35,15 +35,6 @@ impl std::fmt::Debug for Lane {
         f.debug_struct("Lane")
             .field("directory", &self.directory)
             .finish_non_exhaustive()
-    }
-}
-
-/// The source of a commit without pages.
-struct NoPages;
-
-impl PageSource for NoPages {
-    fn read(&mut self, _: &[PageId], _: &mut [u8]) -> std::io::Result<()> {
-        Err(std::io::ErrorKind::NotFound.into())
     }
 }
 
@@ -170,16 +161,6 @@ impl Lane {
                     ..commit
                 })
             })
-    }
-
-    /// Makes another state than its pages the next version.
-    pub(super) fn state_changed(&mut self, host: &Inner, after: Meta) -> Result<(), CallError> {
-        let (sizes, meta) = (self.image.sizes(), after.encoded()?);
-        let durability = host.options.durability;
-        self.image
-            .commit(&[], &mut NoPages, sizes, &meta, durability)?;
-        self.meta = Arc::new(after);
-        Ok(())
     }
 
     /// Makes what a worker holds the next version.

@@ -61,12 +61,29 @@ pub(super) fn read_module(
     data: &DataDir,
     hash: &[u8; 32],
 ) -> Result<Module, TenantError> {
+    load(host, &stored_module(data, hash)?)
+}
+
+/// Reads a stored module.
+pub(super) fn stored_module(data: &DataDir, hash: &[u8; 32]) -> Result<Vec<u8>, TenantError> {
     let path = data.module(&hex(hash));
     let wasm = fs::read(&path).map_err(TenantError::file(&path))?;
-    if blake3::hash(&wasm).as_bytes() != hash {
-        return Err(TenantError::ModuleHash { path });
+    match blake3::hash(&wasm).as_bytes() == hash {
+        true => Ok(wasm),
+        false => Err(TenantError::ModuleHash { path }),
     }
-    load(host, &wasm)
+}
+
+/// The directory of a tenant that exists.
+pub(super) fn check_exists(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
+    let directory = directory(data, name)?;
+    match directory.is_dir() {
+        true => Ok(directory),
+        false => Err(TenantError::NotFound {
+            name: name.to_owned(),
+            directory: data.path().to_owned(),
+        }),
+    }
 }
 
 pub(super) fn store_module(
@@ -75,10 +92,13 @@ pub(super) fn store_module(
     wasm: &[u8],
 ) -> Result<(), TenantError> {
     let path = data.module(&hex(&module.hash));
-    if path.exists() {
-        return Ok(());
+    let file = |error| TenantError::file(&path)(error);
+    // One that rotted is replaced.
+    if fs::read(&path).is_ok_and(|stored| stored == wasm) {
+        // Who wrote it may have been killed before its name was on disk.
+        return data_dir::sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(file);
     }
-    data_dir::write_whole(&path, wasm).map_err(TenantError::file(path))
+    data_dir::write_whole(&path, wasm).map_err(file)
 }
 
 /// A principal for the tenant: the ten bytes of a canister id, from its id.
@@ -98,10 +118,7 @@ pub(crate) fn install(
     wasm: &[u8],
     argument: &[u8],
 ) -> Result<Shared, TenantError> {
-    let target = directory(data, name)?;
-    if target.exists() {
-        return Err(TenantError::Exists(name.to_owned()));
-    }
+    let target = snapshot::check_free(data, name)?;
     let module = load(host, wasm)?;
     // Compiled before anything is stored: a module that doesn't compile leaves
     // nothing behind.
@@ -246,13 +263,7 @@ pub(super) fn open_image(directory: &Path) -> Result<(Image, Recovery), OpenErro
 
 /// Opens a tenant that exists.
 pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, TenantError> {
-    let directory = directory(data, name)?;
-    if !directory.is_dir() {
-        return Err(TenantError::NotFound {
-            name: name.to_owned(),
-            directory: data.path().to_owned(),
-        });
-    }
+    let directory = check_exists(data, name)?;
     let (image, recovery) = open_image(&directory)?;
     if let Some(cut) = &recovery.cut {
         tracing::warn!(
@@ -304,30 +315,28 @@ pub(crate) fn remove(
     name: &str,
     tenant: Option<&Shared>,
 ) -> Result<(), TenantError> {
-    let directory = directory(data, name)?;
-    if !directory.is_dir() {
-        return Err(TenantError::NotFound {
-            name: name.to_owned(),
-            directory: data.path().to_owned(),
-        });
-    }
+    let directory = match check_exists(data, name) {
+        Ok(directory) => directory,
+        // Those of a tenant that is gone, however that came.
+        Err(TenantError::NotFound { .. }) if snapshot::delete_all(data, name)? => return Ok(()),
+        Err(error) => return Err(error),
+    };
     // No update runs while its files go.
     let mut lane = tenant.map(Shared::lane);
     if let (Some(tenant), Some(lane)) = (tenant, &mut lane) {
         lane.removed = true;
         tenant.workers.retire();
     }
-    // Renamed first, so that a half-removed tenant is never seen.
-    let aside = data
-        .tenants()
-        .join(format!(".removed-{name}-{}", std::process::id()));
+    // Renamed first, so that a half-removed tenant is never seen; removed last,
+    // so that whoever finds it there knows that its snapshots are to go too.
+    let aside = data_dir::removed(&directory);
     fs::rename(&directory, &aside).map_err(TenantError::file(&directory))?;
     if let Some(budget) = &host.budget {
         budget.forget(name);
     }
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
-    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))?;
-    snapshot::delete_all(data, name)
+    snapshot::delete_all(data, name)?;
+    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
 }
 
 /// Bytes of all files in a tenant's directory.

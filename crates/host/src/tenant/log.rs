@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -63,11 +64,20 @@ pub(super) fn append(
         )?;
         text.push(b'\n');
     }
-    OpenOptions::new()
+    let mut file = OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
-        .open(path)?
-        .write_all(&text)
+        .open(path)?;
+    // What a killed host left of a line must not take the next one along.
+    let mut last = *b"\n";
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    if last != *b"\n" {
+        text.insert(0, b'\n');
+    }
+    file.write_all(&text)
 }
 
 /// Reads all lines that are kept. A torn last line (the host was killed) is
@@ -133,5 +143,8 @@ mod tests {
             ]
         );
         assert_eq!(lines[0].version, 3);
+        append(directory.path(), 4, vec![b"again".to_vec()], 0).unwrap();
+        let lines = read(directory.path()).unwrap();
+        assert_eq!((lines.len(), lines[3].text.as_str()), (4, "again"));
     }
 }

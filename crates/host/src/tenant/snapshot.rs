@@ -9,7 +9,7 @@ use lazaret_wire::codec::Message;
 
 use super::disk::Disk;
 use super::error::TenantError;
-use super::lifecycle::{open_image, read_module};
+use super::lifecycle::{check_exists, open_image, read_module, stored_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex, memory_sizes};
 use crate::budget::{Budget, Reservation, total};
@@ -50,9 +50,10 @@ pub fn check_tag(tag: &str) -> Result<(), TenantError> {
     })
 }
 
-/// The directory of a snapshot, if there is one.
+/// The directory of a snapshot, if there is one, and its tenant.
 fn find(data: &DataDir, name: &str, tag: &str) -> Result<PathBuf, TenantError> {
     check_tag(tag)?;
+    check_exists(data, name)?;
     let path = data.snapshots(name).join(tag);
     match path.is_dir() {
         true => Ok(path),
@@ -124,6 +125,7 @@ pub(crate) fn list(
     data: &DataDir,
     name: &str,
 ) -> Result<Vec<Result<SnapshotInfo, DamagedSnapshot>>, TenantError> {
+    check_exists(data, name)?;
     let directory = data.snapshots(name);
     let infos = tags(data, name)?.into_iter().map(|tag| {
         info(&directory.join(&tag), &tag).map_err(|error| DamagedSnapshot { tag, error })
@@ -184,105 +186,133 @@ pub(crate) fn restore(
     };
     let module = Arc::new(read_module(host, data, &kept.module)?);
     let mut growth = tenant.reserve(sizes)?;
-    let before = lane.meta.version;
-    // Nobody takes the new version for one of the module before.
-    let mut running = tenant.module_mut();
-    lane.image.restore(&path, Accept::SameTenant)?;
-    growth.settle(total(sizes));
-    tenant.disk.apply(&mut lane.image);
-    *running = module;
-    tenant.workers.retire();
-    drop(running);
     // `ic0.canister_version` only rises.
     let meta = Meta {
-        version: before.max(kept.version).saturating_add(1),
+        version: lane.meta.version.max(kept.version).saturating_add(1),
         ..kept
     };
-    lane.meta = Arc::new(meta.clone());
-    // The state is restored, and on disk, whatever becomes of this: the next
-    // commit makes up for it.
-    if let Err(error) = lane.state_changed(host, meta) {
-        tracing::warn!(tenant = tenant.name, %error, "the restored tenant's version was not raised on disk");
-    }
+    let bytes = meta.encoded().map_err(TenantError::call("restore"))?;
+    // Nobody takes the new version for one of the module before.
+    let mut running = tenant.module_mut();
+    lane.image
+        .restore_as(&path, Accept::SameTenant, Some(&bytes))?;
+    growth.settle(total(sizes));
+    tenant.disk.apply(&mut lane.image);
+    lane.meta = Arc::new(meta);
+    *running = module;
+    tenant.workers.retire();
     Ok(())
 }
 
-/// Removes a snapshot.
-pub(crate) fn delete(data: &DataDir, tenant: &Shared, tag: &str) -> Result<(), TenantError> {
-    let path = find(data, &tenant.name, tag)?;
+/// Removes a snapshot. If its tenant is open, it has that much more room.
+pub(crate) fn delete(
+    data: &DataDir,
+    name: &str,
+    tag: &str,
+    open: Option<&Shared>,
+) -> Result<(), TenantError> {
+    let path = find(data, name, tag)?;
     remove(&path)?;
-    if tenant.disk.quota().is_some() {
+    if let Some(tenant) = open
+        && tenant.disk.quota().is_some()
+    {
         tenant.disk.apply(&mut tenant.lane().image);
     }
     Ok(())
 }
 
-/// Removes all snapshots of a tenant.
-pub(super) fn delete_all(data: &DataDir, name: &str) -> Result<(), TenantError> {
+/// Removes all snapshots of a tenant. Whether there were any.
+pub(super) fn delete_all(data: &DataDir, name: &str) -> Result<bool, TenantError> {
     let directory = data.snapshots(name);
-    match directory.is_dir() {
-        true => remove(&directory),
-        false => Ok(()),
+    let there = directory.is_dir();
+    if there {
+        remove(&directory)?;
     }
+    Ok(there)
 }
 
 /// Removes a directory so that it is there whole or not at all.
 fn remove(path: &Path) -> Result<(), TenantError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = parent.join(format!(".removed-{name}-{}", std::process::id()));
-    fs::rename(path, &aside).map_err(TenantError::file(path))?;
-    data_dir::sync_directory(parent).map_err(TenantError::file(parent))?;
-    fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
+    data_dir::remove_whole(path).map_err(TenantError::file(path))
 }
 
-/// Makes the directory of a new tenant, whose state is that of `tenant` or of
-/// one of its snapshots.
+/// An error if a tenant can't get this name: somebody has it, or somebody had
+/// it whose snapshots are still there, which must not become the new one's.
+pub(super) fn check_free(data: &DataDir, name: &str) -> Result<PathBuf, TenantError> {
+    check_name(name)?;
+    let target = data.tenants().join(name);
+    if target.exists() {
+        return Err(TenantError::Exists(name.to_owned()));
+    }
+    match tags(data, name)?.is_empty() {
+        true => Ok(target),
+        false => Err(TenantError::SnapshotsLeft {
+            name: name.to_owned(),
+            path: data.snapshots(name),
+        }),
+    }
+}
+
+/// Makes the directory of a new tenant, whose state is that of `tenant`.
 pub(crate) fn fork(
     host: &Inner,
     data: &DataDir,
     tenant: &Shared,
     new: &str,
-    from: Option<&str>,
 ) -> Result<(), TenantError> {
-    check_name(new)?;
-    let target = data.tenants().join(new);
-    if target.exists() {
-        return Err(TenantError::Exists(new.to_owned()));
-    }
+    let target = check_free(data, new)?;
+    let mut lane = tenant.lane();
+    lane.check_removed(&tenant.name)
+        .map_err(TenantError::call("fork"))?;
+    stored_module(data, &lane.meta.module)?;
+    fork_image(host, data, &mut lane.image, new, &target)
+}
+
+/// Makes the directory of a new tenant, whose state is that of a snapshot. What
+/// the snapshot's tenant is by now, and whether it can be opened, doesn't matter.
+pub(crate) fn fork_snapshot(
+    host: &Inner,
+    data: &DataDir,
+    name: &str,
+    tag: &str,
+    new: &str,
+) -> Result<(), TenantError> {
+    let target = check_free(data, new)?;
+    let (mut image, meta) = open(data, name, tag)?;
+    stored_module(data, &meta.module)?;
+    fork_image(host, data, &mut image, new, &target)
+}
+
+/// Forks within the node's budget and the new tenant's quota: it pays for all of
+/// its files.
+fn fork_image(
+    host: &Inner,
+    data: &DataDir,
+    image: &mut Image,
+    new: &str,
+    target: &Path,
+) -> Result<(), TenantError> {
+    let bytes = total(memory_sizes(image));
     let account = host.budget.as_ref().map(Budget::open);
-    let fork = |image: &mut Image| {
-        let bytes = total(memory_sizes(image));
-        let mut growth = match &account {
-            Some(account) => account.reserve(bytes)?,
-            None => Reservation::default(),
-        };
-        // The fork pays for all of its files.
-        Disk::new(
-            host.options.limits.disk,
-            target.clone(),
-            data.snapshots(new),
-        )
-        .check(image, 0)?;
-        image.fork(&target)?;
-        growth.settle(bytes);
-        Ok::<_, TenantError>(())
+    let mut growth = match &account {
+        Some(account) => account.reserve(bytes)?,
+        None => Reservation::default(),
     };
-    match from {
-        Some(tag) => {
-            let path = find(data, &tenant.name, tag)?;
-            let (mut image, _) = open_image(&path)?;
-            fork(&mut image)?;
-        }
-        None => {
-            let mut lane = tenant.lane();
-            lane.check_removed(&tenant.name)
-                .map_err(TenantError::call("fork"))?;
-            fork(&mut lane.image)?;
-        }
-    }
+    let quota = host.options.limits.disk;
+    Disk::new(quota, target.to_owned(), data.snapshots(new)).check(image, 0)?;
+    image.fork(target)?;
+    growth.settle(bytes);
+    drop(growth);
     if let (Some(budget), Some(account)) = (&host.budget, account) {
         budget.enter(new, account);
     }
     Ok(())
+}
+
+/// Opens a snapshot.
+pub(super) fn open(data: &DataDir, name: &str, tag: &str) -> Result<(Image, Meta), TenantError> {
+    let path = find(data, name, tag)?;
+    let (image, _) = open_image(&path)?;
+    let meta = meta(&image, tag)?;
+    Ok((image, meta))
 }

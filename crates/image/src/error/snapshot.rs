@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{FileError, OpenError, SyncError};
-use crate::page::TenantId;
+use crate::page::{MAX_META, TenantId};
 
 /// Why a snapshot or a fork couldn't be made. The image is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,12 @@ pub enum RestoreError {
     /// The snapshot couldn't be put on disk.
     #[error(transparent)]
     Sync(SyncError),
+    /// The opaque bytes are too many.
+    #[error("meta has {bytes} bytes; at most {MAX_META} can be kept with a version")]
+    MetaTooLarge {
+        /// How many there are.
+        bytes: usize,
+    },
     /// There are too many files or versions to number.
     #[error("{} has too many files or versions", path.display())]
     TooLarge {

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lazaret_image::{Image, TenantId};
+use lazaret_image::{Image, Severity, TenantId};
 
+use super::check_sound;
 use crate::fault_storage::FaultStorage;
 use crate::model::State;
 
@@ -25,6 +26,7 @@ pub fn check_branches(storage: &FaultStorage, branches: &[Branch], context: &str
             assert!(!branch.sure, "{context}: it is gone");
             continue;
         };
+        check_sound(&there, Severity::Note, &context);
         let (image, recovery) =
             Image::open_on(there).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert!(recovery.cut.is_none(), "{context}");

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use lazaret_image::{
-    Accept, CommitError, Durability, FoldError, FoldJob, Image, OpenError, RestoreError,
-    SnapshotError, SyncError, View,
+    Accept, CheckEvent, CommitError, Depth, Durability, FoldError, FoldJob, Image, OpenError,
+    Problem, RestoreError, Severity, SnapshotError, SyncError, View, check_on,
 };
 
 use branches::{Branch, check_branches};
@@ -322,10 +322,15 @@ impl Run {
         }
         let branch = sure[self.numbers.below(sure.len())].clone();
         self.states.truncate(self.version + 1);
-        self.states.push(branch.state);
+        let meta = (self.numbers.below(2) == 0).then(|| vec![7; self.numbers.below(5000)]);
+        let mut state = branch.state;
+        if let Some(meta) = &meta {
+            state.meta.clone_from(meta);
+        }
+        self.states.push(state);
         let own = branch.tenant == Some(image.tenant());
         let accept = [Accept::SameTenant, Accept::AnyTenant][self.numbers.below(2)];
-        match image.restore(&branch.path, accept) {
+        match image.restore_as(&branch.path, accept, meta.as_deref()) {
             Ok(version) => {
                 assert!(own || accept == Accept::AnyTenant, "{}", self.context);
                 self.version += 1;
@@ -358,6 +363,8 @@ impl Run {
             let _ = ManuallyDrop::new(folding);
         }
         self.image = None;
+        self.storage
+            .look(|| check_sound(&self.storage, Severity::Leftover, &self.context));
         let (image, recovery) = match Image::open_on(self.storage.clone()) {
             Ok(opened) => opened,
             // The injected fault; real damage is another error, and fails the test.
@@ -378,8 +385,10 @@ impl Run {
             self.context
         );
         self.version = version;
-        self.storage
-            .look(|| self.states[version].check(&image, &self.context));
+        self.storage.look(|| {
+            check_sound(&self.storage, Severity::Note, &self.context);
+            self.states[version].check(&image, &self.context);
+        });
         self.image = Some(image);
         Ok(())
     }
@@ -434,6 +443,18 @@ impl Run {
             self.check();
         }
     }
+}
+
+/// A deep check finds nothing that is worse than that.
+fn check_sound(storage: &FaultStorage, worst: Severity, context: &str) {
+    check_on(storage, Depth::Pages, &mut |event| {
+        if let CheckEvent::Finding(finding) = event {
+            assert!(finding.severity() <= worst, "{context}: {finding:?}");
+            // A tail that was cut is gone.
+            let torn = matches!(finding.problem, Problem::TornTail { .. });
+            assert!(!torn || worst > Severity::Note, "{context}: {finding:?}");
+        }
+    });
 }
 
 fn poisons(error: &FoldError) -> Poisoned {
