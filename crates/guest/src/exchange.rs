@@ -125,5 +125,6 @@ pub fn name(request: &ToWorker) -> &'static str {
         ToWorker::Prepare(_) => "Prepare",
         ToWorker::HostReturn(_) => "HostReturn",
         ToWorker::Compile(_) => "Compile",
+        ToWorker::Transfer(_) => "Transfer",
     }
 }

@@ -32,12 +32,14 @@ mod host;
 mod init;
 mod memory;
 mod module;
+mod page_copy;
 mod program;
 mod registry;
 mod sealed;
 mod tenant;
 mod tracker;
 mod worker;
+mod worker_pages;
 
 pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use data_dir::DataDirError;
@@ -52,6 +54,7 @@ pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
+pub use page_copy::PageCopy;
 pub use program::{
     DEFAULT_MEMORY, Input, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
     StreamError, Verdict,
@@ -62,5 +65,5 @@ pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Commit, DamagedSnapshot, LogLine, Reply, SnapshotInfo,
     StateHash, Tenant, TenantError, TenantInfo, TenantLimits, check_name, check_tag,
 };
-pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
+pub use tracker::TrackerKind;
 pub use worker::WorkerError;

@@ -11,6 +11,7 @@ pub mod compile;
 pub mod program;
 pub mod setup;
 pub mod snapshot;
+pub mod transfer;
 
 pub use call::{
     Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Prepare, Sizes, Trap,
@@ -23,6 +24,7 @@ pub use setup::{
     Tracking, WorkerKind,
 };
 pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
+pub use transfer::{Space, Transfer, TransferDirection, TransferRun};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
@@ -44,6 +46,8 @@ pub enum ToWorker {
     HostReturn(HostReturn),
     /// Compile the module in the input descriptor.
     Compile(Compile),
+    /// Copy pages out of a tenant's memory, or into it.
+    Transfer(Transfer),
 }
 
 impl ToWorker {
@@ -65,6 +69,7 @@ impl Message for ToWorker {
             Self::HostReturn(message) => message.encode(to.u8(3)),
             Self::Compile(message) => message.encode(to.u8(4)),
             Self::Prepare(message) => message.encode(to.u8(5)),
+            Self::Transfer(message) => message.encode(to.u8(6)),
         }
     }
 
@@ -89,6 +94,7 @@ impl Message for ToWorker {
             3 => HostReturn::decode(from).map(Self::HostReturn),
             4 => Compile::decode(from).map(Self::Compile),
             5 => Prepare::decode(from).map(Self::Prepare),
+            6 => Transfer::decode(from).map(Self::Transfer),
             other => Err(DecodeError::Tag {
                 field: "request",
                 value: other.into(),
@@ -114,6 +120,8 @@ pub enum FromWorker {
     Compiled(Compiled),
     /// Ready for the pages of a [`Prepare`].
     Prepared,
+    /// The pages of a [`Transfer`] are copied.
+    Transferred,
 }
 
 impl Message for FromWorker {
@@ -129,6 +137,10 @@ impl Message for FromWorker {
                 to.u8(6);
                 Ok(())
             }
+            Self::Transferred => {
+                to.u8(7);
+                Ok(())
+            }
         }
     }
 
@@ -141,6 +153,7 @@ impl Message for FromWorker {
             4 => Exited::decode(from).map(Self::Exited),
             5 => Compiled::decode(from).map(Self::Compiled),
             6 => Ok(Self::Prepared),
+            7 => Ok(Self::Transferred),
             other => Err(DecodeError::Tag {
                 field: "answer",
                 value: other.into(),
