@@ -24,6 +24,7 @@ mod snapshot;
 mod start;
 mod state;
 mod table;
+mod trackers;
 mod update;
 
 use std::path::PathBuf;
@@ -107,6 +108,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     query::rows(options, progress, &mut rows)?;
     floor::row(options, progress, &mut rows)?;
     update::rows(options, progress, &mut rows)?;
+    trackers::rows(options, progress, &mut rows)?;
     state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
