@@ -29,6 +29,7 @@ mod snapshot;
 mod start;
 mod state;
 mod table;
+mod trackers;
 mod update;
 
 use std::path::PathBuf;
@@ -113,6 +114,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     query::rows(options, progress, &mut rows)?;
     floor::row(options, progress, &mut rows)?;
     update::rows(options, progress, &mut rows)?;
+    trackers::rows(options, progress, &mut rows)?;
     state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;

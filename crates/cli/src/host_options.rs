@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lazaret::wall::Layer;
-use lazaret::{Builder, Host, TrackerKind};
+use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
 use crate::progress;
@@ -111,12 +111,41 @@ pub(crate) enum Durability {
 /// How the pages that a call writes are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tracker {
+    /// What serves best here: cards
+    Auto,
     /// The module's code notes them: cheapest unless a call stores a thousand
     /// times and more to each page it writes
     Cards,
     /// The kernel notes them (Linux 6.7): the code is as it was, each page's
     /// first write in a call costs 2 to 3 µs
     Kernel,
+    /// The worker's fault handler notes them: the code is as it was, each
+    /// page's first write in a call costs a signal; for older kernels
+    Signal,
+}
+
+impl Tracker {
+    /// As the library says it.
+    pub(crate) fn kind(self) -> TrackerKind {
+        match self {
+            Self::Auto => TrackerKind::Auto,
+            Self::Cards => TrackerKind::Cards,
+            Self::Kernel => TrackerKind::Kernel,
+            Self::Signal => TrackerKind::Signal,
+        }
+    }
+}
+
+/// Who copies pages between a worker and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Copies {
+    /// The host, unless the kernel refuses it
+    Auto,
+    /// The host, which reaches into the worker's memory
+    Host,
+    /// The worker, through memory that both share: for where the host may not
+    /// (Yama, a container's seccomp filter)
+    Worker,
 }
 
 /// Options of verbs that run tenants.
@@ -129,8 +158,11 @@ pub(crate) struct Tenants {
     pub durability: Durability,
     /// How the pages that a call writes are found; results and fuel don't
     /// depend on it
-    #[arg(long, value_name = "TRACKER", default_value = "cards")]
+    #[arg(long, value_name = "TRACKER", default_value = "auto")]
     pub tracker: Tracker,
+    /// Who copies pages between a worker and the host
+    #[arg(long, value_name = "WHO", default_value = "auto")]
+    pub page_copy: Copies,
     #[command(flatten)]
     pub budgets: Budgets,
     #[command(flatten)]
@@ -144,9 +176,11 @@ impl Tenants {
             .wall
             .builder()
             .data_dir(&self.data.data)
-            .tracker(match self.tracker {
-                Tracker::Cards => TrackerKind::Cards,
-                Tracker::Kernel => TrackerKind::Kernel,
+            .tracker(self.tracker.kind())
+            .page_copy(match self.page_copy {
+                Copies::Auto => PageCopy::Auto,
+                Copies::Host => PageCopy::Host,
+                Copies::Worker => PageCopy::Worker,
             });
         let builder = self.budgets.set(builder);
         Ok(match self.durability {

@@ -1,19 +1,25 @@
-//! Measures two ways to find the pages that a call wrote, in one process:
+//! Measures the ways to find the pages that a call wrote, in one process:
 //!
 //!     cargo run --release -p lazaret-guest --example trackers
 //!
 //! *Kernel*: userfaultfd write-protection in async mode, found and armed again
 //! by `PAGEMAP_SCAN`. *Cards*: one byte per page, set by the module itself
-//! before each store (crate lazaret-instrument). Each row is a call that writes
+//! before each store (crate lazaret-instrument). *Signal*: pages are read-only,
+//! and the fault handler of a worker opens and notes them (its own code, on the
+//! memory that it has in a worker). Each row is a call that writes
 //! as many pages with as many stores each; figures are nanoseconds per page
-//! over the same call with nothing tracked, finding the pages included.
+//! over the same call with nothing tracked, finding the pages and arming them
+//! again included.
 
 use std::error::Error;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use lazaret_guest::memory::{TenantMemory, linear};
 use lazaret_instrument::{CardOptions, Options, instrument};
-use lazaret_wire::message::Purpose;
+use lazaret_wire::message::{Purpose, Sizes, TenantSetup, Tracking};
+use lazaret_wire::{Shared, layout};
 use wasmtime::{Engine, Instance, Memory, Module, Store, TypedFunc};
 
 /// Memory of the module, in pages of 4 KiB: 256 MiB.
@@ -131,6 +137,38 @@ fn track(base: u64, length: u64) -> std::io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A tenant's memory under the signal tracker, as large as the module's.
+fn signal_memory() -> Result<(TenantMemory, &'static Shared), Box<dyn Error>> {
+    let file = lazaret_wire::shared::create()?;
+    let shared: &'static Shared = Box::leak(Box::new(Shared::map(file.as_fd())?));
+    let bytes = (PAGES * 4096) as u64;
+    let setup = TenantSetup {
+        heap_limit: bytes,
+        stable_limit: 0,
+        sizes: Sizes {
+            heap: bytes,
+            stable: 0,
+        },
+        runs: Vec::new(),
+        tracking: Tracking::Signal,
+        reusable: true,
+        host_functions: Vec::new(),
+    };
+    let (memory, _) = TenantMemory::new(&setup, 0, &[], shared)?;
+    Ok((memory, shared))
+}
+
+/// How many pages the fault handler has noted, found as the host finds them.
+fn noted(shared: &Shared) -> usize {
+    let word = |at: usize| shared.u64(at).load(Relaxed);
+    let words = layout::CHUNK_PAGES / 64;
+    (0..PAGES / layout::CHUNK_PAGES)
+        .filter(|chunk| word(layout::HEAP_CHUNKS + chunk / 64 * 8) >> (chunk % 64) & 1 == 1)
+        .flat_map(|chunk| chunk * words..(chunk + 1) * words)
+        .map(|at| word(layout::HEAP_PAGES + at * 8).count_ones() as usize)
+        .sum()
+}
+
 /// The median of `n` times of `run`, in nanoseconds.
 fn median(
     n: usize,
@@ -158,7 +196,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         cards,
         ..Options::default()
     };
-    let plain = instrument(
+    let plain_wasm = instrument(
         &wasm,
         &Options {
             persistent: false,
@@ -175,10 +213,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?
     .wasm;
     let (mut plain, mut kernel, mut cards) = (
-        load(&engine, &plain)?,
-        load(&engine, &plain)?,
+        load(&engine, &plain_wasm)?,
+        load(&engine, &plain_wasm)?,
         load(&engine, &carded)?,
     );
+
+    // Its memory comes from where a tenant's does.
+    let tenant = lazaret_guest::engine::engine(Purpose::Tenant)?;
+    let (signal_memory, shared) = signal_memory()?;
+    linear::provide(&signal_memory);
+    let mut signal = load(&tenant, &plain_wasm)?;
 
     let memory = kernel.memory("memory")?;
     let (base, length) = (
@@ -191,8 +235,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     scan(&pagemap, base, base + length, &mut regions, false)?;
 
     println!(
-        "{:>7} {:>13} {:>14} {:>14}   ns per page over the untracked call",
-        "pages", "stores/page", "kernel", "cards"
+        "{:>7} {:>13} {:>14} {:>14} {:>14}   ns per page over the untracked call",
+        "pages", "stores/page", "kernel", "cards", "signal"
     );
     for pages in [1usize, 100, 10_000] {
         for stores in [1, 10, 100, 1_000, 4_000] {
@@ -248,11 +292,20 @@ fn main() -> Result<(), Box<dyn Error>> {
                     .then_some(())
                     .ok_or_else(|| format!("{found} of {pages} cards were set").into())
             })?;
+            let with_signal = median(repeat, || {
+                signal_memory.begin();
+                signal.stores.call(&mut signal.store, arguments)?;
+                let found = noted(shared);
+                (found >= pages)
+                    .then_some(())
+                    .ok_or_else(|| format!("{found} of {pages} pages were noted").into())
+            })?;
             let over = |time: f64| (time - nothing) / pages as f64;
             println!(
-                "{pages:>7} {stores:>13} {:>14.0} {:>14.0}",
+                "{pages:>7} {stores:>13} {:>14.0} {:>14.0} {:>14.0}",
                 over(with_kernel),
-                over(with_cards)
+                over(with_cards),
+                over(with_signal)
             );
         }
     }

@@ -139,5 +139,6 @@ pub fn name(request: &ToWorker) -> &'static str {
         ToWorker::HostReturn(_) => "HostReturn",
         ToWorker::Compile(_) => "Compile",
         ToWorker::Grown(_) => "Grown",
+        ToWorker::Transfer(_) => "Transfer",
     }
 }

@@ -457,6 +457,44 @@ fn with_cards_all_works_the_same() {
     }
 }
 
+#[test]
+fn with_the_signal_tracker_all_works_the_same() {
+    for memory64 in [false, true] {
+        let files = files();
+        let image = image(Tracking::Signal);
+        let mut tenant = load(&text(memory64), image, descriptors(&files), false).unwrap();
+        assert!(tenant.tracker.is_none());
+        assert_eq!(count(&tenant), 0, "what the image holds was not written");
+        check_image(&mut tenant);
+        // The argument is in a page of its own, written by a system call.
+        assert_eq!(noted(&tenant), [vec![0], vec![]]);
+        for page in [17, 50, 601, 700] {
+            assert_eq!(tenant.update("write", &pair(page * 4096, 1)), done());
+            assert_eq!(
+                noted(&tenant),
+                [vec![0, page], vec![]],
+                "of this call alone"
+            );
+        }
+        assert_eq!(
+            tenant.update("write", &pair(20 * 4096 - 4, u64::MAX)),
+            done(),
+            "one store to two pages"
+        );
+        assert_eq!(noted(&tenant)[0], [0, 19, 20]);
+        assert_eq!(tenant.update("stable_write", &pair(2 * MIB - 4, 9)), done());
+        assert_eq!(noted(&tenant)[1], [511, 512]);
+        assert_eq!(tenant.update("grow", b""), done());
+        assert_eq!(noted(&tenant), [vec![], vec![]], "growing writes nothing");
+        assert_eq!(tenant.update("write", &pair(7 * MIB, 2)), done());
+        assert_eq!(noted(&tenant)[0], [0, 7 * MIB / 4096]);
+        assert_eq!(tenant.query("silent_read", b""), done());
+        assert_eq!((noted(&tenant), count(&tenant)), ([vec![], vec![]], 0));
+        assert_eq!(tenant.query("read", &word(17 * 4096)), reply(1));
+        assert_eq!(tenant.query("read", &word(7 * MIB)), reply(2));
+    }
+}
+
 /// Cards take memory beside the tenant's limit, and none of its fuel.
 #[test]
 fn cards_change_neither_limits_nor_fuel() {
@@ -474,6 +512,7 @@ fn cards_change_neither_limits_nor_fuel() {
         })
     };
     assert_eq!(fuel(Tracking::None), fuel(Tracking::Cards));
+    assert_eq!(fuel(Tracking::None), fuel(Tracking::Signal));
 }
 
 #[test]

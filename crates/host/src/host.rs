@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lazaret_image::{Durability, Exported};
-use lazaret_wall::Layer;
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions, depth};
+use lazaret_wall::{Layer, Probe, probe};
 use lazaret_wire::message::call::MAX_HOST_BYTES;
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 use thiserror::Error;
@@ -17,6 +17,7 @@ use crate::artefact::{Artefact, Cache, CompileError, CompileLimits, Compiling, O
 use crate::budget::{Budget, MemoryBudget};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
+use crate::page_copy::PageCopy;
 use crate::program::{Program, Snapshots};
 use crate::registry::Registry;
 use crate::tenant::archive::Progress;
@@ -37,6 +38,14 @@ pub enum BuildError {
         "this process was started by a Lazaret host as its launcher or worker, but runs as a host itself (LAZARET_DEPTH={0}): its executable does not call lazaret::init() first in main"
     )]
     Nested(u32),
+    /// The kernel's tracker was asked for, and this kernel has none.
+    #[error(
+        "the kernel's tracker doesn't work here: {missing}; it needs Linux 6.7, and userfaultfd in a container's seccomp profile. Cards and the signal tracker need neither"
+    )]
+    KernelTracker {
+        /// What is missing.
+        missing: String,
+    },
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -63,6 +72,7 @@ pub(crate) struct Options {
     pub compile: CompileLimits,
     pub cycles: u128,
     pub tracker: TrackerKind,
+    pub page_copy: PageCopy,
     pub compaction: Option<NonZeroU64>,
 }
 
@@ -89,6 +99,7 @@ impl Builder {
                 // As many as a canister is usually given to begin with.
                 cycles: 3_000_000_000_000,
                 tracker: TrackerKind::default(),
+                page_copy: PageCopy::default(),
                 compaction: Some(DEFAULT_COMPACTION),
             },
             data: None,
@@ -149,10 +160,17 @@ impl Builder {
     }
 
     /// How the pages that a tenant's calls write are found. It changes neither
-    /// results nor fuel.
+    /// results, nor fuel, nor the hash of a state.
     #[must_use]
     pub fn tracker(mut self, tracker: TrackerKind) -> Self {
         self.options.tracker = tracker;
+        self
+    }
+
+    /// Who copies pages between a tenant's workers and the host.
+    #[must_use]
+    pub fn page_copy(mut self, by: PageCopy) -> Self {
+        self.options.page_copy = by;
         self
     }
 
@@ -245,6 +263,11 @@ impl Builder {
                     "bounds may be at most {MAX_HOST_BYTES} bytes"
                 )));
             }
+        }
+        if self.options.tracker == TrackerKind::Kernel
+            && let Probe::Missing(missing) = probe::kernel_tracker()
+        {
+            return Err(BuildError::KernelTracker { missing });
         }
         let data = self.data.as_deref().map(DataDir::open).transpose()?;
         let budget = self.memory_budget.map(Budget::new);

@@ -33,12 +33,14 @@ mod host;
 mod init;
 mod memory;
 mod module;
+mod page_copy;
 mod program;
 mod registry;
 mod sealed;
 mod tenant;
 mod tracker;
 mod worker;
+mod worker_pages;
 
 pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use budget::{MemoryBudget, NodeMemory};
@@ -54,6 +56,7 @@ pub use lazaret_wall as wall;
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
+pub use page_copy::PageCopy;
 pub use program::{
     DEFAULT_MEMORY, Input, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
     StreamError, Verdict,
@@ -65,5 +68,5 @@ pub use tenant::{
     DiskQuota, LogLine, Reply, Resident, SnapshotInfo, StateHash, Tenant, TenantError, TenantInfo,
     TenantLimits, check_name, check_tag,
 };
-pub use tracker::{CardTracker, KernelTracker, Tracker, TrackerKind, Written};
+pub use tracker::TrackerKind;
 pub use worker::WorkerError;

@@ -3,9 +3,9 @@
 
 use std::io;
 
-use lazaret_image::{PageId, PageSource};
+use lazaret_image::PageId;
 use lazaret_wire::layout::PAGE;
-use lazaret_wire::message::{Ready, Region, Sizes};
+use lazaret_wire::message::{Ready, Region, Sizes, Space};
 
 /// The most parts of one call (`UIO_MAXIOV`, kernel: `include/uapi/linux/uio.h`).
 const MAX_PARTS: usize = 1024;
@@ -47,13 +47,29 @@ impl WorkerMemory {
         base.wrapping_add(page.wrapping_mul(PAGE as u64))
     }
 
-    /// The same worker's cards, as memories of their own.
-    pub(crate) fn cards(&self) -> Self {
-        let [heap_at, stable_at] = self.cards_at;
+    /// The same worker's memories, or their cards as memories of their own.
+    pub(crate) fn space(&self, space: Space) -> Self {
+        match space {
+            Space::Memory => *self,
+            Space::Cards => {
+                let [heap_at, stable_at] = self.cards_at;
+                Self {
+                    heap_at,
+                    stable_at,
+                    ..*self
+                }
+            }
+        }
+    }
+
+    /// Memories that can't be reached.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
         Self {
-            heap_at,
-            stable_at,
-            ..*self
+            pid: 0,
+            heap_at: 0,
+            stable_at: 0,
+            cards_at: [0; 2],
         }
     }
 
@@ -137,24 +153,6 @@ impl WorkerMemory {
             done += wanted;
         }
         Ok(())
-    }
-}
-
-/// Pages of a worker as the source of a commit.
-pub(crate) struct Source<'a> {
-    pub memory: &'a WorkerMemory,
-    pub scratch: Vec<(Region, u64)>,
-}
-
-impl PageSource for Source<'_> {
-    fn read(&mut self, pages: &[PageId], into: &mut [u8]) -> io::Result<()> {
-        self.scratch.clear();
-        self.scratch.extend(
-            pages
-                .iter()
-                .map(|page| (from_image(page.region()), page.page())),
-        );
-        self.memory.read(&self.scratch, into)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
-use lazaret_wall::receipt::{Expected, Receipt, Unverified};
+use lazaret_wall::receipt::{Expected, Pages, Receipt, Unverified};
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Assign, Assignment, Call, FromWorker, Hello, Ready, ToWorker};
@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use thiserror::Error;
 
 use crate::ending::{Death, Ending};
+use crate::page_copy::Copier;
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
@@ -172,6 +173,7 @@ impl Worker {
                 host_uid: spawned.host_uid,
                 threads: 0,
                 layers: Vec::new(),
+                pages: None,
             },
             spin: Spin::NONE,
         };
@@ -239,6 +241,14 @@ impl Worker {
             }
             _ => None,
         }
+    }
+
+    /// Puts on its receipt how its pages are followed.
+    pub(crate) fn note_pages(&mut self, tracker: &'static str, copier: Copier) {
+        self.receipt.pages = Some(Pages {
+            tracker,
+            copied_by: copier.name(),
+        });
     }
 
     /// What was verified about it.

@@ -229,7 +229,7 @@ fn base(list: &mut List) {
         list,
         mprotect,
         vec![vec![Masked(2, PROT_EXEC, 0)]],
-        "open and close chunks of tenant memory: never executable"
+        "open and close chunks of tenant memory, or with the signal tracker pages: never executable"
     );
     any!(list, "give memory back": munmap);
     any!(list, "the allocator's heap, bounded by RLIMIT_DATA": brk);

@@ -1,6 +1,8 @@
 //! What this host offers: every layer tried for real, in a child process where
 //! trying it can't be undone.
 
+mod pages;
+
 use std::io;
 
 use rustix::process::{WaitId, WaitIdOptions};
@@ -10,6 +12,8 @@ use crate::launcher::{Cloned, clone};
 use crate::layer::{Layer, Probe};
 use crate::layers::{landlock, mdwe, namespaces, seccomp};
 use crate::policy::{Kind, policy};
+
+pub use pages::{kernel_tracker, reach, reach_child};
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -181,52 +185,10 @@ fn seccomp_kills() -> Probe {
     }
 }
 
-/// `/proc/PID/pagemap` answers `PAGEMAP_SCAN`, and asynchronous
-/// write-protection by an unprivileged userfaultfd works.
-fn kernel_tracker() -> Probe {
-    const UFFD_USER_MODE_ONLY: i32 = 1;
-    // SAFETY: a new descriptor or an error.
-    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY) };
-    if fd < 0 {
-        return Probe::Missing(format!("userfaultfd: {}", io::Error::last_os_error()));
-    }
-    // SAFETY: just made, and nobody else's.
-    let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
-    // struct uffdio_api (kernel: include/uapi/linux/userfaultfd.h): api,
-    // features, ioctls. WP_ASYNC | WP_UNPOPULATED.
-    let mut api = [0xAA_u64, 1 << 15 | 1 << 13, 0];
-    const UFFDIO_API: libc::c_ulong = 0xC018_AA3F;
-    // SAFETY: a struct of the size that the number encodes.
-    if unsafe {
-        libc::ioctl(
-            std::os::fd::AsRawFd::as_raw_fd(&fd),
-            UFFDIO_API,
-            api.as_mut_ptr(),
-        )
-    } != 0
-    {
-        return Probe::Missing(format!(
-            "UFFD_FEATURE_WP_ASYNC: {}",
-            io::Error::last_os_error()
-        ));
-    }
-    Probe::Works("userfaultfd with asynchronous write-protection".into())
-}
-
 fn readable(path: &str) -> Option<String> {
     std::fs::read_to_string(path)
         .ok()
         .map(|text| text.trim().to_owned())
-}
-
-fn yama() -> Probe {
-    match readable("/proc/sys/kernel/yama/ptrace_scope").as_deref() {
-        None => Probe::Works("no Yama".into()),
-        Some("3") => {
-            Probe::Missing("ptrace_scope is 3: nobody may read another process's memory".into())
-        }
-        Some(scope) => Probe::Works(format!("ptrace_scope {scope}")),
-    }
 }
 
 fn cgroup() -> Probe {
@@ -258,16 +220,16 @@ pub fn all() -> Vec<Finding> {
         purpose: "finds the pages that an update wrote, with unchanged code",
         required: false,
         probe: kernel_tracker(),
-        cost: "tenants can't be run with --tracker kernel; cards, which are the default, work",
+        cost: "tenants can't be run with --tracker kernel; cards, which are the default, and --tracker signal work",
         remedy: "run Linux 6.7 or later; in a container allow userfaultfd in the seccomp profile",
     });
     findings.push(Finding {
         name: "read-workers",
-        purpose: "the host copies a worker's pages (process_vm_readv)",
-        required: true,
-        probe: yama(),
-        cost: "tenants can't run; programs can",
-        remedy: "sysctl kernel.yama.ptrace_scope to 0, 1 or 2",
+        purpose: "the host copies a worker's pages (process_vm_readv, process_vm_writev)",
+        required: false,
+        probe: reach_child(),
+        cost: "workers copy their pages themselves (--page-copy worker), which takes longer; `lazaret run --snapshot-after` doesn't work",
+        remedy: "sysctl kernel.yama.ptrace_scope to 0, 1 or 2; in a container allow both calls in the seccomp profile",
     });
     findings.push(Finding {
         name: "cgroups",

@@ -42,6 +42,18 @@ pub struct Receipt {
     pub threads: u32,
     /// Every layer.
     pub layers: Vec<Entry>,
+    /// How the pages of its memory are followed, if it is a tenant's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Pages>,
+}
+
+/// How the host follows the pages of a tenant's worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pages {
+    /// How it learns which were written: `cards`, `kernel` or `signal`.
+    pub tracker: &'static str,
+    /// Who copies them: `host` or `worker`.
+    pub copied_by: &'static str,
 }
 
 /// What a worker should look like from outside.
@@ -140,6 +152,7 @@ impl Receipt {
             host_uid: expected.host_uid,
             threads,
             layers,
+            pages: None,
         })
     }
 }

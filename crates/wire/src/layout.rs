@@ -8,6 +8,9 @@
 //! 0xa000  log area
 //! ......  request area (host to worker)
 //! ......  answer area (worker to host)
+//! ......  written pages of the heap, a bit each
+//! ......  written pages of the stable memory, a bit each
+//! ......  transfer area (both ways)
 //! ```
 //!
 //! Pages of the file exist only once somebody has touched them, so the areas
@@ -110,8 +113,28 @@ pub const REQUEST_SIZE: usize = 4 << 20;
 pub const ANSWER: usize = REQUEST + REQUEST_SIZE;
 /// Bytes of the answer area: the largest answer.
 pub const ANSWER_SIZE: usize = 4 << 20;
+
+/// Offset of the bitmap of heap pages written in this call, under the signal
+/// tracker. Only words of entered chunks mean anything.
+pub const HEAP_PAGES: usize = ANSWER + ANSWER_SIZE;
+/// Offset of the same of the stable memory.
+pub const STABLE_PAGES: usize = HEAP_PAGES + PAGES_SIZE;
+/// Bytes in each of these bitmaps.
+pub const PAGES_SIZE: usize = CHUNKS_SIZE * CHUNK_PAGES;
+/// The most separate runs of pages of one memory that are writable at a time
+/// under the signal tracker. Each splits a mapping in three, and the kernel
+/// allows 65,530 of them (`vm.max_map_count`).
+pub const MAX_OPEN_RUNS: usize = 8192;
+/// The most pages that the signal tracker opens at once because those before
+/// them were written one after another.
+pub const MAX_OPEN_AHEAD: usize = 16;
+
+/// Offset of the transfer area: pages that the worker copies for the host.
+pub const TRANSFER: usize = STABLE_PAGES + PAGES_SIZE;
+/// Pages in the transfer area: as many as are copied in one round.
+pub const TRANSFER_PAGES: usize = 256;
 /// Bytes of the whole file.
-pub const SIZE: usize = ANSWER + ANSWER_SIZE;
+pub const SIZE: usize = TRANSFER + TRANSFER_PAGES * PAGE;
 
 /// The largest argument of a call, in bytes.
 pub const MAX_ARGUMENT: usize = 2 << 20;
@@ -144,3 +167,7 @@ const _: () = assert!(
 );
 const _: () = assert!(MAX_ARGUMENT + 128 * 1024 <= REQUEST_SIZE);
 const _: () = assert!(MAX_REPLY + 128 * 1024 <= ANSWER_SIZE);
+const _: () =
+    assert!(HEAP_PAGES.is_multiple_of(PAGE) && PAGES_SIZE as u64 * 8 * PAGE as u64 == MAX_MEMORY);
+// Both memories' open runs and the image's mappings, with room for the rest.
+const _: () = assert!(2 * 2 * MAX_OPEN_RUNS + 2 * MAX_MAPPED_RUNS < 60_000);

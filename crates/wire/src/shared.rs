@@ -243,6 +243,15 @@ impl Shared {
     pub fn copy_out(&self, at: usize, length: usize, out: &mut Vec<u8>) {
         assert!(at <= layout::SIZE && length <= layout::SIZE - at);
         out.resize(length, 0);
+        self.copy_out_to(at, out);
+    }
+
+    /// Fills `out` with the bytes from offset `at` (a multiple of eight) on.
+    ///
+    /// # Panics
+    /// If the range is not inside the file: callers check the length first.
+    pub fn copy_out_to(&self, at: usize, out: &mut [u8]) {
+        assert!(at <= layout::SIZE && out.len() <= layout::SIZE - at);
         let (words, rest) = out.as_chunks_mut::<8>();
         let tail = at + words.len() * 8;
         for (i, word) in words.iter_mut().enumerate() {

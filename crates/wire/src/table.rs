@@ -116,6 +116,24 @@ pub const TABLE: &[Crossing] = &[
         "chunks beyond the memory are ignored; pages left out are lost to this tenant only"
     ),
     crossing!(
+        "written pages, with the signal tracker",
+        SharedMemory,
+        ToHost,
+        "tenant",
+        2 * layout::PAGES_SIZE,
+        "bytes",
+        "pages beyond the memory are ignored; pages left out are lost to this tenant only"
+    ),
+    crossing!(
+        "transfer area: pages that the worker copies",
+        SharedMemory,
+        Both,
+        "tenant",
+        layout::TRANSFER_PAGES * layout::PAGE,
+        "bytes",
+        "nothing can be wrong: contents of the tenant's own pages"
+    ),
+    crossing!(
         "last words",
         SharedMemory,
         ToHost,
@@ -166,6 +184,15 @@ pub const TABLE: &[Crossing] = &[
         ToWorker,
         "tenant",
         33 + 2 * (4 + 4 * call::MAX_OPENED),
+        "bytes",
+        "the worker ends itself"
+    ),
+    crossing!(
+        "Transfer",
+        Message,
+        ToWorker,
+        "tenant",
+        7 + 13 * layout::TRANSFER_PAGES,
         "bytes",
         "the worker ends itself"
     ),
@@ -245,6 +272,10 @@ pub const TABLE: &[Crossing] = &[
         "bytes",
         "refused if the node has too few; sizes beyond what was granted kill the worker"
     ),
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!("Transferred", Message, ToHost, "tenant", 1, "bytes", "")
+    },
     Crossing {
         when_wrong: KILL,
         ..crossing!(

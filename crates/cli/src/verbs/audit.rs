@@ -1,5 +1,6 @@
 //! `lazaret audit`: what crosses the wall.
 
+pub(crate) mod pages;
 mod text;
 mod worker;
 
@@ -13,6 +14,7 @@ use lazaret::wire::message::Purpose;
 use lazaret::wire::table::{Carrier, Direction};
 use serde::Serialize;
 
+use self::pages::Pages;
 use self::worker::{Subject, Worker};
 use crate::failure::Failure;
 use crate::module_file;
@@ -47,6 +49,8 @@ pub(crate) struct Audit {
 struct Account {
     module: Option<Module>,
     workers: Vec<Worker>,
+    /// How the host follows the pages of tenants.
+    pages: Pages,
     /// System calls that the kernel answers before it asks any filter.
     unfiltered: &'static [Unfiltered],
     layers: Vec<LayerEntry>,
@@ -82,6 +86,7 @@ impl Audit {
         let account = Account {
             module,
             workers: subjects.into_iter().map(Worker::new).collect(),
+            pages: Pages::here(),
             unfiltered: UNFILTERED,
             layers: Layer::ALL
                 .iter()

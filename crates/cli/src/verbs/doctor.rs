@@ -5,6 +5,7 @@ use lazaret::wall::Probe;
 use lazaret::wall::probe::{self, Finding};
 use serde::Serialize;
 
+use super::audit::pages::Pages;
 use crate::failure::Failure;
 use crate::output::{self, BAD, GOOD, TITLE};
 
@@ -34,6 +35,15 @@ struct Diagnosis {
     /// Whether everything that is required works.
     complete: bool,
     findings: Vec<Finding>,
+    /// What `--tracker auto` and `--page-copy auto` stand for.
+    auto: Auto,
+}
+
+/// How the pages of tenants are followed here if nobody says otherwise.
+#[derive(Debug, Serialize)]
+struct Auto {
+    tracker: &'static str,
+    page_copy: &'static str,
 }
 
 impl Doctor {
@@ -47,6 +57,10 @@ impl Doctor {
                 .iter()
                 .all(|finding| finding.probe.works() || !finding.required),
             findings,
+            auto: {
+                let (tracker, page_copy) = Pages::here().chosen();
+                Auto { tracker, page_copy }
+            },
         };
         let code = u8::from(!diagnosis.complete);
         match self.json {
@@ -98,6 +112,10 @@ fn text(diagnosis: &Diagnosis) -> String {
             }
         }
     }
+    text.push_str(&format!(
+        "\nTenants' pages: noted by {} (--tracker auto), copied by the {} (--page-copy auto).\n",
+        diagnosis.auto.tracker, diagnosis.auto.page_copy
+    ));
     let missing = |required: bool| {
         diagnosis
             .findings
@@ -138,6 +156,10 @@ mod tests {
             root: false,
             complete: true,
             findings,
+            auto: Auto {
+                tracker: "cards",
+                page_copy: "worker",
+            },
         };
         let plain =
             |diagnosis: &Diagnosis| anstream::adapter::strip_str(&text(diagnosis)).to_string();
@@ -148,6 +170,7 @@ mod tests {
         )]));
         assert!(
             good.contains("works    seccomp            kills\n")
+                && good.contains("noted by cards (--tracker auto), copied by the worker")
                 && good.ends_with("Everything works.\n"),
             "{good}"
         );

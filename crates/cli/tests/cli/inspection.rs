@@ -74,9 +74,22 @@ fn every_kind_of_worker_is_told() {
         "Call",
         "Done",
         "userfaultfd, with the kernel's tracker",
+        "written pages, with the signal tracker",
+        "Transfer",
         "log area",
     ] {
         named(&tenant["crossings"], crossing);
+    }
+    for (list, names) in [
+        ("trackers", ["cards", "kernel", "signal"].as_slice()),
+        ("page_copy", &["host", "worker"]),
+    ] {
+        let ways = &audit["pages"][list];
+        for name in names {
+            assert!(!named(ways, name)["here"].as_str().unwrap().is_empty());
+        }
+        let chosen = ways.as_array().unwrap().iter();
+        assert_eq!(chosen.filter(|way| way["chosen"] == true).count(), 1);
     }
     // A program has these, a tenant none.
     let streams = |name: &str| {
@@ -193,6 +206,10 @@ fn a_doctor_tells_what_there_is() {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
     }
+    assert_eq!(diagnosis["auto"]["tracker"], "cards");
+    let reached = named(findings, "read-workers")["probe"]["state"] == "works";
+    let copier = if reached { "host" } else { "worker" };
+    assert_eq!(diagnosis["auto"]["page_copy"], copier);
     let landlock = named(findings, "landlock");
     if landlock["probe"]["state"] == "works" {
         assert_eq!(landlock["probe"]["detail"], coverage_here());

@@ -138,9 +138,16 @@ impl Canister {
                     self.memory.prepare(&prepare);
                     exchange.answer(&FromWorker::Prepared);
                 }
+                ToWorker::Transfer(transfer) => {
+                    self.memory.transfer(&transfer, exchange.shared());
+                    exchange.answer(&FromWorker::Transferred);
+                }
                 other => abort::now(
                     Reason::Wire,
-                    &format!("expected Call or Prepare, got {}", exchange::name(&other)),
+                    &format!(
+                        "expected Call, Prepare or Transfer, got {}",
+                        exchange::name(&other)
+                    ),
                 ),
             }
         }
@@ -149,6 +156,7 @@ impl Canister {
     /// Runs one call.
     pub fn call(&mut self, call: Box<Call>, exchange: &mut Exchange) -> Done {
         let fuel = call.fuel;
+        self.memory.begin();
         // A module may need more than the state it is put on: a fresh one has
         // nothing, and an upgraded one keeps the heap of the old.
         let sizes = Sizes {

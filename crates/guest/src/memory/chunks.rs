@@ -59,6 +59,17 @@ impl Chunks {
         chunks.for_each(|chunk| self.enter(chunk));
     }
 
+    /// The entered chunks, in order.
+    pub fn entered(&self) -> impl Iterator<Item = usize> + '_ {
+        let words = self.entered.iter().enumerate();
+        words.flat_map(|(at, word)| {
+            let word = word.load(Relaxed);
+            (0..64)
+                .filter(move |shift| word >> shift & 1 == 1)
+                .map(move |shift| at * 64 + shift)
+        })
+    }
+
     /// Takes a chunk back.
     pub fn leave(&self, chunk: usize) {
         let Some(word) = self.entered.get(chunk / 64) else {

@@ -68,7 +68,11 @@ pub(super) fn load(
             .get(usize::from(run.file))
             .ok_or_else(|| refused(index, run, NO_FILE))?;
         if is_mapped(run) {
-            map(run, memory(memories, run), file).map_err(system("mmap of a run"))?;
+            let memory = memory(memories, run);
+            map(run, memory, file).map_err(system("mmap of a run"))?;
+            memory
+                .prime(run.first_page * PAGE)
+                .map_err(system("mprotect of a run's first page"))?;
         }
     }
     let mut short: Vec<(&Run, &Region)> = runs

@@ -10,7 +10,8 @@
 //! tracking they are writable once their chunk of 512 KiB is entered
 //! ([`chunks`]): the first write to a closed chunk faults, our handler
 //! ([`fault`]) opens the chunk and tells the host. With [`cards`] they are
-//! writable, and it is the cards that are entered. Pages beyond the size can't
+//! writable, and it is the cards that are entered. Under the signal tracker it
+//! is single pages that are opened, until the next call (`pages.rs`). Pages beyond the size can't
 //! be accessed at all, which is how compiled code finds the end of the memory.
 
 pub mod allocator;
@@ -19,10 +20,12 @@ pub mod chunks;
 pub mod fault;
 pub mod linear;
 pub mod map;
+mod pages;
 pub mod region;
 mod scatter;
 pub mod stable;
 pub mod tracking;
+mod transfer;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -136,17 +139,21 @@ impl TenantMemory {
                 Cards::new(Kind::Heap, heap_cards, shared)?,
                 Cards::new(Kind::Stable, Cards::bytes_for(setup.stable_limit), shared)?,
             ]),
-            Tracking::None | Tracking::Kernel => None,
+            Tracking::None | Tracking::Kernel | Tracking::Signal => None,
         };
-        let cards_of = |index: usize| Some(cards.as_ref()?.get(index)?.clone());
+        let by_page = setup.tracking == Tracking::Signal;
+        let watch = |index: usize| {
+            let cards = cards.as_ref().and_then(|cards| cards.get(index).cloned());
+            (cards, by_page)
+        };
         let (heap, stable) = (setup.heap_limit, setup.stable_limit);
         let sizes = setup.sizes;
-        let heap = Region::reserve(Kind::Heap, heap, sizes.heap, cards_of(0), shared)?;
-        let stable = Region::reserve(Kind::Stable, stable, sizes.stable, cards_of(1), shared)?;
+        let heap = Region::reserve(Kind::Heap, heap, sizes.heap, watch(0), shared)?;
+        let stable = Region::reserve(Kind::Stable, stable, sizes.stable, watch(1), shared)?;
         map::load([&heap, &stable], &setup.runs, files)?;
         let tracker = match setup.tracking {
             Tracking::Kernel => Some(tracking::track([&heap, &stable])?),
-            Tracking::None | Tracking::Cards => None,
+            Tracking::None | Tracking::Cards | Tracking::Signal => None,
         };
         let (heap, stable) = (Arc::new(heap), Arc::new(stable));
         match &cards {
@@ -197,12 +204,20 @@ impl TenantMemory {
     /// If the host has no memory for it, or the order makes no sense, the
     /// process ends: another can be started at that version.
     pub fn prepare(&self, prepare: &Prepare) {
+        self.begin();
         let sizes = self.restore_sizes(prepare.from);
         if let Err(lack) = sizes.and_then(|()| self.restore_sizes(prepare.sizes)) {
             abort::now(Reason::OutOfMemory, &lack.to_string());
         }
         self.heap.open_all(&prepare.open_heap);
         self.stable.region().open_all(&prepare.open_stable);
+    }
+
+    /// Under the signal tracker, closes all pages and forgets which were
+    /// written: before a call, and before the host writes another version.
+    pub fn begin(&self) {
+        self.heap.begin();
+        self.stable.region().begin();
     }
 
     /// Gives the memories the sizes that they had at the version the next call

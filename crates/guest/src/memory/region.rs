@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::cards::Cards;
 use super::chunks::Chunks;
+use super::pages::Pages;
 use super::{MemoryError, WASM_PAGE, fault, system};
 use crate::abort::{self, Reason};
 use crate::engine::{GUARD, RESERVATION};
@@ -53,6 +54,8 @@ enum Watch {
     Chunks { entered: Chunks, bytes: u64 },
     /// Whoever writes sets a card first.
     Cards(Cards),
+    /// It is read-only, page by page, until the first write in a call.
+    Pages(Pages),
 }
 
 // SAFETY: the mapping belongs to this value until it is dropped; the process
@@ -64,12 +67,13 @@ unsafe impl Sync for Region {}
 impl Region {
     /// Reserves address space for at most `limit` bytes (for a heap at least
     /// what compiled code expects) and makes the first `size` readable zeros,
-    /// whose chunks are closed; with cards, writable ones.
-    pub fn reserve(
+    /// whose chunks are closed; with cards, writable ones. `by_page` is for the
+    /// signal tracker.
+    pub(super) fn reserve(
         kind: Kind,
         limit: u64,
         size: u64,
-        cards: Option<Cards>,
+        (cards, by_page): (Option<Cards>, bool),
         shared: &'static Shared,
     ) -> Result<Self, MemoryError> {
         if limit > layout::MAX_MEMORY {
@@ -80,6 +84,11 @@ impl Region {
         }
         let watch = match cards {
             Some(cards) => Watch::Cards(cards),
+            None if by_page => Watch::Pages(Pages::new(
+                kind,
+                limit.div_ceil(layout::PAGE as u64),
+                shared,
+            )),
             None => Watch::Chunks {
                 entered: Chunks::new(kind, limit.div_ceil(CHUNK), shared),
                 bytes: CHUNK,
@@ -120,6 +129,9 @@ impl Region {
             watch,
         };
         region
+            .prime(0)
+            .map_err(system("mprotect of the memory's first page"))?;
+        region
             .protect(0, size, region.closed())
             .map_err(system("mprotect of the memory's first bytes"))?;
         Ok(region)
@@ -158,7 +170,7 @@ impl Region {
     /// What may be done with pages that nobody has written yet.
     pub(super) fn closed(&self) -> MprotectFlags {
         match self.watch {
-            Watch::Chunks { .. } => MprotectFlags::READ,
+            Watch::Chunks { .. } | Watch::Pages(_) => MprotectFlags::READ,
             Watch::Cards(_) => MprotectFlags::READ | MprotectFlags::WRITE,
         }
     }
@@ -167,7 +179,41 @@ impl Region {
     fn chunks(&self) -> Option<(&Chunks, u64)> {
         match &self.watch {
             Watch::Chunks { entered, bytes } => Some((entered, *bytes)),
-            Watch::Cards(_) => None,
+            Watch::Cards(_) | Watch::Pages(_) => None,
+        }
+    }
+
+    /// Has mappings that a call will split come together again afterwards.
+    ///
+    /// Two anonymous mappings are only joined if they don't belong to different
+    /// `anon_vma`s (kernel: mm/vma.c, `is_mergeable_anon_vma`). One is given at
+    /// a mapping's first written page, and inherited by the parts that it is
+    /// split into; parts that get theirs later never come together. So the
+    /// mapping that begins at `from` gets one while it is whole.
+    pub(super) fn prime(&self, from: u64) -> Result<(), Errno> {
+        let Watch::Pages(_) = self.watch else {
+            return Ok(());
+        };
+        let page = layout::PAGE as u64;
+        let before = match from < self.size() {
+            true => MprotectFlags::READ,
+            false => MprotectFlags::empty(),
+        };
+        self.protect(from, page, MprotectFlags::READ | MprotectFlags::WRITE)?;
+        if let Some(at) = self.pointer(from, page, self.capacity) {
+            // SAFETY: a page of this mapping (checked) that has just been made
+            // readable and writable, and to which nobody refers. Its contents
+            // are dropped again below.
+            unsafe { at.as_ptr().write_volatile(0) };
+        }
+        self.drop_pages(from, from + page)?;
+        self.protect(from, page, before)
+    }
+
+    /// Before a call under the signal tracker: closes its pages.
+    pub(super) fn begin(&self) {
+        if let Watch::Pages(pages) = &self.watch {
+            pages.begin(self);
         }
     }
 
@@ -180,7 +226,7 @@ impl Region {
 
     /// Grows to `size` bytes. The new pages are zeros, and their chunks are
     /// entered, as whoever grows a memory is about to write to it. Their cards
-    /// are not set.
+    /// are not set, and under the signal tracker they are closed.
     ///
     /// # Errors
     /// If the host has no memory for it; then nothing has changed. A size over
@@ -204,11 +250,11 @@ impl Region {
             Some((_, bytes)) => before - before % bytes,
             None => before,
         };
-        if let Err(errno) = self.protect(
-            from,
-            size - from,
-            MprotectFlags::READ | MprotectFlags::WRITE,
-        ) {
+        let flags = match self.watch {
+            Watch::Pages(_) => MprotectFlags::READ,
+            Watch::Chunks { .. } | Watch::Cards(_) => MprotectFlags::READ | MprotectFlags::WRITE,
+        };
+        if let Err(errno) = self.protect(from, size - from, flags) {
             self.hide(before, size);
             // Its lower part may have become writable.
             if let Some((chunks, bytes)) = self.chunks()
@@ -260,11 +306,13 @@ impl Region {
 
     /// Closes chunks: the next write to each faults. Chunks beyond the size
     /// are merely no longer entered. With cards, it is pages of cards that are
-    /// closed, and all of theirs must be 0.
+    /// closed, and all of theirs must be 0. Under the signal tracker every call
+    /// begins with all pages closed.
     pub fn close(&self, numbers: &[u32]) {
         let (chunks, bytes) = match &self.watch {
             Watch::Chunks { entered, bytes } => (entered, *bytes),
             Watch::Cards(cards) => return cards.region().close(numbers),
+            Watch::Pages(_) => return,
         };
         for (first, count) in consecutive(numbers) {
             let from = u64::from(first) * bytes;
@@ -281,9 +329,20 @@ impl Region {
         }
     }
 
-    /// Opens chunks, for pages that the host will write. With cards all pages
-    /// are open.
+    /// Opens chunks, for pages that the host will write; under the signal
+    /// tracker pages. With cards all pages are open.
     pub fn open_all(&self, numbers: &[u32]) {
+        if let Watch::Pages(pages) = &self.watch {
+            for (first, count) in consecutive(numbers) {
+                let end = (u64::from(first) + count) * layout::PAGE as u64;
+                if end > self.size() {
+                    let text = format!("{:?} has no page {first} to {}", self.kind, end);
+                    abort::now(Reason::Wire, &text);
+                }
+                pages.open_for_host(self, first.into(), count);
+            }
+            return;
+        }
         let Some((chunks, bytes)) = self.chunks() else {
             return;
         };
@@ -306,6 +365,9 @@ impl Region {
             return false;
         };
         let (offset, size) = (offset as u64, self.size());
+        if let Watch::Pages(pages) = &self.watch {
+            return offset < size && pages.fault(self, offset / layout::PAGE as u64);
+        }
         let Some((chunks, bytes)) = self.chunks() else {
             return false;
         };
@@ -391,10 +453,18 @@ impl Region {
     /// all lie below the size.
     #[must_use]
     pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
+        if self.pointer(to, bytes.len() as u64, self.size()).is_some() {
+            self.mark(to, bytes.len() as u64);
+        }
+        self.write_unnoted(to, bytes)
+    }
+
+    /// The same without setting cards, as if the host wrote.
+    #[must_use]
+    pub(super) fn write_unnoted(&self, to: u64, bytes: &[u8]) -> bool {
         let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else {
             return false;
         };
-        self.mark(to, bytes.len() as u64);
         // SAFETY: the range is below the size, so each of its pages is
         // writable, or becomes so in the fault handler; `bytes` is no part of
         // it, as nobody makes references into it.

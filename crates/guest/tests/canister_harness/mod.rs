@@ -202,6 +202,26 @@ pub fn entered(shared: &Shared, bitmap: usize) -> Vec<usize> {
         .collect()
 }
 
+/// The pages of heap and stable memory that the signal tracker has noted.
+pub fn noted(tenant: &Tenant) -> [Vec<u64>; 2] {
+    use lazaret_wire::layout;
+    [
+        (layout::HEAP_CHUNKS, layout::HEAP_PAGES),
+        (layout::STABLE_CHUNKS, layout::STABLE_PAGES),
+    ]
+    .map(|(chunks, pages)| {
+        let word = |at: u64| tenant.shared.u64(pages + (at / 64) as usize * 8);
+        entered(tenant.shared, chunks)
+            .into_iter()
+            .flat_map(|chunk| chunk as u64 * 128..(chunk as u64 + 1) * 128)
+            .filter(|page| {
+                let word = word(*page).load(std::sync::atomic::Ordering::Relaxed);
+                word >> (page % 64) & 1 == 1
+            })
+            .collect()
+    })
+}
+
 /// A run of the heap's pages.
 pub fn run(first_page: u64, pages: u64, file: u16, offset: u64) -> Run {
     Run {

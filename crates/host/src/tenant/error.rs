@@ -79,6 +79,11 @@ pub enum CallError {
     /// The pages of the worker could not be read or written.
     #[error("pages of the worker: {0}; nothing was changed")]
     Memory(#[source] io::Error),
+    /// The host must copy the worker's pages, and the kernel refuses it.
+    #[error(
+        "the host may not reach into its worker's memory: {0}; let the worker copy its pages (page copy `worker` or `auto`), or allow it: kernel.yama.ptrace_scope below 3, and process_vm_readv and process_vm_writev in the container's seccomp profile"
+    )]
+    PageCopy(#[source] io::Error),
     /// The commit failed.
     #[error("the update ran but could not be committed: {0}")]
     Commit(#[from] CommitError),

@@ -8,7 +8,9 @@ use std::time::Duration;
 use lazaret_image::{Durability, Image, PageId, Reader, Verify, Version};
 use lazaret_wire::layout;
 use lazaret_wire::layout::PAGE;
-use lazaret_wire::message::{Call, Done, FromWorker, HostReturn, Prepare, Region, Sizes, ToWorker};
+use lazaret_wire::message::{
+    Call, Done, FromWorker, HostReturn, Prepare, Region, Sizes, Space, ToWorker,
+};
 
 use super::TenantLimits;
 use super::call::Asked;
@@ -19,9 +21,11 @@ use super::start::{Carried, meta_of};
 use crate::budget::{Reservation, total};
 use crate::ending::Ending;
 use crate::host::Inner;
-use crate::memory::{self, Source, WorkerMemory, page_id};
+use crate::memory::{self, WorkerMemory, page_id};
+use crate::page_copy::Copier;
 use crate::tracker::{Tracker, Written};
 use crate::worker::{Deadline, Worker};
+use crate::worker_pages::{Source, WorkerPages};
 
 /// A chunk that saw no write for this many calls is closed again.
 const CLOSE_AFTER: u16 = 64;
@@ -34,6 +38,8 @@ const PREPARE_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Live {
     pub(super) worker: Worker,
     pub(super) memory: WorkerMemory,
+    /// Who copies its pages.
+    pub(super) copier: Copier,
     pub(super) tracker: Box<dyn Tracker>,
     /// Calls since the last write, for every chunk that was written.
     pub(super) idle: HashMap<(Region, u64), u16>,
@@ -74,6 +80,10 @@ impl Live {
     /// The worker.
     pub(crate) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    fn pages(&mut self) -> WorkerPages<'_> {
+        WorkerPages::new(&mut self.worker, self.memory, self.copier)
     }
 
     /// Makes a request of what is asked, at the version that it holds.
@@ -145,9 +155,10 @@ impl Live {
 
     /// The pages that were written since the last commit or putting back.
     pub(crate) fn written(&mut self, sizes: Sizes) -> Result<Written, CallError> {
+        let mut pages = WorkerPages::new(&mut self.worker, self.memory, self.copier);
         let written = self
             .tracker
-            .written(self.worker.shared(), sizes)
+            .written(&mut pages, sizes)
             .map_err(CallError::Memory)?;
         self.notice(&written);
         Ok(written)
@@ -155,16 +166,16 @@ impl Live {
 
     /// Counts how long chunks have been idle, and plans to close them.
     fn notice(&mut self, written: &Written) {
-        if self.idle.is_empty() && written.is_empty() {
+        let chunks = self.tracker.chunks();
+        if !chunks.closed || self.idle.is_empty() && written.is_empty() {
             return;
         }
         for idle in self.idle.values_mut() {
             *idle = idle.saturating_add(1);
         }
-        let chunk_pages = self.tracker.chunk_pages();
         let mut last = None;
         for &(region, page) in written {
-            let chunk = (region, page / chunk_pages);
+            let chunk = (region, page / chunks.pages);
             if last != Some(chunk) {
                 self.idle.insert(chunk, 0);
                 last = Some(chunk);
@@ -192,10 +203,7 @@ impl Live {
         durability: Durability,
     ) -> Result<lazaret_image::Committed, CallError> {
         let pages: Vec<PageId> = written.iter().filter_map(page_id).collect();
-        let mut source = Source {
-            memory: &self.memory,
-            scratch: Vec::new(),
-        };
+        let mut source = Source::new(self.pages());
         let image_sizes = memory::image_sizes(sizes);
         let meta = after.encoded()?;
         let committed = image.commit(&pages, &mut source, image_sizes, &meta, durability)?;
@@ -235,7 +243,7 @@ impl Live {
             if meta.module != self.module.hash {
                 return Ok(false);
             }
-            if self.tracker.needs_open_chunks() || sizes != self.sizes {
+            if self.tracker.chunks().opened || sizes != self.sizes {
                 self.prepare(sizes, &written)?;
             }
             (self.version, self.sizes, self.meta) = (view.version(), sizes, meta);
@@ -244,8 +252,8 @@ impl Live {
             let ids: Vec<PageId> = pages.iter().filter_map(page_id).collect();
             let mut bytes = vec![0; ids.len() * PAGE];
             view.read_pages(&ids, &mut bytes, Verify::No)?;
-            self.memory
-                .write(pages, &bytes)
+            self.pages()
+                .write(Space::Memory, pages, &bytes)
                 .map_err(CallError::Memory)?;
         }
         self.tracker.arm(&written).map_err(CallError::Memory)?;
@@ -254,11 +262,12 @@ impl Live {
 
     /// Has the worker take these sizes and open the chunks of these pages.
     fn prepare(&mut self, sizes: Sizes, pages: &Written) -> Result<(), CallError> {
+        let used = self.tracker.chunks();
         let chunks = |of: Region| -> Vec<u32> {
             let mut chunks: Vec<u32> = pages
                 .iter()
-                .filter(|(region, _)| *region == of && self.tracker.needs_open_chunks())
-                .map(|(_, page)| (page / self.tracker.chunk_pages()) as u32)
+                .filter(|(region, _)| *region == of && used.opened)
+                .map(|(_, page)| (page / used.pages) as u32)
                 .collect();
             chunks.dedup();
             chunks
@@ -281,7 +290,7 @@ impl Live {
 
     /// Copies `pages` into a sealed file, for another worker to start from.
     pub(crate) fn carry(
-        &self,
+        &mut self,
         pages: Written,
         sizes: Sizes,
         keep_heap: bool,
@@ -290,8 +299,8 @@ impl Live {
         let mut bytes = Vec::new();
         for (index, part) in pages.chunks(lazaret_image::CHUNK_PAGES).enumerate() {
             bytes.resize(part.len() * PAGE, 0);
-            self.memory
-                .read(part, &mut bytes)
+            self.pages()
+                .read(Space::Memory, part, &mut bytes)
                 .map_err(CallError::Memory)?;
             let at = (index * lazaret_image::CHUNK_PAGES * PAGE) as u64;
             let mut done = 0;
@@ -323,3 +332,6 @@ fn same_types(a: &[lazaret_wire::message::Global], b: &[lazaret_wire::message::G
 }
 
 const _: () = assert!(layout::CHUNK_PAGES * layout::PAGE == layout::CHUNK);
+// So that under the signal tracker the pages that are put back are still open,
+// or can all be opened at once.
+const _: () = assert!(MOST_WRITTEN <= layout::MAX_OPEN_RUNS);

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lazaret_wire::message::{CompileSettings, Purpose};
+use lazaret_wire::message::{CompileSettings, Purpose, Tracking};
 
 use crate::artefact::{Artefact, CompileError};
 use crate::host::Inner;
 use crate::module::ModuleInfo;
-use crate::tracker::TrackerKind;
 
 /// A tenant's module.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl Module {
                 let settings = CompileSettings {
                     purpose: Purpose::Tenant,
                     metered: true,
-                    cards: host.options.tracker == TrackerKind::Cards,
+                    cards: host.options.tracker.resolved() == Tracking::Cards,
                     snapshot: false,
                 };
                 host.compile(wasm, settings)?.0

@@ -19,7 +19,7 @@ use super::meta::Meta;
 use super::module::Module;
 use crate::host::Inner;
 use crate::memory::{self, WorkerMemory};
-use crate::tracker::{CardTracker, KernelTracker, Tracker, Written};
+use crate::tracker::{self, CardTracker, KernelTracker, SignalTracker, Tracker, Written};
 use crate::worker::{Start, Worker, WorkerError};
 
 /// Room for the worker's own data beside the tenant's memories, in bytes.
@@ -80,7 +80,7 @@ impl Live {
         let limits = &host.options.limits;
         let tracking = match artefact.settings.cards {
             true => Tracking::Cards,
-            false => Tracking::Kernel,
+            false => host.options.tracker.resolved(),
         };
         let plan = view.plan();
         let files: Vec<_> = view.files().collect();
@@ -170,15 +170,20 @@ impl Live {
                 KernelTracker::new(worker.pid(), userfaultfd, ready.heap_at, ready.stable_at)
                     .map_err(CallError::Memory)?,
             ),
-            (Tracking::Cards, _) => Box::new(CardTracker::new(&memory)),
+            (Tracking::Cards, _) => Box::new(CardTracker::default()),
+            (Tracking::Signal, _) => Box::new(SignalTracker),
             (Tracking::Kernel, None) | (Tracking::None, _) => {
                 return Err(CallError::WorkerEnded(worker.malformed("no userfaultfd")));
             }
         };
+        let copier = host.options.page_copy.copier(worker.pid());
+        let copier = copier.map_err(CallError::PageCopy)?;
+        worker.note_pages(tracker::name(tracking), copier);
         tracker.arm(&copied).map_err(CallError::Memory)?;
         Ok(Self {
             worker,
             memory,
+            copier,
             tracker,
             idle: HashMap::new(),
             close: [Vec::new(), Vec::new()],

@@ -9,40 +9,32 @@
 
 use std::io;
 
-use lazaret_wire::Shared;
 use lazaret_wire::layout::{CARD_CHUNK_PAGES, PAGE};
-use lazaret_wire::message::{Region, Sizes};
+use lazaret_wire::message::{Region, Sizes, Space};
 
 use super::entered::{entered, next_set};
-use super::{Tracker, Written};
-use crate::memory::WorkerMemory;
+use super::{ChunkUse, Tracker, Written};
+use crate::worker_pages::WorkerPages;
 
 /// The tracker of one worker whose code sets cards.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct CardTracker {
-    cards: WorkerMemory,
     /// The entered pages of cards.
     pages: Vec<(Region, u64)>,
     bytes: Vec<u8>,
 }
 
-impl CardTracker {
-    /// The tracker for a worker whose memories lie there.
-    pub(crate) fn new(memory: &WorkerMemory) -> Self {
-        Self {
-            cards: memory.cards(),
-            pages: Vec::new(),
-            bytes: Vec::new(),
-        }
-    }
-}
-
 impl Tracker for CardTracker {
-    fn written(&mut self, shared: &Shared, sizes: Sizes) -> io::Result<Written> {
+    fn written(&mut self, worker: &mut WorkerPages<'_>, sizes: Sizes) -> io::Result<Written> {
         let mut out = Written::new();
         self.pages.clear();
         for (region, size) in [(Region::Heap, sizes.heap), (Region::Stable, sizes.stable)] {
-            let entered = entered(shared, region, size, (CARD_CHUNK_PAGES * PAGE) as u64);
+            let entered = entered(
+                worker.shared(),
+                region,
+                size,
+                (CARD_CHUNK_PAGES * PAGE) as u64,
+            );
             let mut from = 0;
             while let Some(page) = next_set(&entered, from) {
                 self.pages.push((region, page));
@@ -53,7 +45,7 @@ impl Tracker for CardTracker {
             return Ok(out);
         }
         self.bytes.resize(self.pages.len() * PAGE, 0);
-        self.cards.read(&self.pages, &mut self.bytes)?;
+        worker.read(Space::Cards, &self.pages, &mut self.bytes)?;
         let mut clear = Vec::new();
         for (&(region, page), cards) in self.pages.iter().zip(self.bytes.chunks_exact(PAGE)) {
             let size = match region {
@@ -75,7 +67,7 @@ impl Tracker for CardTracker {
         if !clear.is_empty() {
             self.bytes.clear();
             self.bytes.resize(clear.len() * PAGE, 0);
-            self.cards.write(&clear, &self.bytes)?;
+            worker.write(Space::Cards, &clear, &self.bytes)?;
         }
         Ok(out)
     }
@@ -85,16 +77,12 @@ impl Tracker for CardTracker {
         Ok(())
     }
 
-    fn chunk_pages(&self) -> u64 {
-        CARD_CHUNK_PAGES as u64
-    }
-
-    fn needs_open_chunks(&self) -> bool {
-        false
-    }
-
-    fn name(&self) -> &'static str {
-        "cards"
+    fn chunks(&self) -> ChunkUse {
+        ChunkUse {
+            pages: CARD_CHUNK_PAGES as u64,
+            opened: false,
+            closed: true,
+        }
     }
 }
 

@@ -10,12 +10,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use lazaret_wire::layout;
 use lazaret_wire::layout::{CHUNK, CHUNK_PAGES, PAGE};
 use lazaret_wire::message::{Region, Sizes};
-use lazaret_wire::{Shared, layout};
 
 use super::entered::{entered, next_set};
-use super::{Tracker, Written};
+use super::{ChunkUse, Tracker, Written};
+use crate::worker_pages::WorkerPages;
 
 /// `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: libc::c_ulong = 0xC060_6610;
@@ -259,10 +260,10 @@ fn set(words: &mut [u64], index: u64) {
 }
 
 impl Tracker for KernelTracker {
-    fn written(&mut self, shared: &Shared, sizes: Sizes) -> io::Result<Written> {
+    fn written(&mut self, worker: &mut WorkerPages<'_>, sizes: Sizes) -> io::Result<Written> {
         let mut out = Written::new();
         for (region, size) in [(Region::Heap, sizes.heap), (Region::Stable, sizes.stable)] {
-            let entered = entered(shared, region, size, CHUNK as u64);
+            let entered = entered(worker.shared(), region, size, CHUNK as u64);
             self.region_written(region, &entered, size, &mut out)?;
         }
         Ok(out)
@@ -291,15 +292,11 @@ impl Tracker for KernelTracker {
         Ok(())
     }
 
-    fn chunk_pages(&self) -> u64 {
-        CHUNK_PAGES as u64
-    }
-
-    fn needs_open_chunks(&self) -> bool {
-        true
-    }
-
-    fn name(&self) -> &'static str {
-        "kernel"
+    fn chunks(&self) -> ChunkUse {
+        ChunkUse {
+            pages: CHUNK_PAGES as u64,
+            opened: true,
+            closed: true,
+        }
     }
 }

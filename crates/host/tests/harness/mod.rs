@@ -7,28 +7,47 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use lazaret::{Builder, Host, Output, TrackerKind};
+use lazaret::{Builder, Host, Output, PageCopy, TrackerKind};
 
 /// A test by name, and the trackers with which it runs: none if it has no
 /// tenant.
 pub type Test = (&'static str, fn(), &'static [Tracker]);
 
-/// A tracker by name.
-pub type Tracker = (&'static str, TrackerKind);
+/// A tracker by name, and who copies pages.
+pub type Tracker = (&'static str, TrackerKind, PageCopy);
 
-/// All trackers.
+/// All trackers, and the worker's copying with the default one: what every
+/// test of tenants runs with.
 pub const TRACKERS: &[Tracker] = &[
-    ("cards", TrackerKind::Cards),
-    ("kernel", TrackerKind::Kernel),
+    ("cards", TrackerKind::Cards, PageCopy::Host),
+    ("kernel", TrackerKind::Kernel, PageCopy::Host),
+    ("signal", TrackerKind::Signal, PageCopy::Host),
+    ("cards-worker", TrackerKind::Cards, PageCopy::Worker),
+];
+
+/// Every tracker with either way of copying.
+pub const COMBINATIONS: &[Tracker] = &[
+    ("cards", TrackerKind::Cards, PageCopy::Host),
+    ("cards-worker", TrackerKind::Cards, PageCopy::Worker),
+    ("kernel", TrackerKind::Kernel, PageCopy::Host),
+    ("kernel-worker", TrackerKind::Kernel, PageCopy::Worker),
+    ("signal", TrackerKind::Signal, PageCopy::Host),
+    ("signal-worker", TrackerKind::Signal, PageCopy::Worker),
 ];
 
 thread_local! {
-    static TRACKER: Cell<TrackerKind> = const { Cell::new(TrackerKind::Cards) };
+    static TRACKER: Cell<(TrackerKind, PageCopy)> = const {
+        Cell::new((TrackerKind::Auto, PageCopy::Auto))
+    };
 }
 
 /// How to make a host for a test, with the tracker that it is to have.
 pub fn builder() -> Builder {
-    Host::builder().tracker(TRACKER.get()).cache_dir(cache())
+    let (tracker, page_copy) = TRACKER.get();
+    Host::builder()
+        .tracker(tracker)
+        .page_copy(page_copy)
+        .cache_dir(cache())
 }
 
 /// The `main` of a test file.
@@ -45,10 +64,11 @@ pub fn main(tests: &[Test]) {
     let mut trials = Vec::new();
     for &(name, test, trackers) in tests {
         if trackers.is_empty() {
-            trials.push(trial(name.to_owned(), TrackerKind::default(), test));
+            let default = (TrackerKind::Auto, PageCopy::Auto);
+            trials.push(trial(name.to_owned(), default, test));
         }
-        for &(tracker, kind) in trackers {
-            trials.push(trial(format!("{name}::{tracker}"), kind, test));
+        for &(tracker, kind, copy) in trackers {
+            trials.push(trial(format!("{name}::{tracker}"), (kind, copy), test));
         }
     }
     libtest_mimic::run(&arguments, trials).exit();

@@ -25,9 +25,10 @@ pub struct Prepare {
     pub from: Sizes,
     /// The sizes at the version to come.
     pub sizes: Sizes,
-    /// Chunks of the heap to open, ascending, under the kernel's tracking.
+    /// Chunks of the heap to open, ascending, under the kernel's tracking; its
+    /// pages under the signal tracker.
     pub open_heap: Vec<u32>,
-    /// Chunks of the stable memory to open.
+    /// The same of the stable memory.
     pub open_stable: Vec<u32>,
 }
 

@@ -12,6 +12,7 @@ pub mod compile;
 pub mod program;
 pub mod setup;
 pub mod snapshot;
+pub mod transfer;
 
 pub use call::{
     Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Prepare, Sizes, Trap,
@@ -24,6 +25,7 @@ pub use setup::{
     Tracking, WorkerKind,
 };
 pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
+pub use transfer::{Space, Transfer, TransferDirection, TransferRun};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
@@ -49,6 +51,8 @@ pub enum ToWorker {
     /// grow its memories from now on, both together, at least those asked for;
     /// 0 if the node has too few.
     Grown(u64),
+    /// Copy pages out of a tenant's memory, or into it.
+    Transfer(Transfer),
 }
 
 impl ToWorker {
@@ -74,6 +78,7 @@ impl Message for ToWorker {
                 to.u8(6).u64(*bytes);
                 Ok(())
             }
+            Self::Transfer(message) => message.encode(to.u8(7)),
         }
     }
 
@@ -99,6 +104,7 @@ impl Message for ToWorker {
             4 => Compile::decode(from).map(Self::Compile),
             5 => Prepare::decode(from).map(Self::Prepare),
             6 => from.u64("granted bytes").map(Self::Grown),
+            7 => Transfer::decode(from).map(Self::Transfer),
             other => Err(DecodeError::Tag {
                 field: "request",
                 value: other.into(),
@@ -127,6 +133,8 @@ pub enum FromWorker {
     /// The call wants to grow its memories by so many bytes more than it was
     /// granted, which its own limits allow.
     Grow(u64),
+    /// The pages of a [`Transfer`] are copied.
+    Transferred,
 }
 
 impl Message for FromWorker {
@@ -146,6 +154,10 @@ impl Message for FromWorker {
                 to.u8(7).u64(*bytes);
                 Ok(())
             }
+            Self::Transferred => {
+                to.u8(8);
+                Ok(())
+            }
         }
     }
 
@@ -159,6 +171,7 @@ impl Message for FromWorker {
             5 => Compiled::decode(from).map(Self::Compiled),
             6 => Ok(Self::Prepared),
             7 => from.u64("wanted bytes").map(Self::Grow),
+            8 => Ok(Self::Transferred),
             other => Err(DecodeError::Tag {
                 field: "answer",
                 value: other.into(),

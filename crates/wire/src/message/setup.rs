@@ -50,6 +50,9 @@ byte_enum! {
         /// The worker notes it: a byte for each page, set before the page is
         /// written, by compiled code and by system calls alike.
         Cards = 2,
+        /// The worker's fault handler notes it: pages are read-only until
+        /// their first write in a call.
+        Signal = 3,
     }
 }
 
@@ -372,6 +375,7 @@ mod tests {
             (Tracking::None, true),
             (Tracking::Kernel, false),
             (Tracking::Cards, true),
+            (Tracking::Signal, true),
         ] {
             let sent = Assign {
                 assignment: Assignment::Tenant(TenantSetup {

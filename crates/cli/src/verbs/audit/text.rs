@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Account;
+use super::pages::Pages;
 use super::worker::{SystemCall, Worker};
 use crate::output::{TITLE, harmless};
 use crate::values::size::human;
@@ -31,6 +32,7 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
     for worker in &account.workers {
         write_worker(to, worker)?;
     }
+    write_pages(to, &account.pages)?;
     if !account.unfiltered.is_empty() {
         writeln!(
             to,
@@ -56,6 +58,26 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
         "\n{TITLE}Namespaces{TITLE:#}\n  A worker's are not the host's: {}",
         account.namespaces.join(", ")
     )
+}
+
+fn write_pages(to: &mut String, pages: &Pages) -> std::fmt::Result {
+    writeln!(to, "{TITLE}A tenant's pages{TITLE:#}")?;
+    for (option, ways) in [
+        ("--tracker", &pages.trackers),
+        ("--page-copy", &pages.page_copy),
+    ] {
+        for way in ways {
+            let state = match (way.chosen, way.works) {
+                (true, _) => "auto",
+                (false, true) => "works",
+                (false, false) => "missing",
+            };
+            let name = format!("{option} {}", way.name);
+            writeln!(to, "  {name:<18} {state:<8} {}", way.what)?;
+            writeln!(to, "  {:<18} here: {}", "", harmless(&way.here, false))?;
+        }
+    }
+    writeln!(to)
 }
 
 fn write_worker(to: &mut String, worker: &Worker) -> std::fmt::Result {
