@@ -153,6 +153,7 @@ fn signal_memory() -> Result<(TenantMemory, &'static Shared), Box<dyn Error>> {
         tracking: Tracking::Signal,
         reusable: true,
         host_functions: Vec::new(),
+        budgeted: false,
     };
     let (memory, _) = TenantMemory::new(&setup, 0, &[], shared)?;
     Ok((memory, shared))

@@ -152,7 +152,7 @@ fn a_tenant_over_a_lowered_quota_is_read_but_not_multiplied() {
     host.snapshot("a", "before").unwrap();
     let hash = tenant.state_hash().unwrap();
     let mut archive = Vec::new();
-    host.export("a", &mut archive, &mut |_| {}).unwrap();
+    host.export("a", None, &mut archive, &mut |_| {}).unwrap();
     drop((tenant, host));
 
     let host = within(&data, 2 * MIB);
@@ -167,7 +167,7 @@ fn a_tenant_over_a_lowered_quota_is_read_but_not_multiplied() {
     assert_eq!(host.tenants().unwrap(), ["a"]);
     assert_eq!(host.snapshots("a").unwrap().len(), 1);
     let mut again = Vec::new();
-    host.export("a", &mut again, &mut |_| {}).unwrap();
+    host.export("a", None, &mut again, &mut |_| {}).unwrap();
     assert_eq!(sum(&tenant, 1_024), 1_024);
     drop((tenant, host));
     let host = within(&data, 16 * MIB);

@@ -210,7 +210,7 @@ fn every_way_to_make_and_change_a_state_is_counted() {
     let lack = lacking(host.fork("a", "b", None));
     assert_eq!((lack.wanted, lack.left), (33 * PAGE, 31 * PAGE));
     let mut archive = Vec::new();
-    host.export("a", &mut archive, &mut |_| {}).unwrap();
+    host.export("a", None, &mut archive, &mut |_| {}).unwrap();
     let lack = lacking(host.import("b", &mut &archive[..], &mut |_| {}));
     assert_eq!((lack.wanted, lack.left), (33 * PAGE, 31 * PAGE));
     names(1);
