@@ -431,6 +431,7 @@ fn clocks_and_random_bytes() {
 fn input_and_a_clock_are_waited_for_at_once() {
     let artefact = compile(&fixture("poll"));
     let (reader, writer) = pipe();
+    let before = Instant::now();
     let feeder = std::thread::spawn(move || {
         let mut writer = fs::File::from(writer);
         for _ in 0..2 {
@@ -438,7 +439,6 @@ fn input_and_a_clock_are_waited_for_at_once() {
             writer.write_all(b"word\n").unwrap();
         }
     });
-    let before = Instant::now();
     let ran = run_with(&artefact, &setup(), reader, &[]).unwrap();
     feeder.join().unwrap();
     assert_eq!(ran.exited.end, ProgramEnd::Exit(0));
