@@ -24,6 +24,7 @@ static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
 mod artefact;
 mod budget;
+mod builder;
 mod cache_file;
 mod data_dir;
 mod ending;
@@ -44,11 +45,12 @@ mod worker_pages;
 
 pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use budget::{MemoryBudget, NodeMemory};
+pub use builder::{BuildError, Builder};
 pub use data_dir::DataDirError;
 pub use ending::Ending;
 pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
 pub use functions::{HostFunction, Offered};
-pub use host::{BuildError, Builder, Host, WORKER_KINDS};
+pub use host::{Host, WORKER_KINDS};
 pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
 pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError, Severity};

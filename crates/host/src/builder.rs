@@ -1,0 +1,288 @@
+//! How a host is made: its options, and what can't be.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use lazaret_image::Durability;
+use lazaret_wall::launcher::depth;
+use lazaret_wall::{Layer, Probe, probe};
+use lazaret_wire::message::call::MAX_HOST_BYTES;
+use thiserror::Error;
+
+use crate::artefact::{Cache, CompileLimits, Compiling, Observer};
+use crate::budget::Budget;
+use crate::data_dir::{DataDir, DataDirError};
+use crate::functions::{Functions, HostFunction, Offered};
+use crate::host::{Host, Inner};
+use crate::page_copy::PageCopy;
+use crate::program::Snapshots;
+use crate::registry::Registry;
+use crate::tenant::{self, TenantLimits};
+use crate::tracker::TrackerKind;
+
+/// Why a host could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `lazaret::init()` was not called.
+    #[error(
+        "lazaret::init() was not called: make it the first line of main. Launcher and workers are this same executable, and it is where they begin"
+    )]
+    NotInitialised,
+    /// This process was started by Lazaret but isn't a worker.
+    #[error(
+        "this process was started by a Lazaret host as its launcher or worker, but runs as a host itself (LAZARET_DEPTH={0}): its executable does not call lazaret::init() first in main"
+    )]
+    Nested(u32),
+    /// The kernel's tracker was asked for, and this kernel has none.
+    #[error(
+        "the kernel's tracker doesn't work here: {missing}; it needs Linux 6.7, and userfaultfd in a container's seccomp profile. Cards and the signal tracker need neither"
+    )]
+    KernelTracker {
+        /// What is missing.
+        missing: String,
+    },
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// Two host functions have the same name, or one has a bad name or bound.
+    #[error("host function `{name}`: {reason}")]
+    Function {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Bytes a second that compaction writes if nobody says otherwise.
+const DEFAULT_COMPACTION: NonZeroU64 = NonZeroU64::new(256 << 20).unwrap();
+
+/// Options of a host.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub accept_missing: Vec<Layer>,
+    pub worker_exe: Option<PathBuf>,
+    pub durability: Durability,
+    pub limits: TenantLimits,
+    pub compile: CompileLimits,
+    pub cycles: u128,
+    pub tracker: TrackerKind,
+    pub page_copy: PageCopy,
+    pub compaction: Option<NonZeroU64>,
+}
+
+/// How to make a [`Host`].
+#[derive(Debug)]
+pub struct Builder {
+    options: Options,
+    data: Option<PathBuf>,
+    cache: Option<PathBuf>,
+    observer: Option<Observer>,
+    functions: Vec<Offered>,
+    memory_budget: Option<u64>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            options: Options {
+                accept_missing: Vec::new(),
+                worker_exe: None,
+                durability: Durability::Durable,
+                limits: TenantLimits::default(),
+                compile: CompileLimits::default(),
+                // As many as a canister is usually given to begin with.
+                cycles: 3_000_000_000_000,
+                tracker: TrackerKind::default(),
+                page_copy: PageCopy::default(),
+                compaction: Some(DEFAULT_COMPACTION),
+            },
+            data: None,
+            cache: None,
+            observer: None,
+            functions: Vec::new(),
+            memory_budget: None,
+        }
+    }
+
+    /// Where tenants are kept. Without it, only programs can be run.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data = Some(path.into());
+        self
+    }
+
+    /// Where compiled modules and snapshots of programs are kept; `cache` in the data directory if not
+    /// set. Without either they are kept in memory.
+    #[must_use]
+    pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(path.into());
+        self
+    }
+
+    /// Accepts that a layer of the wall is missing. Without it, a missing
+    /// layer is an error.
+    #[must_use]
+    pub fn accept_missing(mut self, layer: Layer) -> Self {
+        self.options.accept_missing.push(layer);
+        self
+    }
+
+    /// The executable for launcher and workers, if it isn't this one. Its
+    /// `main` must begin with `lazaret::init()`.
+    #[must_use]
+    pub fn worker_exe(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.worker_exe = Some(path.into());
+        self
+    }
+
+    /// Acknowledges updates when they are in the page cache, not on disk: they
+    /// survive the end of every process, but not of the machine.
+    /// [`Tenant::checkpoint`](crate::Tenant::checkpoint) puts a tenant on disk, and so does letting go of
+    /// it: a host that is dropped leaves every tenant on disk.
+    #[must_use]
+    pub fn relaxed_durability(mut self) -> Self {
+        self.options.durability = Durability::Relaxed;
+        self
+    }
+
+    /// Bytes a second that the compaction of a tenant's memory may write, or
+    /// no limit. It runs beside the tenant's calls, in a thread of its own.
+    #[must_use]
+    pub fn compaction_rate(mut self, bytes: Option<NonZeroU64>) -> Self {
+        self.options.compaction = bytes;
+        self
+    }
+
+    /// How the pages that a tenant's calls write are found. It changes neither
+    /// results, nor fuel, nor the hash of a state.
+    #[must_use]
+    pub fn tracker(mut self, tracker: TrackerKind) -> Self {
+        self.options.tracker = tracker;
+        self
+    }
+
+    /// Who copies pages between a tenant's workers and the host.
+    #[must_use]
+    pub fn page_copy(mut self, by: PageCopy) -> Self {
+        self.options.page_copy = by;
+        self
+    }
+
+    /// Limits of tenants.
+    #[must_use]
+    pub fn tenant_limits(mut self, change: impl FnOnce(&mut TenantLimits)) -> Self {
+        change(&mut self.options.limits);
+        self
+    }
+
+    /// Bytes that the states of all tenants in the data directory may have
+    /// together: heap and stable memory at their newest versions, whether they
+    /// run or not, and what running calls have grown by. A call that needs more
+    /// is aborted with [`CallError::NodeMemory`], and changes nothing; beyond
+    /// the tenant's own limits ([`TenantLimits`]) growing is the guest's -1.
+    ///
+    /// Without it there is no budget: sizes are not resident memory. A state is
+    /// sparse, its workers share its pages, and the kernel can drop those that
+    /// are on disk. What workers have resident is in
+    /// [`TenantInfo`](crate::TenantInfo). Programs and snapshots don't count.
+    ///
+    /// [`Builder::build`] opens each tenant once, to know its size.
+    ///
+    /// [`CallError::NodeMemory`]: crate::CallError::NodeMemory
+    #[must_use]
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = Some(bytes);
+        self
+    }
+
+    /// Limits of compilations.
+    #[must_use]
+    pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
+        self.options.compile = limits;
+        self
+    }
+
+    /// Is told when a compilation begins and ends, in the thread that asked for
+    /// it: for a progress bar.
+    #[must_use]
+    pub fn on_compile(mut self, observer: impl Fn(Compiling) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observer)));
+        self
+    }
+
+    /// Offers a function to guests: they import `host.<name>`. The bounds are
+    /// in bytes; whatever is over them is the guest's trap.
+    #[must_use]
+    pub fn host_function(
+        mut self,
+        name: &str,
+        max_argument: usize,
+        max_result: usize,
+        function: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.functions.push(Offered::new(
+            name.to_owned(),
+            max_argument,
+            max_result,
+            Box::<HostFunction>::from(Box::new(function)),
+        ));
+        self
+    }
+
+    /// Makes the host. Its launcher starts with the first worker.
+    pub fn build(self) -> Result<Host, BuildError> {
+        if !crate::init::was_called() {
+            return Err(BuildError::NotInitialised);
+        }
+        match depth() {
+            0 => {}
+            depth => return Err(BuildError::Nested(depth)),
+        }
+        for (index, offered) in self.functions.iter().enumerate() {
+            let fail = |reason: String| BuildError::Function {
+                name: offered.name.clone(),
+                reason,
+            };
+            if self.functions[..index]
+                .iter()
+                .any(|other| other.name == offered.name)
+            {
+                return Err(fail("is offered twice".into()));
+            }
+            if offered.name.is_empty() || offered.name.len() > 200 {
+                return Err(fail("a name has 1 to 200 bytes".into()));
+            }
+            if offered.max_argument > MAX_HOST_BYTES || offered.max_result > MAX_HOST_BYTES {
+                return Err(fail(format!(
+                    "bounds may be at most {MAX_HOST_BYTES} bytes"
+                )));
+            }
+        }
+        if self.options.tracker == TrackerKind::Kernel
+            && let Probe::Missing(missing) = probe::kernel_tracker()
+        {
+            return Err(BuildError::KernelTracker { missing });
+        }
+        let data = self.data.as_deref().map(DataDir::open).transpose()?;
+        let budget = self.memory_budget.map(Budget::new);
+        if let (Some(budget), Some(data)) = (&budget, &data) {
+            tenant::charge_all(data, budget)?;
+        }
+        let cache = self
+            .cache
+            .or_else(|| self.data.as_ref().map(|path| path.join("cache")));
+        Ok(Host::new(Inner {
+            options: self.options,
+            launcher: Mutex::default(),
+            snapshots: Snapshots::new(cache.clone()),
+            cache: Cache::new(cache, self.observer),
+            functions: Functions(self.functions),
+            data,
+            tenants: Registry::default(),
+            budget,
+        }))
+    }
+}
