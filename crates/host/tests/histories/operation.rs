@@ -11,6 +11,8 @@ pub enum Operation {
     Open {
         /// Compiled code is kept in the data directory, not where all tests have it.
         own_cache: bool,
+        /// Updates are acknowledged when they are in the page cache, which outlives every process.
+        relaxed: bool,
     },
     Install {
         name: String,
@@ -49,6 +51,9 @@ pub enum Operation {
         name: String,
     },
     Compact {
+        name: String,
+    },
+    Checkpoint {
         name: String,
     },
     Snapshot {

@@ -106,13 +106,17 @@ impl Serving<'_> {
 
     fn run(&mut self, operation: Operation) -> Result<Answer, String> {
         match operation {
-            Operation::Open { own_cache } => {
+            Operation::Open { own_cache, relaxed } => {
                 self.open.clear();
                 self.host = None;
                 let data = data(self.directory);
                 let builder = match own_cache {
                     true => Host::builder(),
                     false => harness::builder(),
+                };
+                let builder = match relaxed {
+                    true => builder.relaxed_durability(),
+                    false => builder,
                 };
                 self.host = Some(builder.data_dir(data).build().map_err(text)?);
             }
@@ -149,6 +153,9 @@ impl Serving<'_> {
                 self.tenant(&name)?.state_hash().map_err(text)?;
             }
             Operation::Compact { name } => self.tenant(&name)?.compact().map_err(text)?,
+            Operation::Checkpoint { name } => {
+                self.tenant(&name)?.checkpoint().map_err(text)?;
+            }
             Operation::Snapshot { name, tag } => {
                 self.host().snapshot(&name, &tag).map_err(text)?;
             }

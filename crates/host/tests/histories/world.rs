@@ -115,6 +115,7 @@ impl World {
             | Operation::Sleep { .. }
             | Operation::StateHash { .. }
             | Operation::Compact { .. }
+            | Operation::Checkpoint { .. }
             | Operation::Look { .. } => {}
             Operation::Install { name, number } => {
                 if self.tenants.contains_key(&name) {
@@ -262,8 +263,12 @@ impl World {
             },
             21 => Operation::StateHash { name },
             22 => Operation::Sleep { name },
-            23 => Operation::Open { own_cache: false },
-            24..=26 => Operation::Read { name },
+            23 => Operation::Open {
+                own_cache: false,
+                relaxed: numbers.below(2) == 0,
+            },
+            24 => Operation::Checkpoint { name },
+            25 | 26 => Operation::Read { name },
             27 => Operation::Install { name, number },
             _ => Operation::Write { name, number },
         }
