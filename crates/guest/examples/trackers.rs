@@ -150,6 +150,7 @@ fn signal_memory() -> Result<(TenantMemory, &'static Shared), Box<dyn Error>> {
             stable: 0,
         },
         runs: Vec::new(),
+        map_from: layout::MAP_RUN_PAGES,
         tracking: Tracking::Signal,
         reusable: true,
         host_functions: Vec::new(),

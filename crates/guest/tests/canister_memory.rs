@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use canister_harness::*;
-use lazaret_wire::layout::{ENTERED, HEAP_CHUNKS, STABLE_CHUNKS};
+use lazaret_wire::layout::{ENTERED, HEAP_CHUNKS, MAP_RUN_PAGES, STABLE_CHUNKS};
 use lazaret_wire::message::{Entry, Outcome, Region, Run, Sizes, Tracking, TrapKind};
 
 const MIB: u64 = 1 << 20;
@@ -296,14 +296,17 @@ fn check_image(tenant: &mut Tenant) {
 
 #[test]
 fn an_image_is_mapped_or_copied_and_its_files_stay_as_they_are() {
+    // Long runs are mapped, or none.
+    for map_from in [MAP_RUN_PAGES, u64::MAX] {
+        mapped_or_copied(map_from);
+    }
+}
+
+fn mapped_or_copied(map_from: u64) {
     let files = files();
-    let mut tenant = load(
-        &text(false),
-        image(Tracking::None),
-        descriptors(&files),
-        false,
-    )
-    .unwrap();
+    let mut setup = image(Tracking::None);
+    setup.map_from = map_from;
+    let mut tenant = load(&text(false), setup, descriptors(&files), false).unwrap();
     assert_eq!(entered(tenant.shared, HEAP_CHUNKS), [] as [usize; 0]);
     check_image(&mut tenant);
     for page in [16, 50, 601] {
@@ -579,6 +582,9 @@ fn a_wrong_image_is_refused_before_anything_is_mapped() {
         "beyond the end of its file",
     );
     refused(|image| image.runs = vec![run(0, 16, 0, 0); 4001], "compact");
+    let mut copied = image(Tracking::None);
+    (copied.runs, copied.map_from) = (vec![run(0, 16, 0, 0); 4001], 17);
+    assert!(load(&text(false), copied, descriptors(&files()), false).is_ok());
     refused(|image| image.sizes.heap = 65 * MIB, "at most its limit");
     refused(|image| image.sizes.stable = 4097, "multiple of 65536");
     refused(|image| image.stable_limit = u64::MAX, "lower it");

@@ -92,9 +92,9 @@ pub const CHUNKS_SIZE: usize = 4 * PAGE;
 /// The most bytes of either memory: as many as its bitmap has chunks for.
 pub const MAX_MEMORY: u64 = (CHUNKS_SIZE * 8 * CHUNK) as u64;
 
-/// A run of at least so many pages is mapped from its file; a shorter one is
-/// copied into anonymous memory, as every mapping costs the kernel an entry.
-/// The host arms what was copied, so both sides go by this number.
+/// A run of at least so many pages is mapped from its file, unless there are too
+/// many of them; a shorter one is copied into anonymous memory, as every mapping
+/// costs the kernel an entry.
 pub const MAP_RUN_PAGES: u64 = 16;
 /// The most runs that a worker maps: the kernel allows 65,530 mappings a
 /// process (`vm.max_map_count`), and every closed or opened chunk may split one.

@@ -27,18 +27,16 @@ pub(super) fn disable_huge_pages() -> Result<(), MemoryError> {
     }
 }
 
-/// Whether a run is mapped; else it is copied.
-pub fn is_mapped(run: &Run) -> bool {
-    run.pages >= layout::MAP_RUN_PAGES
-}
-
 /// Puts the image's pages in place. Everything is checked before anything is
-/// mapped; what is loaded is read-only afterwards.
+/// mapped; what is loaded is read-only afterwards. Runs of at least `map_from`
+/// pages are mapped.
 pub(super) fn load(
     memories: [&Region; 2],
     runs: &[Run],
+    map_from: u64,
     files: &[OwnedFd],
 ) -> Result<(), MemoryError> {
+    let is_mapped = |run: &Run| run.pages >= map_from;
     let mut lengths = Vec::with_capacity(files.len());
     for file in files {
         lengths.push(
@@ -53,7 +51,10 @@ pub(super) fn load(
     }
     let mapped = runs.iter().filter(|run| is_mapped(run)).count();
     if mapped > layout::MAX_MAPPED_RUNS {
-        return Err(MemoryError::Runs { runs: mapped });
+        return Err(MemoryError::Runs {
+            runs: mapped,
+            least: map_from,
+        });
     }
     if mapped < runs.len() {
         for memory in memories {

@@ -88,10 +88,12 @@ pub enum MemoryError {
         reason: &'static str,
     },
     /// More mappings than a worker may have.
-    #[error("the image has {runs} runs of {least} pages or more, over the limit of {most} mappings; compact it", least = layout::MAP_RUN_PAGES, most = layout::MAX_MAPPED_RUNS)]
+    #[error("the image has {runs} runs of {least} pages or more, over the limit of {most} mappings; compact it", most = layout::MAX_MAPPED_RUNS)]
     Runs {
         /// Runs that would be mapped.
         runs: usize,
+        /// The pages of the shortest.
+        least: u64,
     },
     /// The kernel refused a step.
     #[error("{step}: {source}")]
@@ -150,7 +152,7 @@ impl TenantMemory {
         let sizes = setup.sizes;
         let heap = Region::reserve(Kind::Heap, heap, sizes.heap, watch(0), shared)?;
         let stable = Region::reserve(Kind::Stable, stable, sizes.stable, watch(1), shared)?;
-        map::load([&heap, &stable], &setup.runs, files)?;
+        map::load([&heap, &stable], &setup.runs, setup.map_from, files)?;
         let tracker = match setup.tracking {
             Tracking::Kernel => Some(tracking::track([&heap, &stable])?),
             Tracking::None | Tracking::Cards | Tracking::Signal => None,

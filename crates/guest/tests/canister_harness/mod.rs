@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use lazaret_guest::canister::Canister;
 use lazaret_guest::exchange::Exchange;
 use lazaret_wire::Shared;
+use lazaret_wire::layout::MAP_RUN_PAGES;
 use lazaret_wire::message::{
     Call, CompileSettings, Done, Entry, Failed, Global, Outcome, Purpose, Run, Sizes, TenantSetup,
     Tracking, Trap, TrapKind,
@@ -35,6 +36,7 @@ pub fn setup() -> TenantSetup {
         stable_limit: 64 << 20,
         sizes: Sizes::default(),
         runs: Vec::new(),
+        map_from: MAP_RUN_PAGES,
         tracking: Tracking::None,
         reusable: true,
         budgeted: false,

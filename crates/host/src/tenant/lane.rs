@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lazaret_image::Image;
-use lazaret_wire::layout::MAX_MAPPED_RUNS;
-use lazaret_wire::message::{Done, Entry, Outcome, Sizes};
+use lazaret_wire::message::{Done, Entry, MAX_RUNS, Outcome, Sizes};
 
 use super::call::{Asked, CallOptions, Commit, Reply, reply};
 use super::error::CallError;
 use super::fold::Folding;
 use super::live::Live;
 use super::meta::Meta;
-use super::start::mapped_runs;
 use super::{Shared, memory_sizes};
 use crate::budget::total;
 use crate::host::Inner;
@@ -89,9 +87,9 @@ impl Lane {
         if let Some(live) = tenant.idle_worker() {
             return Ok(live);
         }
-        // Folding goes on beside the calls, so this is rare: a worker couldn't
-        // map that many.
-        if mapped_runs(&self.image.view()) > MAX_MAPPED_RUNS {
+        // Folding goes on beside the calls, so this is rare: a worker can't be
+        // told of that many.
+        if self.image.view().plan().runs.len() > MAX_RUNS {
             self.fold(&tenant.disk)?;
         }
         tenant.start_worker(host)

@@ -10,7 +10,7 @@ use lazaret_wall::launcher::Limits;
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wire::Spin;
 use lazaret_wire::codec::Message;
-use lazaret_wire::layout::{MAP_RUN_PAGES, PAGE};
+use lazaret_wire::layout::{MAP_RUN_PAGES, MAX_MAPPED_RUNS, PAGE};
 use lazaret_wire::message::{Assignment, Call, Region, Run, Sizes, TenantSetup, Tracking};
 
 use super::error::CallError;
@@ -42,10 +42,19 @@ pub(crate) struct Carried {
     pub file: OwnedFd,
 }
 
-/// How many runs of a version a worker maps.
-pub(super) fn mapped_runs(view: &View) -> usize {
-    let runs = view.plan().runs;
-    runs.iter().filter(|run| run.pages >= MAP_RUN_PAGES).count()
+/// From how many pages on a worker maps a run: few, unless it were too many
+/// mappings then. It copies the shorter ones, so a version in many pieces starts
+/// more slowly, and needs that much more memory, until it is compacted.
+fn map_from(runs: &[Run]) -> u64 {
+    let long = runs.iter().map(|run| run.pages);
+    let mut long: Vec<u64> = long.filter(|pages| *pages >= MAP_RUN_PAGES).collect();
+    if long.len() <= MAX_MAPPED_RUNS {
+        return MAP_RUN_PAGES;
+    }
+    // The longest that is one too many, and all that are as long, are copied.
+    let (_, one_too_many, _) =
+        long.select_nth_unstable_by_key(MAX_MAPPED_RUNS, |pages| std::cmp::Reverse(*pages));
+    *one_too_many + 1
 }
 
 /// A worker's state at its start, besides its pages.
@@ -113,9 +122,10 @@ impl Live {
         if let Some(carried) = carried {
             runs = overlay(runs, &carried.pages, files.len() as u16, &carried.sizes);
         }
+        let map_from = map_from(&runs);
         let copied: Written = runs
             .iter()
-            .filter(|run| run.pages < MAP_RUN_PAGES)
+            .filter(|run| run.pages < map_from)
             .flat_map(|run| (0..run.pages).map(|i| (run.region, run.first_page + i)))
             .collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![artefact.file.as_fd()];
@@ -146,6 +156,7 @@ impl Live {
                 stable_limit: limits.stable,
                 sizes,
                 runs,
+                map_from,
                 tracking,
                 reusable: artefact.made.reusable,
                 budgeted: host.budget.is_some(),
@@ -259,15 +270,31 @@ fn overlay(runs: Vec<Run>, pages: &Written, file: u16, sizes: &Sizes) -> Vec<Run
 mod tests {
     use super::*;
 
-    #[test]
-    fn carried_pages_replace_those_below_them() {
-        let run = |first_page, pages, file, offset| Run {
+    fn run(first_page: u64, pages: u64, file: u16, offset: u64) -> Run {
+        Run {
             region: Region::Heap,
             first_page,
             pages,
             file,
             offset,
-        };
+        }
+    }
+
+    #[test]
+    fn no_more_runs_are_mapped_than_a_worker_may_have_mappings() {
+        let of = |pages: u64, count: usize| vec![run(0, pages, 0, 0); count];
+        assert_eq!(map_from(&[]), MAP_RUN_PAGES);
+        assert_eq!(map_from(&of(15, 9_000)), MAP_RUN_PAGES);
+        assert_eq!(map_from(&of(16, MAX_MAPPED_RUNS)), MAP_RUN_PAGES);
+        assert_eq!(map_from(&of(16, MAX_MAPPED_RUNS + 1)), 17);
+        let mixed = [of(20, 3_000), of(1, 100), of(400, 900), of(30, 500)].concat();
+        assert_eq!(map_from(&mixed), 21, "900 and 500 are mapped");
+        let mixed = [of(20, 3_000), of(400, 1_000)].concat();
+        assert_eq!(map_from(&mixed), MAP_RUN_PAGES);
+    }
+
+    #[test]
+    fn carried_pages_replace_those_below_them() {
         let page = PAGE as u64;
         let sizes = Sizes {
             heap: 12 * page,

@@ -21,8 +21,8 @@ pub use call::{
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use program::{Exited, ProgramEnd};
 pub use setup::{
-    Assign, Assignment, Failed, Hello, Preopen, ProgramSetup, Ready, Region, Run, TenantSetup,
-    Tracking, WorkerKind,
+    Assign, Assignment, Failed, Hello, MAX_RUNS, Preopen, ProgramSetup, Ready, Region, Run,
+    TenantSetup, Tracking, WorkerKind,
 };
 pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
 pub use transfer::{Space, Transfer, TransferDirection, TransferRun};

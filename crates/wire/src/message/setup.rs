@@ -111,6 +111,10 @@ pub struct TenantSetup {
     pub sizes: super::Sizes,
     /// Where its pages are.
     pub runs: Vec<Run>,
+    /// Runs of at least so many pages are mapped, at most
+    /// [`MAX_MAPPED_RUNS`](crate::layout::MAX_MAPPED_RUNS); shorter ones are
+    /// copied into anonymous memory.
+    pub map_from: u64,
     /// How writes are tracked.
     pub tracking: Tracking,
     /// Whether one instance may serve all calls ([`Artefact::reusable`]); else
@@ -224,6 +228,7 @@ impl Message for Assign {
                         .u64(run.offset);
                     Ok(())
                 })?;
+                to.u64(t.map_from);
                 t.tracking.encode(to)?;
                 to.flag(t.reusable).flag(t.budgeted);
                 to.list(
@@ -273,6 +278,7 @@ impl Message for Assign {
                         offset: from.u64("offset")?,
                     })
                 })?,
+                map_from: from.u64("least mapped run")?,
                 tracking: Tracking::decode(from)?,
                 reusable: from.flag("reusable")?,
                 budgeted: from.flag("budgeted")?,
@@ -392,6 +398,7 @@ mod tests {
                             ..run
                         },
                     ],
+                    map_from: 17,
                     tracking,
                     reusable,
                     budgeted: !reusable,
