@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use lazaret_image::Durability;
 use lazaret_wall::launcher::depth;
 use lazaret_wall::{Layer, Probe, probe};
-use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use thiserror::Error;
 
 use crate::artefact::{Cache, CompileLimits, Compiling, Observer};

@@ -1,7 +1,7 @@
 //! The table of everything that crosses. `lazaret audit` prints it.
 
 use crate::layout;
-use crate::message::{call, setup};
+use crate::message::{call, host_call, setup};
 
 /// Which way something goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +201,7 @@ pub const TABLE: &[Crossing] = &[
         Message,
         ToWorker,
         "tenant program",
-        call::MAX_HOST_BYTES + 16,
+        host_call::MAX_HOST_BYTES + 16,
         "bytes",
         "the worker ends itself"
     ),
@@ -283,7 +283,7 @@ pub const TABLE: &[Crossing] = &[
             Message,
             ToHost,
             "tenant program",
-            call::MAX_HOST_BYTES + 16,
+            host_call::MAX_HOST_BYTES + 16,
             "bytes",
             ""
         )

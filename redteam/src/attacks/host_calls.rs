@@ -1,7 +1,7 @@
 //! Calls of the embedder's functions that the embedder doesn't offer, or with
 //! more than it takes.
 
-use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use lazaret_wire::message::{FromWorker, HostCall, HostReturn, ToWorker};
 
 use crate::attack::{Attack, Expected, Guard};

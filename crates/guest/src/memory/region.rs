@@ -1,5 +1,8 @@
 //! One memory: a reservation of address space whose base never moves.
 
+mod access;
+mod opening;
+
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
@@ -17,6 +20,9 @@ use super::pages::Pages;
 use super::{MemoryError, WASM_PAGE, fault, system};
 use crate::abort::{self, Reason};
 use crate::engine::{GUARD, RESERVATION};
+use opening::open;
+
+pub use access::CopyRefused;
 
 const CHUNK: u64 = layout::CHUNK as u64;
 
@@ -210,20 +216,6 @@ impl Region {
         self.protect(from, page, before)
     }
 
-    /// Before a call under the signal tracker: closes its pages.
-    pub(super) fn begin(&self) {
-        if let Watch::Pages(pages) = &self.watch {
-            pages.begin(self);
-        }
-    }
-
-    /// Notes a write that is about to happen.
-    fn mark(&self, at: u64, length: u64) {
-        if let Watch::Cards(cards) = &self.watch {
-            cards.mark(at, length);
-        }
-    }
-
     /// Grows to `size` bytes. The new pages are zeros, and their chunks are
     /// entered, as whoever grows a memory is about to write to it. Their cards
     /// are not set, and under the signal tracker they are closed.
@@ -304,81 +296,6 @@ impl Region {
         Ok(())
     }
 
-    /// Closes chunks: the next write to each faults. Chunks beyond the size
-    /// are merely no longer entered. With cards, it is pages of cards that are
-    /// closed, and all of theirs must be 0. Under the signal tracker every call
-    /// begins with all pages closed.
-    pub fn close(&self, numbers: &[u32]) {
-        let (chunks, bytes) = match &self.watch {
-            Watch::Chunks { entered, bytes } => (entered, *bytes),
-            Watch::Cards(cards) => return cards.region().close(numbers),
-            Watch::Pages(_) => return,
-        };
-        for (first, count) in consecutive(numbers) {
-            let from = u64::from(first) * bytes;
-            let to = (from + count * bytes).min(self.size());
-            if from < to
-                && let Err(errno) = self.protect(from, to - from, MprotectFlags::READ)
-            {
-                abort::now(
-                    Reason::OutOfMemory,
-                    &format!("closing chunks of {:?}: {errno}", self.kind),
-                );
-            }
-            (first as usize..first as usize + count as usize).for_each(|chunk| chunks.leave(chunk));
-        }
-    }
-
-    /// Opens chunks, for pages that the host will write; under the signal
-    /// tracker pages. With cards all pages are open.
-    pub fn open_all(&self, numbers: &[u32]) {
-        if let Watch::Pages(pages) = &self.watch {
-            for (first, count) in consecutive(numbers) {
-                let end = (u64::from(first) + count) * layout::PAGE as u64;
-                if end > self.size() {
-                    let text = format!("{:?} has no page {first} to {}", self.kind, end);
-                    abort::now(Reason::Wire, &text);
-                }
-                pages.open_for_host(self, first.into(), count);
-            }
-            return;
-        }
-        let Some((chunks, bytes)) = self.chunks() else {
-            return;
-        };
-        let size = self.size();
-        for &chunk in numbers {
-            if u64::from(chunk) * bytes >= size {
-                let text = format!("{:?} has no chunk {chunk}", self.kind);
-                abort::now(Reason::Wire, &text);
-            }
-            if !chunks.contains(chunk as usize) {
-                open(self, chunks, chunk as usize, bytes, size);
-            }
-        }
-    }
-
-    /// Opens the closed chunk at `address`, if there is one. Runs in the fault
-    /// handler: async-signal-safe.
-    pub(super) fn open_at(&self, address: usize) -> bool {
-        let Some(offset) = address.checked_sub(self.base.as_ptr() as usize) else {
-            return false;
-        };
-        let (offset, size) = (offset as u64, self.size());
-        if let Watch::Pages(pages) = &self.watch {
-            return offset < size && pages.fault(self, offset / layout::PAGE as u64);
-        }
-        let Some((chunks, bytes)) = self.chunks() else {
-            return false;
-        };
-        let chunk = (offset / bytes) as usize;
-        if offset >= size || chunks.contains(chunk) {
-            return false;
-        }
-        open(self, chunks, chunk, bytes, size);
-        true
-    }
-
     /// Makes `from..to` inaccessible and drops its contents.
     fn hide(&self, from: u64, to: u64) {
         let hidden = self.protect(from, to - from, MprotectFlags::empty());
@@ -429,92 +346,6 @@ impl Region {
         // one past) the mapping.
         (last <= end && end <= self.capacity).then(|| unsafe { self.base.add(from as usize) })
     }
-
-    /// Appends `length` bytes at `from` to `out`; false, and nothing appended,
-    /// if they are not all below the size.
-    #[must_use]
-    pub fn read(&self, from: u64, length: u64, out: &mut Vec<u8>) -> bool {
-        let Some(at) = self.pointer(from, length, self.size()) else {
-            return false;
-        };
-        let length = length as usize;
-        out.reserve(length);
-        // SAFETY: the bytes are readable (below the size), the spare capacity
-        // holds as many (reserved), and no guest code runs meanwhile. Then as
-        // many bytes more are initialised.
-        unsafe {
-            std::ptr::copy_nonoverlapping(at.as_ptr(), out.as_mut_ptr().add(out.len()), length);
-            out.set_len(out.len() + length);
-        }
-        true
-    }
-
-    /// Writes `bytes` at `to`; false, and nothing written, if they would not
-    /// all lie below the size.
-    #[must_use]
-    pub fn write(&self, to: u64, bytes: &[u8]) -> bool {
-        if self.pointer(to, bytes.len() as u64, self.size()).is_some() {
-            self.mark(to, bytes.len() as u64);
-        }
-        self.write_unnoted(to, bytes)
-    }
-
-    /// The same without setting cards, as if the host wrote.
-    #[must_use]
-    pub(super) fn write_unnoted(&self, to: u64, bytes: &[u8]) -> bool {
-        let Some(at) = self.pointer(to, bytes.len() as u64, self.size()) else {
-            return false;
-        };
-        // SAFETY: the range is below the size, so each of its pages is
-        // writable, or becomes so in the fault handler; `bytes` is no part of
-        // it, as nobody makes references into it.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.as_ptr(), bytes.len()) };
-        true
-    }
-
-    /// Sets `length` bytes at `to` to `byte`; false, and nothing written, if
-    /// they would not all lie below the size.
-    #[must_use]
-    pub(super) fn fill(&self, to: u64, length: u64, byte: u8) -> bool {
-        let Some(at) = self.pointer(to, length, self.size()) else {
-            return false;
-        };
-        self.mark(to, length);
-        // SAFETY: as in `write`.
-        unsafe { std::ptr::write_bytes(at.as_ptr(), byte, length as usize) };
-        true
-    }
-
-    /// Copies `length` bytes at `from` of this memory to `at` of the `other`.
-    /// Both ranges must be below the sizes: what is refused is said.
-    pub fn copy_to(
-        &self,
-        from: u64,
-        other: &Self,
-        at: u64,
-        length: u64,
-    ) -> Result<(), CopyRefused> {
-        let source = self
-            .pointer(from, length, self.size())
-            .ok_or(CopyRefused::Source)?;
-        let target = other
-            .pointer(at, length, other.size())
-            .ok_or(CopyRefused::Target)?;
-        other.mark(at, length);
-        // SAFETY: both ranges are below their sizes (as in `read` and `write`),
-        // and of two different mappings, or the same one with `copy` semantics.
-        unsafe { std::ptr::copy(source.as_ptr(), target.as_ptr(), length as usize) };
-        Ok(())
-    }
-}
-
-/// Which of two ranges is beyond its memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CopyRefused {
-    /// The one that is read.
-    Source,
-    /// The one that is written.
-    Target,
 }
 
 impl Drop for Region {
@@ -528,23 +359,6 @@ impl Drop for Region {
                 (self.capacity + self.guard) as usize,
             )
         };
-    }
-}
-
-/// Makes a chunk of `bytes` writable up to `size` and enters it.
-/// Async-signal-safe.
-fn open(region: &Region, chunks: &Chunks, chunk: usize, bytes: u64, size: u64) {
-    let from = chunk as u64 * bytes;
-    let to = (from + bytes).min(size);
-    // Entered first: a chunk that is writable and not entered would lose
-    // pages, the opposite costs the host a look.
-    chunks.enter(chunk);
-    let flags = MprotectFlags::READ | MprotectFlags::WRITE;
-    if region.protect(from, to - from, flags).is_err() {
-        abort::now(
-            Reason::OutOfMemory,
-            "the host has no memory or no mappings left to open a chunk",
-        );
     }
 }
 
@@ -578,11 +392,4 @@ fn reserve(length: u64) -> Result<NonNull<u8>, MemoryError> {
         }
         NonNull::new(base).ok_or_else(|| system(step)(Errno::NOMEM))
     }
-}
-
-/// Runs of consecutive numbers: first and count.
-fn consecutive(numbers: &[u32]) -> impl Iterator<Item = (u32, u64)> + '_ {
-    numbers
-        .chunk_by(|a, b| a.checked_add(1) == Some(*b))
-        .filter_map(|run| Some((*run.first()?, run.len() as u64)))
 }

@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
-use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use lazaret_wire::message::{HostCall, HostReturn};
 use wasmtime::{Caller, Linker};
 

@@ -2,7 +2,8 @@
 
 use lazaret_wire::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 use lazaret_wire::message::Global;
-use lazaret_wire::message::call::{MAX_CERTIFIED_DATA, decode_globals, encode_globals};
+use lazaret_wire::message::call::{decode_globals, encode_globals};
+use lazaret_wire::message::outcome::MAX_CERTIFIED_DATA;
 
 use super::error::CallError;
 use crate::worker::WorkerError;

@@ -9,16 +9,17 @@
 
 pub mod call;
 pub mod compile;
+pub mod host_call;
+pub mod outcome;
 pub mod program;
 pub mod setup;
 pub mod snapshot;
 pub mod transfer;
 
-pub use call::{
-    Call, Done, Effects, Entry, Global, HostCall, HostReturn, Outcome, Prepare, Sizes, Trap,
-    TrapKind,
-};
+pub use call::{Call, Entry, Global, Prepare, Sizes};
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
+pub use host_call::{HostCall, HostReturn};
+pub use outcome::{Done, Effects, Outcome, Trap, TrapKind};
 pub use program::{Exited, ProgramEnd};
 pub use setup::{
     Assign, Assignment, Failed, Hello, MAX_RUNS, Preopen, ProgramSetup, Ready, Region, Run,

@@ -1,6 +1,6 @@
 //! The end of a program.
 
-use super::call::Trap;
+use super::outcome::Trap;
 use super::snapshot::Initialised;
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 

@@ -6,7 +6,7 @@
 //! error of the embedder's function is a trap with its message.
 
 use lazaret_wire::message::HostCall;
-use lazaret_wire::message::call::MAX_HOST_BYTES;
+use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use wasmtime::{Engine, FuncType, Linker};
 
 use super::super::costs;

@@ -2,7 +2,7 @@
 
 use lazaret_wire::layout::{LOG_SIZE, MAX_PRINCIPAL};
 use lazaret_wire::message::Entry;
-use lazaret_wire::message::call::MAX_CERTIFIED_DATA;
+use lazaret_wire::message::outcome::MAX_CERTIFIED_DATA;
 use lazaret_wire::message::setup::MAX_TEXT;
 
 use super::super::context::{Context, Contexts};
