@@ -30,7 +30,7 @@ pub struct TenantInfo {
     /// Numbers of all idle workers' processes.
     pub workers: Vec<i32>,
     /// What its workers have in memory, idle or not; nothing if none lives. The
-    /// kernel looks at every page of theirs for this: about a millisecond for
-    /// 100 MiB in memory.
+    /// kernel looks at every page of theirs for this, so it takes the longer the
+    /// more they have.
     pub resident: Option<Resident>,
 }
