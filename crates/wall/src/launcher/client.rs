@@ -182,7 +182,17 @@ impl Launcher {
         order
             .to_bytes(&mut bytes)
             .map_err(|error| LauncherError::Failed(error.to_string()))?;
-        self.channel.send(&bytes, &[setup.as_fd()])?;
+        self.channel
+            .send(&bytes, &[setup.as_fd()])
+            .map_err(|error| match error {
+                // Known before the reader comes round to it, so that whoever
+                // tries again gets another launcher.
+                ChannelError::Closed => {
+                    lock(&self.book).ended = true;
+                    LauncherError::Ended
+                }
+                other => other.into(),
+            })?;
         drop(setup);
         let pidfd = receiver
             .recv_timeout(PATIENCE)
