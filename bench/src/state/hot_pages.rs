@@ -60,7 +60,7 @@ pub(super) fn rows(
             )
             .target(Target::Ratio(3.0))
             .note(format!(
-                "a hot page: {:.2} us (to reach: below 1), of which finding it, copying it out and appending it to the log {floor:.2} us; what the page cache asks for a page of a growing file alone is 0.4 to 0.9 us on this kind of machine",
+                "a hot page: {:.2} us (to reach: below 1), of which finding it, copying it out and appending it to the log {floor:.2} us",
                 (us - theirs.median(MICROSECOND)) / (count + 1) as f64
             )),
         );
