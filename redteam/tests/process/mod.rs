@@ -1,7 +1,7 @@
 //! Processes of a test: itself again, as each user; what it started; their
 //! ends.
 // Every test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;

@@ -1,7 +1,7 @@
 //! A host whose workers are hostile, a tenant that is taken over, and a
 //! neighbour that isn't.
 // Every test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! A host, its workers, and what can be seen of them from outside, through
 //! `/proc`.
 // Every test binary uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Histories of tenants: what is done to them, what they should be then, and a host in a process of its own that does
 //! it and can be killed.
 // Each test file uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod numbers;
 pub mod operation;
