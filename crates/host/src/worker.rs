@@ -23,6 +23,9 @@ use crate::page_copy::Copier;
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
 
+/// How long a process that is ending may take until that is reported.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
 /// Why a worker could not be started, or didn't answer.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -233,10 +236,15 @@ impl Worker {
     /// gone nothing can be seen, which says nothing about its lock.
     fn ended_by_itself(&self) -> Option<Ending> {
         let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        // One on its way out has no memory any more, but isn't reported yet.
+        let patience = match is_exiting(self.pid) {
+            true => LAST_STEPS,
+            false => Duration::ZERO,
+        };
         // A pidfd can be read once its process has ended (pidfd_open(2)).
-        match rustix::event::poll(&mut end, Some(&Timespec::default())) {
+        match rustix::event::poll(&mut end, Timespec::try_from(patience).ok().as_ref()) {
             Ok(1..) => {
-                self.death.wait(Duration::from_secs(5));
+                self.death.wait(LAST_STEPS);
                 self.death.ending(&self.shared)
             }
             _ => None,
@@ -372,7 +380,7 @@ impl Worker {
     /// Ends it and waits until it is gone; what it used, if the kernel said.
     pub(crate) fn end(&self) -> Option<lazaret_wall::launcher::Usage> {
         self.kill();
-        self.death.wait(Duration::from_secs(5));
+        self.death.wait(LAST_STEPS);
         self.death.usage()
     }
 }
@@ -389,8 +397,45 @@ fn put(shared: &Shared, request: &[u8], requests: &mut u32) -> Result<(), Worker
     Ok(())
 }
 
+/// Whether a process is ending, or has ended: `PF_EXITING` among the flags in
+/// `/proc/PID/stat`, the seventh field after the name (kernel:
+/// include/linux/sched.h; proc_pid_stat(5)).
+fn is_exiting(pid: i32) -> bool {
+    const PF_EXITING: u32 = 4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // The name may hold anything, but ends with the last parenthesis.
+    let flags = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse::<u32>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_ended_is_told_from_what_runs() {
+        assert!(!is_exiting(std::process::id() as i32));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::PidfdFlags::empty(),
+        )
+        .unwrap();
+        // Ended, but nobody has waited for it.
+        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
+        assert!(is_exiting(pid));
+        child.wait().unwrap();
+        assert!(is_exiting(pid), "it is gone");
     }
 }
