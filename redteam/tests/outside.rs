@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use lazaret::wall::Kind;
-use lazaret::wall::policy::ProgramGrants;
+use lazaret::wall::policy::{ProgramRights, Uses};
 use lazaret::{CompileError, Ending, RunError, WorkerError};
 use lazaret_redteam::TENANT;
 use process::{found, kill, until};
@@ -44,9 +44,11 @@ fn program_is_locked(directory: Option<bool>) {
     let polling = Polling::start(&host, directory);
     let pid = only_worker();
     is_locked(pid);
-    let grants = ProgramGrants {
+    let grants = ProgramRights {
         directories: directory.is_some(),
         writable: directory == Some(true),
+        // Its descriptors don't depend on these.
+        uses: Uses::ALL,
     };
     let directories = usize::from(directory.is_some());
     has_open_what_is_listed(pid, Kind::Program(grants), directories);

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logging::Logging;
 use crate::verbs::{
-    audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, install, logs,
-    man, ps, remove, run, snapshot, state_hash, upgrade,
+    audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, incidents,
+    install, logs, man, ps, remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -37,6 +37,7 @@ pub(crate) enum Verb {
     Remove(remove::Remove),
     Ps(ps::Ps),
     Logs(logs::Logs),
+    Incidents(incidents::Incidents),
     Call(call::Call),
     Checkpoint(checkpoint::Checkpoint),
     Snapshot(snapshot::Snapshot),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
+use lazaret::incident::StoreError;
 use lazaret::{
     ArchiveError, BuildError, CallError, CheckpointError, CompileError, FsckError, ImportError,
     ModuleError, StreamError, TenantError,
@@ -103,6 +104,12 @@ pub(crate) enum Failure {
     /// A checkpoint can't be made.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The record of incidents can't be read.
+    #[error(transparent)]
+    Incidents(#[from] StoreError),
+    /// Some incidents can't be read.
+    #[error("{0} of the incidents can't be read; the list says why")]
+    DamagedIncidents(usize),
     /// A check can't be made.
     #[error(transparent)]
     Fsck(#[from] FsckError),
@@ -204,6 +211,7 @@ impl Failure {
             | Self::NoData { .. }
             | Self::ReadArchive { .. }
             | Self::Terminal
+            | Self::Incidents(StoreError::NotFound { .. } | StoreError::Ambiguous { .. })
             | Self::Fsck(FsckError::NotFound { .. })
             | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => {
                 USAGE

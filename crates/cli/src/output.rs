@@ -58,6 +58,16 @@ pub(crate) fn to_json<T: Serialize>(kind: &'static str, value: T) -> Result<Vec<
     Ok(bytes)
 }
 
+/// Writes a line, at once; whether anybody is left to read the next.
+pub(crate) fn line(text: &str) -> Result<bool, Failure> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::Output(error)),
+    }
+}
+
 fn settle(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

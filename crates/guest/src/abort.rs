@@ -9,6 +9,7 @@
 //! by a system call that a locked worker dies of (wasmtime 48,
 //! `delegate_signal_to_previous_handler`).
 
+use std::fmt::Write;
 use std::sync::OnceLock;
 
 use lazaret_wire::Shared;
@@ -119,7 +120,7 @@ extern "C" fn last_resort(
     context: *mut libc::c_void,
 ) {
     // SAFETY: with SA_SIGINFO the kernel passes a valid siginfo and ucontext.
-    let (address, stack) = unsafe { ((*info).si_addr() as usize, stack_pointer(context)) };
+    let (address, (at, stack)) = unsafe { ((*info).si_addr() as usize, pointers(context)) };
     if signal == libc::SIGSEGV && stack != 0 && address.abs_diff(stack) < NEAR_STACK {
         now(Reason::StackOverflow, "the native stack is used up");
     }
@@ -127,18 +128,61 @@ extern "C" fn last_resort(
         .iter()
         .find(|(fault, _)| *fault == signal)
         .map_or("a signal", |(_, text)| text);
-    now(Reason::Signal, text)
+    let mut words = Words::default();
+    // Formatting numbers takes no memory; too long a text is cut.
+    let _ = write!(
+        words,
+        "{text}, address {address:#x}, by the code at {at:#x}"
+    );
+    now(Reason::Signal, words.text())
 }
 
+/// Text in a buffer of its own: a handler can't allocate.
+struct Words {
+    bytes: [u8; 160],
+    length: usize,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 160],
+            length: 0,
+        }
+    }
+}
+
+impl Words {
+    fn text(&self) -> &str {
+        let written = self.bytes.get(..self.length).unwrap_or_default();
+        std::str::from_utf8(written).unwrap_or("a signal")
+    }
+}
+
+impl Write for Words {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
+        let room = room.get_mut(..text.len()).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
+    }
+}
+
+/// Program counter and stack pointer.
+///
 /// # Safety
 /// `context` is what the kernel passed to a handler.
-unsafe fn stack_pointer(context: *mut libc::c_void) -> usize {
+unsafe fn pointers(context: *mut libc::c_void) -> (usize, usize) {
     // SAFETY: the caller's promise.
-    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    let machine = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
     #[cfg(target_arch = "x86_64")]
-    return context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize;
+    return (
+        machine.gregs[libc::REG_RIP as usize] as usize,
+        machine.gregs[libc::REG_RSP as usize] as usize,
+    );
     #[cfg(target_arch = "aarch64")]
-    return context.uc_mcontext.sp as usize;
+    return (machine.pc as usize, machine.sp as usize);
 }
 
 /// Ends this process, with its reason in the last words. Async-signal-safe.

@@ -7,10 +7,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use lazaret_wall::launcher::SETUP_FD;
 use lazaret_wall::layers::landlock::Granted;
-use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramGrants};
+use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramRights, Uses};
+use lazaret_wall::worker::Closed;
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
+use lazaret_wire::message::setup::LISTENER;
 use lazaret_wire::message::{
     Artefact, Assignment, Beginning, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
     ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
@@ -24,9 +27,6 @@ use crate::exchange::{self, Exchange};
 use crate::program::Program;
 use crate::{compiler, engine, memory};
 
-/// Where the launcher puts the set-up socket.
-const SETUP: i32 = 3;
-
 /// A worker that is set up, and what it says when it is locked.
 struct Prepared<T> {
     runs: T,
@@ -36,6 +36,8 @@ struct Prepared<T> {
     kind: Kind,
     /// What Landlock leaves open.
     granted: Vec<(OwnedFd, bool)>,
+    /// What the program does there.
+    uses: Uses,
 }
 
 /// What a worker does once it is locked and the host has verified it.
@@ -91,7 +93,7 @@ pub fn worker() -> ! {
 
 /// The same with other work. Start-up, set-up and lock are no different.
 pub fn worker_with(mut work: impl Work) -> ! {
-    let (channel, mut exchange, accepted, mut missing) = greet();
+    let (channel, mut exchange, accepted, closed) = greet();
     let descriptors = match channel.receive_descriptors(layout::MAX_FILES + 1) {
         Ok(descriptors) => descriptors,
         Err(error) => abort::now(Reason::Wire, &error.to_string()),
@@ -111,13 +113,13 @@ pub fn worker_with(mut work: impl Work) -> ! {
     match assignment {
         Assignment::Tenant(setup) => {
             let prepared = or_fail(&mut exchange, tenant(&setup, descriptors, &channel, shared));
-            let canister = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            let canister = lock(channel, &mut exchange, prepared, &accepted, closed);
             exchange.set_spin(Spin::HOT);
             work.tenant(canister, &mut exchange)
         }
         Assignment::Program(setup) => {
             let prepared = or_fail(&mut exchange, program(&setup, descriptors));
-            let program = lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            let program = lock(channel, &mut exchange, prepared, &accepted, closed);
             match exchange.next() {
                 ToWorker::Start => {}
                 other => abort::now(
@@ -130,7 +132,7 @@ pub fn worker_with(mut work: impl Work) -> ! {
         }
         Assignment::Compiler => {
             let prepared = or_fail(&mut exchange, compiler_streams(descriptors));
-            lock(channel, &mut exchange, prepared, &accepted, &mut missing);
+            lock(channel, &mut exchange, prepared, &accepted, closed);
             let settings = match exchange.next() {
                 ToWorker::Compile(compile) => compile.settings,
                 other => abort::now(
@@ -154,9 +156,9 @@ pub fn worker_with(mut work: impl Work) -> ! {
 }
 
 /// Takes the shared memory, and closes this process in.
-fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
+fn greet() -> (Channel, Exchange, Vec<Layer>, Closed) {
     // SAFETY: the launcher put the socket there, and nothing else uses it.
-    let socket = unsafe { OwnedFd::from_raw_fd(SETUP) };
+    let socket = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
     let fail = |text: String| -> ! {
         // There is no shared memory to say it in.
         eprintln!("lazaret worker: {text}; this process is started by Lazaret itself");
@@ -196,11 +198,11 @@ fn greet() -> (Channel, Exchange, Vec<Layer>, Vec<Layer>) {
         .iter()
         .filter_map(|name| name.parse().ok())
         .collect();
-    let missing = or_fail(
+    let closed = or_fail(
         &mut exchange,
         lazaret_wall::worker::close_in(&accepted).map_err(layer_failed),
     );
-    (channel, exchange, accepted, missing)
+    (channel, exchange, accepted, closed)
 }
 
 fn layer_failed(error: LayerError) -> Failed {
@@ -236,26 +238,32 @@ fn lock<T>(
     exchange: &mut Exchange,
     prepared: Prepared<T>,
     accepted: &[Layer],
-    missing: &mut Vec<Layer>,
+    closed: Closed,
 ) -> T {
-    drop(channel);
     let granted: Vec<Granted<'_>> = prepared
         .granted
         .iter()
         .map(|(directory, writable)| Granted {
             directory: directory.as_fd(),
             writable: *writable,
+            uses: prepared.uses,
         })
         .collect();
-    let locked = lazaret_wall::worker::lock(prepared.kind, &granted, accepted);
-    missing.extend(or_fail(exchange, locked.map_err(layer_failed)));
-    // A filter for directories has `close`; without any there is nothing here.
+    let locked = lazaret_wall::worker::lock(closed, prepared.kind, &granted, accepted);
+    let locked = or_fail(exchange, locked.map_err(layer_failed));
+    let listener: Vec<BorrowedFd<'_>> = locked.listener.iter().map(AsFd::as_fd).collect();
+    if let Err(error) = channel.send(LISTENER, &listener) {
+        abort::now(Reason::Wire, &error.to_string());
+    }
+    drop(locked.listener);
+    drop(channel);
     drop(prepared.granted);
     exchange.answer(&FromWorker::Ready(Ready {
         heap_at: prepared.heap_at,
         stable_at: prepared.stable_at,
         cards_at: prepared.cards_at,
-        missing: missing
+        missing: locked
+            .missing
             .iter()
             .map(|layer| layer.name().to_owned())
             .collect(),
@@ -319,6 +327,7 @@ fn tenant(
         runs: canister,
         kind: Kind::Tenant,
         granted: Vec::new(),
+        uses: Uses::NONE,
     })
 }
 
@@ -353,9 +362,10 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
             ))
         })
         .collect::<Result<Vec<_>, Failed>>()?;
-    let grants = ProgramGrants {
+    let rights = ProgramRights {
         directories: !setup.preopens.is_empty(),
         writable: setup.preopens.iter().any(|preopen| preopen.writable),
+        uses: Uses::from_bits(setup.uses),
     };
     let engine =
         engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
@@ -365,8 +375,9 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
         heap_at: 0,
         stable_at: 0,
         cards_at: [0; 2],
-        kind: Kind::Program(grants),
+        kind: Kind::Program(rights),
         granted,
+        uses: rights.uses,
     })
 }
 
@@ -430,6 +441,7 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
                 cards_at: [0; 2],
                 kind: Kind::Compiler,
                 granted: Vec::new(),
+                uses: Uses::NONE,
             })
         }
         _ => Err(failed("a compiler needs a module and an output")),

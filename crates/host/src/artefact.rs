@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::supervisor::Supervisor;
 use lazaret_guest::{contract, engine};
 use lazaret_wall::Layer;
 use lazaret_wall::launcher::{Launcher, Limits};
@@ -65,6 +66,8 @@ pub enum CompileError {
 pub(crate) struct Artefact {
     /// Its identity: that of the module and of all that decides the code.
     pub key: [u8; 32],
+    /// The module's hash (blake3).
+    pub module: [u8; 32],
     /// The code, in a sealed memfd, opened read-only.
     pub file: OwnedFd,
     /// How it was compiled.
@@ -134,7 +137,7 @@ const KIND: cache_file::Kind = cache_file::Kind {
 
 /// The identity of an artefact: module, settings, and everything of ours and
 /// of the engine's that decides the code.
-fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
+fn key(module: &[u8; 32], settings: &CompileSettings) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 compiled module");
     hasher.update(contract::identity(settings.purpose).as_bytes());
     hasher.update(&[
@@ -143,7 +146,7 @@ fn key(wasm: &[u8], settings: &CompileSettings) -> [u8; 32] {
         u8::from(settings.cards),
         u8::from(settings.snapshot),
     ]);
-    hasher.update(wasm);
+    hasher.update(module);
     *hasher.finalize().as_bytes()
 }
 
@@ -161,13 +164,12 @@ impl Cache {
     /// there yet.
     pub(crate) fn get(
         &self,
-        launcher: &Launcher,
-        accepted: &[Layer],
+        compiler: &Compiler<'_>,
         wasm: &[u8],
         settings: CompileSettings,
-        limits: CompileLimits,
     ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
-        let key = key(wasm, &settings);
+        let module = *blake3::hash(wasm).as_bytes();
+        let key = key(&module, &settings);
         if let Some(found) = self.lock().get(&key) {
             return Ok((found.clone(), None));
         }
@@ -176,7 +178,7 @@ impl Cache {
         });
         if let Some(found) = path
             .as_deref()
-            .and_then(|path| load(path, key, settings).ok())
+            .and_then(|path| load(path, (key, module), settings).ok())
         {
             let found = Arc::new(found);
             self.lock().insert(key, found.clone());
@@ -186,7 +188,7 @@ impl Cache {
         self.tell(Compiling::Begun {
             module_bytes: wasm.len(),
         });
-        let made = compile(launcher, accepted, wasm, key, settings, limits);
+        let made = compile(compiler, wasm, (key, module), settings);
         self.tell(Compiling::Ended);
         let made = Arc::new(made?);
         let took = started.elapsed();
@@ -212,14 +214,22 @@ impl Cache {
     }
 }
 
+/// What a compiler is started with.
+#[derive(Debug)]
+pub(crate) struct Compiler<'a> {
+    pub launcher: &'a Launcher,
+    pub supervisor: &'a Supervisor,
+    pub accepted: &'a [Layer],
+    pub limits: CompileLimits,
+}
+
 fn compile(
-    launcher: &Launcher,
-    accepted: &[Layer],
+    compiler: &Compiler<'_>,
     wasm: &[u8],
-    key: [u8; 32],
+    (key, module): ([u8; 32], [u8; 32]),
     settings: CompileSettings,
-    limits: CompileLimits,
 ) -> Result<Artefact, CompileError> {
+    let limits = compiler.limits;
     let input = memfd().map_err(CompileError::Memfd)?;
     fs::File::from(input.try_clone().map_err(CompileError::Memfd)?)
         .write_all(wasm)
@@ -227,7 +237,10 @@ fn compile(
     let input = seal(&input).map_err(CompileError::Memfd)?;
     let output = memfd().map_err(CompileError::Memfd)?;
     let (mut worker, _, _) = Worker::start(Start {
-        launcher,
+        launcher: compiler.launcher,
+        supervisor: compiler.supervisor,
+        tenant: None,
+        module: &module,
         limits: Limits {
             address_space: limits.memory.saturating_add(16 << 30),
             data: limits.memory,
@@ -242,7 +255,7 @@ fn compile(
             fixed: &[0, 1],
             directories: 0,
         },
-        accepted,
+        accepted: compiler.accepted,
         tracked: false,
     })?;
     worker.send(&ToWorker::Compile(Compile { settings }))?;
@@ -273,6 +286,7 @@ fn compile(
     }
     Ok(Artefact {
         key,
+        module,
         file: seal(&output).map_err(CompileError::Memfd)?,
         settings,
         made,
@@ -291,7 +305,11 @@ fn store(path: &Path, artefact: &Artefact) -> io::Result<()> {
 }
 
 /// Reads a cache file.
-fn load(path: &Path, key: [u8; 32], settings: CompileSettings) -> io::Result<Artefact> {
+fn load(
+    path: &Path,
+    (key, module): ([u8; 32], [u8; 32]),
+    settings: CompileSettings,
+) -> io::Result<Artefact> {
     let (described, file) = KIND.load(path)?;
     let made = match Compiled::from_bytes(&described) {
         Ok(Compiled { result: Ok(made) }) => made,
@@ -302,6 +320,7 @@ fn load(path: &Path, key: [u8; 32], settings: CompileSettings) -> io::Result<Art
     }
     Ok(Artefact {
         key,
+        module,
         file,
         settings,
         made,
@@ -328,6 +347,7 @@ mod tests {
             .unwrap();
         Artefact {
             key: [0; 32],
+            module: [0; 32],
             file: seal(&file).unwrap(),
             settings: SETTINGS,
             made: Made {
@@ -343,19 +363,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
-        assert_eq!(load(&path, [0; 32], SETTINGS).unwrap().made.length, 5000);
+        assert_eq!(
+            load(&path, ([0; 32], [0; 32]), SETTINGS)
+                .unwrap()
+                .made
+                .length,
+            5000
+        );
         let good = fs::read(&path).unwrap();
         for at in (0..good.len()).step_by(7) {
             let mut changed = good.clone();
             changed[at] ^= 1;
             fs::write(&path, &changed).unwrap();
             assert!(
-                load(&path, [0; 32], SETTINGS).is_err(),
+                load(&path, ([0; 32], [0; 32]), SETTINGS).is_err(),
                 "a change at {at} went unnoticed"
             );
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(load(&path, [0; 32], SETTINGS).is_err());
+        assert!(load(&path, ([0; 32], [0; 32]), SETTINGS).is_err());
     }
 
     #[test]
@@ -365,6 +391,6 @@ mod tests {
         let path = directory.path().join("x.code");
         store(&path, &artefact()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(load(&path, [0; 32], SETTINGS).is_err());
+        assert!(load(&path, ([0; 32], [0; 32]), SETTINGS).is_err());
     }
 }

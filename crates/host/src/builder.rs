@@ -15,9 +15,11 @@ use crate::budget::Budget;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
+use crate::incident::{Incident, Retention, Store};
 use crate::page_copy::PageCopy;
 use crate::program::Snapshots;
 use crate::registry::Registry;
+use crate::supervisor::{IncidentObserver, Recorder, Supervisor};
 use crate::tenant::{self, TenantLimits};
 use crate::tracker::TrackerKind;
 
@@ -46,6 +48,9 @@ pub enum BuildError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// There are no descriptors left for the supervisor of workers.
+    #[error("the supervisor of workers: {0}; raise the limit of descriptors")]
+    Supervisor(#[source] std::io::Error),
     /// Two host functions have the same name, or one has a bad name or bound.
     #[error("host function `{name}`: {reason}")]
     Function {
@@ -82,6 +87,9 @@ pub struct Builder {
     observer: Option<Observer>,
     functions: Vec<Offered>,
     memory_budget: Option<u64>,
+    incident_observers: Vec<IncidentObserver>,
+    incidents_kept: Retention,
+    incidents_dir: Option<PathBuf>,
 }
 
 impl Builder {
@@ -104,6 +112,9 @@ impl Builder {
             observer: None,
             functions: Vec::new(),
             memory_budget: None,
+            incident_observers: Vec::new(),
+            incidents_kept: Retention::default(),
+            incidents_dir: None,
         }
     }
 
@@ -213,6 +224,31 @@ impl Builder {
         self
     }
 
+    /// Puts incidents on record in a data directory that this host doesn't use
+    /// otherwise: for one that only runs programs.
+    #[must_use]
+    pub fn record_incidents(mut self, data_dir: impl Into<PathBuf>) -> Self {
+        self.incidents_dir = Some(data_dir.into());
+        self
+    }
+
+    /// How many incidents are kept in the data directory, 1,000 and 64 MiB if
+    /// not set. Of those over it, the least severe of whoever has most go first.
+    #[must_use]
+    pub fn keep_incidents(mut self, retention: Retention) -> Self {
+        self.incidents_kept = retention;
+        self
+    }
+
+    /// Is told of every incident, in the supervisor's thread, after it was put
+    /// on record: for alerts.
+    #[must_use]
+    pub fn on_incident(mut self, observer: impl Fn(&Incident) + Send + Sync + 'static) -> Self {
+        self.incident_observers
+            .push(IncidentObserver(Box::new(observer)));
+        self
+    }
+
     /// Offers a function to guests: they import `host.<name>`. The bounds are
     /// in bytes; whatever is over them is the guest's trap.
     #[must_use]
@@ -274,6 +310,14 @@ impl Builder {
         let cache = self
             .cache
             .or_else(|| self.data.as_ref().map(|path| path.join("cache")));
+        let store = data
+            .as_ref()
+            .map(DataDir::path)
+            .or(self.incidents_dir.as_deref())
+            .map(|path| Store::of(path).retaining(self.incidents_kept));
+        let supervisor =
+            Supervisor::new(|wake| Recorder::new(wake, store, self.incident_observers))
+                .map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
             options: self.options,
             launcher: Mutex::default(),
@@ -283,6 +327,7 @@ impl Builder {
             data,
             tenants: Registry::default(),
             budget,
+            supervisor,
         }))
     }
 }

@@ -7,6 +7,7 @@
 //! DIR/cache/KEY.code compiled modules; may be deleted at any time
 //! DIR/tenants/NAME/  an image (crate lazaret-image) and a log
 //! DIR/snapshots/NAME/TAG/  an image that shares files with the tenant's
+//! DIR/incidents/     what workers did that no worker should, a file each
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -100,7 +101,7 @@ impl DataDir {
                 Ok(entries) => entries.flatten().any(|entry| {
                     !matches!(
                         entry.file_name().to_str(),
-                        Some("lock" | "modules" | "tenants" | "snapshots" | "cache")
+                        Some("lock" | "modules" | "tenants" | "snapshots" | "cache" | "incidents")
                     ) && !is_aside(&entry.path())
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -176,6 +177,7 @@ impl DataDir {
             self.path.clone(),
             self.path.join("modules"),
             self.path.join("cache"),
+            self.path.join(crate::incident::DIRECTORY),
         ];
         for path in places.iter().flat_map(|place| entries(place)) {
             if is_aside(&path) {

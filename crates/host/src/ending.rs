@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use lazaret_guest::abort::Reason;
 use lazaret_wall::launcher::{Event, ExitStatus, Usage};
-use lazaret_wire::Shared;
+use lazaret_wall::supervisor::ForbiddenCall;
 
 /// Why a worker ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
-    /// It made a system call that is not on its list (killed by the kernel).
-    Violation,
+    /// It tried a system call that is not on its list, which did not happen.
+    Violation(Violation),
     /// It ended itself for a reason that it stated: a panic, no memory, a
     /// stack overflow. Never a break-out.
     Aborted {
@@ -48,12 +48,14 @@ pub enum Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Violation => f.write_str("it tried a system call that is not on its list (`lazaret audit` prints it) and was killed"),
+            Self::Violation(violation) => violation.fmt(f),
             Self::Aborted { reason, text } => write!(f, "it ended itself: {reason}: {text}"),
             Self::OutOfMemory { text } => write!(f, "it ran out of memory: {text}"),
             Self::CpuTime => f.write_str("it used up its processor time"),
             Self::Signal(signal) => write!(f, "signal {signal} ended it"),
-            Self::Exited(code) => write!(f, "it exited with code {code}, which it was not asked to"),
+            Self::Exited(code) => {
+                write!(f, "it exited with code {code}, which it was not asked to")
+            }
             Self::LauncherEnded => f.write_str("its launcher ended, and it with it"),
             Self::Malformed(what) => write!(f, "malformed wire data ({what}); it was killed"),
             Self::Deadline(limit) => write!(f, "no answer within {limit:?}; it was killed"),
@@ -61,11 +63,38 @@ impl fmt::Display for Ending {
     }
 }
 
+/// A forbidden call.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Violation {
+    /// Which it was, where the kernel could tell.
+    pub call: Option<ForbiddenCall>,
+    /// The name of the incident on record, with the evidence.
+    pub incident: Option<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.call {
+            Some(call) => write!(f, "it tried {call}, which is not on its list")?,
+            None => f.write_str("it tried a system call that is not on its list")?,
+        }
+        f.write_str(" (`lazaret audit` prints it), and was killed")?;
+        match &self.incident {
+            Some(incident) => write!(f, "; incident {incident}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Ending {
+    /// The reason of a worker that was stopped by a fault outside of guest
+    /// code.
+    pub(crate) const UNEXPECTED_SIGNAL: &'static str = "unexpected signal";
+
     /// Reads how a process ended together with what it last said.
-    fn read(status: ExitStatus, (words, text): (u32, String)) -> Self {
+    pub(crate) fn read(status: ExitStatus, (words, text): (u32, String)) -> Self {
         match status {
-            ExitStatus::Signaled(libc::SIGSYS) => Self::Violation,
+            ExitStatus::Signaled(libc::SIGSYS) => Self::Violation(Violation::default()),
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
             ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
                 Some(Reason::OutOfMemory) => Self::OutOfMemory { text },
@@ -82,7 +111,7 @@ impl Ending {
                     text,
                 },
                 Some(Reason::Signal) => Self::Aborted {
-                    reason: "unexpected signal",
+                    reason: Self::UNEXPECTED_SIGNAL,
                     text,
                 },
                 _ => Self::Aborted {
@@ -96,24 +125,38 @@ impl Ending {
     }
 }
 
+/// What is known of a worker's end.
+#[derive(Debug, Default)]
+struct Known {
+    end: Option<(Event, Ending)>,
+    /// What it was killed for, if that was a forbidden call.
+    violation: Option<Violation>,
+}
+
 /// Where the end of one worker is noted, by the launcher's reader thread.
 #[derive(Debug, Default)]
 pub(crate) struct Death {
-    event: Mutex<Option<Event>>,
-    /// Whether there is one: looked at in every call.
+    known: Mutex<Known>,
+    /// Whether it has ended: looked at in every call.
     come: AtomicBool,
     noted: Condvar,
 }
 
 impl Death {
-    fn lock(&self) -> MutexGuard<'_, Option<Event>> {
-        self.event.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn note(&self, event: Event) {
-        *self.lock() = Some(event);
+    /// It has ended so.
+    pub(crate) fn note(&self, event: Event, ending: Ending) {
+        self.lock().end = Some((event, ending));
         self.come.store(true, Release);
         self.noted.notify_all();
+    }
+
+    /// It is going to be ended for a forbidden call.
+    pub(crate) fn violates(&self, violation: Violation) {
+        self.lock().violation = Some(violation);
     }
 
     pub(crate) fn has_come(&self) -> bool {
@@ -121,27 +164,28 @@ impl Death {
     }
 
     /// Waits until the end is noted, for at most `limit`.
-    pub(crate) fn wait(&self, limit: Duration) -> Option<Event> {
-        let (event, _) = self
-            .noted
-            .wait_timeout_while(self.lock(), limit, |event| event.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        *event
+    pub(crate) fn wait(&self, limit: Duration) {
+        drop(
+            self.noted
+                .wait_timeout_while(self.lock(), limit, |known| known.end.is_none()),
+        );
     }
 
     /// What the worker used, once it has ended.
     pub(crate) fn usage(&self) -> Option<Usage> {
-        match *self.lock() {
-            Some(Event::Exited(_, usage)) => Some(usage),
+        match self.lock().end {
+            Some((Event::Exited(_, usage), _)) => Some(usage),
             _ => None,
         }
     }
 
-    /// Why it ended.
-    pub(crate) fn ending(&self, shared: &Shared) -> Option<Ending> {
-        Some(match (*self.lock())? {
-            Event::Exited(status, _) => Ending::read(status, shared.take_last_words()),
-            Event::LauncherEnded => Ending::LauncherEnded,
+    /// Why it ended, once it has.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        let known = self.lock();
+        let (event, ending) = known.end.as_ref()?;
+        Some(match (&known.violation, event) {
+            (Some(violation), Event::Exited(..)) => Ending::Violation(violation.clone()),
+            _ => ending.clone(),
         })
     }
 }
@@ -168,7 +212,7 @@ mod tests {
         );
         assert_eq!(
             Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())),
-            Ending::Violation
+            Ending::Violation(Violation::default())
         );
         // Words without the breakpoint prove nothing.
         let ending = Ending::read(

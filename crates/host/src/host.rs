@@ -9,13 +9,15 @@ use lazaret_image::Exported;
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 
-use crate::artefact::{Artefact, Cache, CompileError};
+use crate::artefact::{Artefact, Cache, CompileError, Compiler};
 use crate::budget::{Budget, MemoryBudget};
 use crate::builder::{Builder, Options};
 use crate::data_dir::DataDir;
 use crate::functions::{Functions, Offered};
+use crate::incident::{Incident, Store};
 use crate::program::{Program, Snapshots};
 use crate::registry::Registry;
+use crate::supervisor::Supervisor;
 use crate::tenant::archive::Progress;
 use crate::tenant::{self, DamagedSnapshot, SnapshotInfo, Tenant, TenantError};
 
@@ -30,6 +32,8 @@ pub(crate) struct Inner {
     pub data: Option<DataDir>,
     pub tenants: Registry,
     pub budget: Option<Arc<Budget>>,
+    /// Last, as what is ended before may still have something to tell.
+    pub supervisor: Supervisor,
 }
 
 impl Inner {
@@ -60,13 +64,13 @@ impl Inner {
         settings: CompileSettings,
     ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
         let launcher = self.launcher().map_err(crate::worker::WorkerError::from)?;
-        self.cache.get(
-            &launcher,
-            &self.options.accept_missing,
-            wasm,
-            settings,
-            self.options.compile,
-        )
+        let compiler = Compiler {
+            launcher: &launcher,
+            supervisor: &self.supervisor,
+            accepted: &self.options.accept_missing,
+            limits: self.options.compile,
+        };
+        self.cache.get(&compiler, wasm, settings)
     }
 }
 
@@ -289,6 +293,17 @@ impl Host {
     /// The data directory, if there is one.
     pub fn data_dir(&self) -> Option<&Path> {
         self.inner.data.as_ref().map(DataDir::path)
+    }
+
+    /// The last incidents of this host, oldest first; at most 64.
+    pub fn recent_incidents(&self) -> Vec<Arc<Incident>> {
+        self.inner.supervisor.recorder().remembered()
+    }
+
+    /// The incidents on record in the data directory, if there is one: this
+    /// host's and those of hosts before it.
+    pub fn incidents(&self) -> Option<Store> {
+        self.data_dir().map(Store::of)
     }
 
     /// The functions that this host offers to guests.

@@ -1,6 +1,7 @@
 //! What the host learns of a module before anything compiles it: from the
 //! original bytes, by a parser that only reads.
 
+use lazaret_wall::policy::Uses;
 use lazaret_wire::message::Purpose;
 use thiserror::Error;
 use wasmparser::{Encoding, Parser, Payload};
@@ -88,6 +89,15 @@ impl ModuleInfo {
                     == Some(name)
             })
             .map(|(_, contents)| contents.as_slice())
+    }
+
+    /// What a program with these imports can need system calls for.
+    pub fn uses(&self) -> Uses {
+        Uses::of_imports(
+            self.imports
+                .iter()
+                .map(|(module, name)| (module.as_str(), name.as_str())),
+        )
     }
 
     /// Whether the module asks to keep its heap over an upgrade.

@@ -8,17 +8,21 @@ use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::receipt::{Expected, Pages, Receipt, Unverified};
+use lazaret_wall::supervisor::Listener;
 use lazaret_wall::{Layer, LayerError};
 use lazaret_wire::codec::Message;
+use lazaret_wire::message::setup::LISTENER;
 use lazaret_wire::message::{Assign, Assignment, Call, FromWorker, Hello, Ready, ToWorker};
 use lazaret_wire::socket::{Channel, ChannelError};
 use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::Signal;
 use thiserror::Error;
 
 use crate::ending::{Death, Ending};
+use crate::incident::{Incident, Subject};
 use crate::page_copy::Copier;
+use crate::supervisor::Supervisor;
+use crate::watch::Watch;
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
@@ -59,6 +63,9 @@ pub enum WorkerError {
     /// The set-up socket.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// There is no thread or descriptor left to look after it.
+    #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
+    Supervisor(#[source] std::io::Error),
 }
 
 impl From<LayerError> for WorkerError {
@@ -79,6 +86,11 @@ pub(crate) struct Start<'a> {
     /// Descriptors that must be open in it once it is locked.
     pub open: Open<'a>,
     pub accepted: &'a [Layer],
+    /// The tenant whose it is, if it is one's.
+    pub tenant: Option<&'a str>,
+    /// The hash of the module that it is for.
+    pub module: &'a [u8; 32],
+    pub supervisor: &'a Supervisor,
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
 }
@@ -119,7 +131,7 @@ impl Deadline {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     death: Arc<Death>,
-    pidfd: OwnedFd,
+    watch: Arc<Watch>,
     pid: i32,
     requests: u32,
     answers: u32,
@@ -151,22 +163,41 @@ impl Worker {
         setup.send_descriptors(start.descriptors)?;
         drop(file);
         let mut requests = 0;
+        let kind = match &start.assignment {
+            Assignment::Program(_) => "program",
+            Assignment::Tenant(_) => "tenant",
+            Assignment::Compiler => "compiler",
+        };
         let assign = ToWorker::Assign(Assign {
             assignment: start.assignment,
         });
         assign.to_bytes(&mut buffer)?;
-        put(&shared, &buffer, &mut requests)?;
+        let subject = Subject {
+            tenant: start.tenant.map(str::to_owned),
+            worker: kind.to_owned(),
+            module: Some(blake3::Hash::from_bytes(*start.module).to_string()),
+        };
+        let recorder = start.supervisor.recorder().clone();
+        let watch = Arc::new(Watch::new(
+            subject,
+            recorder,
+            shared.clone(),
+            death.clone(),
+            start.limits.cpu_seconds,
+        ));
+        put(&shared, &watch, &buffer, &mut requests)?;
         let spawned = {
-            let (shared, death) = (shared.clone(), death.clone());
+            let (shared, watch) = (shared.clone(), watch.clone());
             start.launcher.spawn(start.limits, theirs, move |event| {
-                death.note(event);
+                watch.ended(event);
                 bell::wake(shared.u32(layout::ANSWER_BELL));
             })?
         };
+        watch.set_process(spawned.pid, spawned.pidfd);
         let mut worker = Self {
             shared,
             death,
-            pidfd: spawned.pidfd,
+            watch,
             pid: spawned.pid,
             requests,
             answers: 0,
@@ -211,6 +242,7 @@ impl Worker {
                 false => None,
             },
         };
+        worker.take_listener(&setup, start.supervisor)?;
         let missing: Vec<Layer> = ready
             .missing
             .iter()
@@ -229,13 +261,43 @@ impl Worker {
             Some(ending) => WorkerError::Ended(ending),
             None => unverified.into(),
         })?;
+        worker.watch.set_receipt(worker.receipt.clone());
         Ok((worker, ready, tracked))
+    }
+
+    /// Takes the listener of its filter, if it could have one, and has it
+    /// watched. The worker sends it before it says that it is ready.
+    fn take_listener(&self, setup: &Channel, supervisor: &Supervisor) -> Result<(), WorkerError> {
+        let told = match setup.poll(Duration::ZERO)? {
+            true => setup.receive()?,
+            false => {
+                return Err(WorkerError::Ended(
+                    self.malformed("ready, but no word of its filter"),
+                ));
+            }
+        };
+        if told.bytes != LISTENER {
+            return Err(WorkerError::Ended(
+                self.malformed("another word than of its filter"),
+            ));
+        }
+        if let Some(descriptor) = told.descriptors.into_iter().next() {
+            match Listener::from_descriptor(descriptor) {
+                Ok(listener) => self.watch.set_listener(listener),
+                Err(error) => {
+                    return Err(WorkerError::Ended(self.malformed(&error.to_string())));
+                }
+            }
+        }
+        supervisor
+            .watch(&self.watch)
+            .map_err(WorkerError::Supervisor)
     }
 
     /// How it ended, if it has, though nobody here ended it: of one that is
     /// gone nothing can be seen, which says nothing about its lock.
     fn ended_by_itself(&self) -> Option<Ending> {
-        let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let mut end = [PollFd::new(self.watch.pidfd()?, PollFlags::IN)];
         // One on its way out has no memory any more, but isn't reported yet.
         let patience = match is_exiting(self.pid) {
             true => LAST_STEPS,
@@ -245,7 +307,7 @@ impl Worker {
         match rustix::event::poll(&mut end, Timespec::try_from(patience).ok().as_ref()) {
             Ok(1..) => {
                 self.death.wait(LAST_STEPS);
-                self.death.ending(&self.shared)
+                self.death.ending()
             }
             _ => None,
         }
@@ -262,6 +324,11 @@ impl Worker {
     /// What was verified about it.
     pub(crate) fn receipt(&self) -> &Receipt {
         &self.receipt
+    }
+
+    /// What it ended for, if that is an incident.
+    pub(crate) fn incident(&self) -> Option<Arc<Incident>> {
+        self.watch.incident()
     }
 
     /// Its number on the host.
@@ -292,13 +359,13 @@ impl Worker {
     /// Puts a request on the wire and rings.
     pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
         request.to_bytes(&mut self.buffer)?;
-        put(&self.shared, &self.buffer, &mut self.requests)
+        put(&self.shared, &self.watch, &self.buffer, &mut self.requests)
     }
 
     /// The same for a call that the caller keeps.
     pub(crate) fn send_call(&mut self, call: &Call) -> Result<(), WorkerError> {
         ToWorker::call_to_bytes(call, &mut self.buffer)?;
-        put(&self.shared, &self.buffer, &mut self.requests)
+        put(&self.shared, &self.watch, &self.buffer, &mut self.requests)
     }
 
     /// Waits for the next answer as [`Worker::wait`] does, until a time that
@@ -308,8 +375,7 @@ impl Worker {
         // A worker that is always quick to make another host call would else
         // never meet its deadline: who answers one starts the clock.
         if deadline.is_over() {
-            self.kill();
-            return Err(Ending::Deadline(deadline.limit));
+            return Err(self.ended_for(Ending::Deadline(deadline.limit)));
         }
         let bell = self.shared.u32(layout::ANSWER_BELL);
         match bell::spin(bell, self.answers, &mut self.spin) {
@@ -340,15 +406,9 @@ impl Worker {
     fn take(&mut self, rung: Rung, limit: Duration) -> Result<FromWorker, Ending> {
         match rung {
             Rung::Next => self.answers = self.answers.wrapping_add(1),
-            Rung::Timeout => {
-                self.kill();
-                return Err(Ending::Deadline(limit));
-            }
+            Rung::Timeout => return Err(self.ended_for(Ending::Deadline(limit))),
             Rung::Stopped => {
-                return Err(self
-                    .death
-                    .ending(&self.shared)
-                    .unwrap_or(Ending::LauncherEnded));
+                return Err(self.death.ending().unwrap_or(Ending::LauncherEnded));
             }
             Rung::Wild(value) => {
                 return Err(self.malformed(&format!(
@@ -368,13 +428,19 @@ impl Worker {
 
     /// Kills the worker for what it wrote.
     pub(crate) fn malformed(&self, what: &str) -> Ending {
+        self.ended_for(Ending::Malformed(what.to_owned()))
+    }
+
+    /// Kills the worker for this, which goes on record.
+    fn ended_for(&self, ending: Ending) -> Ending {
+        self.watch.report(&ending);
         self.kill();
-        Ending::Malformed(what.to_owned())
+        ending
     }
 
     /// Ends it.
     pub(crate) fn kill(&self) {
-        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        self.watch.kill();
     }
 
     /// Ends it and waits until it is gone; what it used, if the kernel said.
@@ -386,9 +452,15 @@ impl Worker {
 }
 
 /// Puts a request on the wire and rings; `requests` counts them.
-fn put(shared: &Shared, request: &[u8], requests: &mut u32) -> Result<(), WorkerError> {
+fn put(
+    shared: &Shared,
+    watch: &Watch,
+    request: &[u8],
+    requests: &mut u32,
+) -> Result<(), WorkerError> {
     shared.put_request(request)?;
     *requests = requests.wrapping_add(1);
+    watch.note_request(*requests, request);
     bell::ring(
         shared.u32(layout::REQUEST_BELL),
         shared.u32(layout::WORKER_SLEEPS),

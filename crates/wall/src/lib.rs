@@ -26,6 +26,7 @@
 //!    Only then does guest code run.
 #![deny(missing_docs)]
 
+pub mod architecture;
 pub mod executable;
 pub mod grants;
 pub mod launcher;
@@ -34,8 +35,10 @@ pub mod layers;
 pub mod policy;
 pub mod probe;
 pub mod receipt;
+pub mod supervisor;
 pub mod worker;
 
+pub use architecture::Architecture;
 pub use layer::{Layer, LayerError, Probe};
 pub use policy::{Kind, Policy, policy};
 pub use receipt::Receipt;

@@ -164,7 +164,7 @@ fn empty_root() -> Probe {
 
 /// A filter is loaded, and a forbidden call really kills.
 fn seccomp_kills() -> Probe {
-    let program = match seccomp::compile(&policy(Kind::Tenant)) {
+    let program = match seccomp::compile(&policy(Kind::Tenant), seccomp::Denied::Kill) {
         Ok(program) => program,
         Err(error) => return Probe::Missing(error.to_string()),
     };

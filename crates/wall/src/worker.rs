@@ -5,8 +5,11 @@
 //! narrow what it has; the host checks all of it from outside before any guest
 //! code runs.
 
+use std::os::fd::OwnedFd;
+
 use crate::layer::{Layer, LayerError};
 use crate::layers::landlock::Granted;
+use crate::layers::seccomp::Denied;
 use crate::layers::{capabilities, dumpable, landlock, mdwe, no_new_privs, root, seccomp};
 use crate::policy::{Kind, policy};
 
@@ -34,9 +37,33 @@ impl Putting<'_> {
     }
 }
 
+/// What step one leaves for step two.
+#[derive(Debug)]
+pub struct Closed {
+    /// Layers that could not be put on.
+    pub missing: Missing,
+    /// The launch filter's listener. Nobody listens: a forbidden call during
+    /// set-up stops the worker for good, with the call to be seen in
+    /// `/proc/PID/syscall`, and the host ends it when it doesn't get ready.
+    listener: Option<OwnedFd>,
+}
+
+/// What step two leaves for the host.
+#[derive(Debug)]
+pub struct Locked {
+    /// Layers that could not be put on.
+    pub missing: Missing,
+    /// The running filter's listener, to be handed over; without one a
+    /// forbidden call kills, and nobody is told which it was.
+    pub listener: Option<OwnedFd>,
+}
+
 /// Step one, right after exec: nothing is reachable by name any more, no
 /// privilege is left, and the launch filter is on.
-pub fn close_in(accepted: &[Layer]) -> Result<Missing, LayerError> {
+///
+/// # Errors
+/// The first layer that can't be put on and isn't accepted to be missing.
+pub fn close_in(accepted: &[Layer]) -> Result<Closed, LayerError> {
     let mut putting = Putting {
         accepted,
         missing: Missing::new(),
@@ -54,29 +81,58 @@ pub fn close_in(accepted: &[Layer]) -> Result<Missing, LayerError> {
     putting.on(Layer::NoNewPrivs, no_new_privs::apply())?;
     putting.on(Layer::Capabilities, capabilities::apply())?;
     dumpable::apply()?;
-    putting.on(Layer::Seccomp, seccomp::apply(&policy(Kind::Launch)))?;
-    Ok(putting.missing)
+    let mut listener = None;
+    let filter = load(Kind::Launch, true).map(|loaded| listener = loaded);
+    putting.on(Layer::Seccomp, filter)?;
+    Ok(Closed {
+        missing: putting.missing,
+        listener,
+    })
 }
 
 /// Step two, when all code is loaded: only what the kind of worker and its
 /// grants need is left.
+///
+/// # Errors
+/// The first layer that can't be put on and isn't accepted to be missing.
 pub fn lock(
+    closed: Closed,
     kind: Kind,
     granted: &[Granted<'_>],
     accepted: &[Layer],
-) -> Result<Missing, LayerError> {
+) -> Result<Locked, LayerError> {
     let mut putting = Putting {
         accepted,
-        missing: Missing::new(),
+        missing: closed.missing,
     };
     putting.on(Layer::Landlock, landlock::apply(granted))?;
-    // The filter is compiled first: loading is then the last thing but one
-    // system call that the process does unlocked.
-    let program = seccomp::compile(&policy(kind));
     putting.on(Layer::Mdwe, mdwe::apply())?;
-    putting.on(
-        Layer::Seccomp,
-        program.and_then(|program| seccomp::load(&program)),
-    )?;
-    Ok(putting.missing)
+    // A chain of filters has one listener at a time.
+    let notifies = closed.listener.is_some();
+    drop(closed.listener);
+    let mut listener = None;
+    let filter = load(kind, notifies).map(|loaded| listener = loaded);
+    putting.on(Layer::Seccomp, filter)?;
+    Ok(Locked {
+        missing: putting.missing,
+        listener,
+    })
+}
+
+/// Loads the filter of `kind`, with a listener if there can be one. Where
+/// somebody outside listens to this process already, there can't: forbidden
+/// calls then kill. So they must from the first filter on, as a call that one
+/// filter kills for never gets to another's listener.
+fn load(kind: Kind, notify: bool) -> Result<Option<OwnedFd>, LayerError> {
+    let policy = policy(kind);
+    if notify {
+        let filter = seccomp::compile(&policy, Denied::Notify)?;
+        match seccomp::load_with_listener(&filter) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if error.source.raw_os_error() == Some(libc::EBUSY) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    seccomp::load(&seccomp::compile(&policy, Denied::Kill)?)?;
+    Ok(None)
 }

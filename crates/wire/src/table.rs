@@ -387,6 +387,18 @@ pub const TABLE: &[Crossing] = &[
             ""
         )
     },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!(
+            "the running filter's listener",
+            SetupSocket,
+            ToHost,
+            "all",
+            1,
+            "descriptors",
+            ""
+        )
+    },
     crossing!(
         "cards",
         WorkerMemory,

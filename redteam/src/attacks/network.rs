@@ -2,7 +2,7 @@
 
 use lazaret_wall::Layer;
 
-use crate::attack::{Attack, Guard, Value, numbers, values};
+use crate::attack::{Attack, Expected, Guard, How, Value, numbers, values};
 
 /// seccomp; behind it a network namespace with no interface that is up.
 /// Landlock alone would not do: `MSG_FASTOPEN` has passed its TCP rules.
@@ -74,8 +74,19 @@ pub const ATTACKS: &[Attack] = &[
         "sendmsg",
         STOPPED_BY,
         libc::SYS_sendmsg,
-        values([Value::Number(3), Value::Memory]),
+        values([Value::Number(0), Value::Memory]),
     ),
+    // The number that the set-up socket had is on the list, for the filter's own
+    // listener to be handed over. Nothing is there any more.
+    Attack {
+        name: "sendmsg_setup_socket",
+        stopped_by: Guard::Layer(Layer::Descriptors),
+        expected: Expected::Reply("returned -9"),
+        how: How::SystemCall(
+            libc::SYS_sendmsg,
+            values([Value::Number(3), Value::Memory]),
+        ),
+    },
     Attack::call(
         "recvmsg",
         STOPPED_BY,

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lazaret::wall::policy::{Kind, ProgramGrants};
+use lazaret::incident::What;
+use lazaret::wall::policy::{Kind, ProgramRights, Uses};
 use lazaret::{
     CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant,
-    TrackerKind, Verdict,
+    TrackerKind, Verdict, Violation,
 };
 use lazaret_redteam::attack::{Attack, Expected};
 use lazaret_redteam::{ATTACK, ATTACK_QUERY, COMPILER_MARK, TENANT};
@@ -23,9 +24,40 @@ pub const MEMORY: u64 = 64 << 20;
 /// How long the host waits for an answer before it takes it for silence.
 pub const PATIENCE: Duration = Duration::from_millis(400);
 
-/// A program: what it does is the hostile worker's.
-const PROGRAM: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
+/// A program that imports nothing: what it does is the hostile worker's.
+const NO_IMPORTS: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
+/// A program that imports whatever any system call could be needed for.
+const ALL_IMPORTS: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_read" (func (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_open"
+    (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_readdir" (func (param i32 i32 i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_filestat_get" (func (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_sync" (func (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_advise" (func (param i32 i64 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func (param i32 i64) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_filestat_set_times"
+    (func (param i32 i64 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_create_directory" (func (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_unlink_file" (func (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_rename" (func (param i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_symlink" (func (param i32 i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_link"
+    (func (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")))"#;
+
+/// A program without directories or imports.
+pub const BARE: Kind = Kind::Program(ProgramRights {
+    directories: false,
+    writable: false,
+    uses: Uses::NONE,
+});
 /// A program without directories.
 pub const NOTHING: Kind = program(false, false);
 /// A program with a directory to read.
@@ -33,11 +65,12 @@ pub const READ_ONLY: Kind = program(true, false);
 /// A program with a directory to write.
 pub const READ_WRITE: Kind = program(true, true);
 
-/// A program with these grants.
+/// A program with these grants, and with all imports.
 pub const fn program(directories: bool, writable: bool) -> Kind {
-    Kind::Program(ProgramGrants {
+    Kind::Program(ProgramRights {
         directories,
         writable,
+        uses: Uses::ALL,
     })
 }
 
@@ -73,7 +106,7 @@ impl Seen {
     /// Whether it is how the attack should end.
     pub fn is(&self, expected: Expected) -> bool {
         match (self, expected) {
-            (Self::Ended(Ending::Violation), Expected::Violation)
+            (Self::Ended(Ending::Violation(_)), Expected::Violation)
             | (Self::Ended(Ending::Malformed(_)), Expected::Malformed)
             | (Self::Ended(Ending::OutOfMemory { .. }), Expected::OutOfMemory)
             | (Self::Silence, Expected::Silence)
@@ -242,6 +275,19 @@ impl Quarantine {
         directory
     }
 
+    /// The last incident of the host, which is a forbidden call.
+    fn last_violation(&self) -> Violation {
+        let incidents = self.host.recent_incidents();
+        let incident = incidents.last().expect("an incident");
+        match &incident.what {
+            What::ForbiddenCall { call } => Violation {
+                call: call.clone(),
+                incident: Some(incident.id.clone()),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Runs an attack in a worker of any kind.
     pub fn attack_as(&self, kind: Kind, text: &str) -> Seen {
         match kind {
@@ -252,11 +298,16 @@ impl Quarantine {
         }
     }
 
-    fn attack_as_program(&self, grants: ProgramGrants, text: &str) -> Seen {
+    fn attack_as_program(&self, grants: ProgramRights, text: &str) -> Seen {
         let printed = Arc::new(Mutex::new(Vec::new()));
         let mut program = self
             .host
-            .program(PROGRAM)
+            .program(if grants.uses == Uses::NONE {
+                NO_IMPORTS
+            } else {
+                assert_eq!(grants.uses, Uses::ALL);
+                ALL_IMPORTS
+            })
             .arguments([ATTACK, text])
             .stdout(Output::Buffer(printed.clone()))
             .time(Duration::from_secs(20));
@@ -269,9 +320,11 @@ impl Quarantine {
                     String::from_utf8_lossy(&printed.lock().expect("output")).into_owned(),
                 ),
                 (Verdict::TimeLimit, _) => Seen::Silence,
-                (Verdict::Violation, Some(detail)) if detail == Ending::Violation.to_string() => {
+                (Verdict::Violation, Some(detail)) if detail.starts_with("it tried ") => {
                     assert_eq!(report.exit_code, 159);
-                    Seen::Ended(Ending::Violation)
+                    let violation = self.last_violation();
+                    assert_eq!(detail, violation.to_string());
+                    Seen::Ended(Ending::Violation(violation))
                 }
                 (_, Some(detail)) if detail.starts_with("it exited with code 0") => {
                     Seen::Ended(Ending::Exited(0))

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lazaret::wall::layers::landlock;
-use lazaret::wall::policy::{ProgramGrants, UNFILTERED, Unfiltered};
-use lazaret::wall::{Layer, probe};
+use lazaret::wall::policy::{ProgramRights, UNFILTERED, Unfiltered, Uses};
+use lazaret::wall::{Kind, Layer, probe};
 use lazaret::wire::message::Purpose;
 use lazaret::wire::table::{Carrier, Direction};
 use serde::Serialize;
@@ -24,8 +24,8 @@ use crate::values::directory::Directory;
 /// Print what crosses the wall: system calls with their argument checks,
 /// messages, shared memory, descriptors, namespaces
 ///
-/// Without a module, for every kind of worker; with one, for the worker that
-/// would run it. What is printed is what holds: the filters are compiled from
+/// Without a module, for every kind of worker, as if its module imported all
+/// that there is; with one, for the worker that would run it. What is printed is what holds: the filters are compiled from
 /// the same lists, and the host decodes by the same table.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -62,6 +62,9 @@ struct Account {
 struct Module {
     path: String,
     imports: Vec<String>,
+    /// What these can need system calls for, if it is a program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uses: Option<Uses>,
     memory_minimum_bytes: u64,
 }
 
@@ -116,9 +119,10 @@ impl Audit {
             Ok(info) => (info, Subject::TENANT),
             Err(_) => {
                 let info = lazaret::inspect(&wasm, Purpose::Program, &[]).map_err(fail)?;
-                let grants = ProgramGrants {
+                let grants = ProgramRights {
                     directories: !self.directories.is_empty(),
                     writable: self.directories.iter().any(|directory| directory.writable),
+                    uses: info.uses(),
                 };
                 (info, Subject::program(grants))
             }
@@ -130,6 +134,10 @@ impl Audit {
                 .iter()
                 .map(|(module, name)| format!("{module}.{name}"))
                 .collect(),
+            uses: match subject.kind {
+                Kind::Program(rights) => Some(rights.uses),
+                _ => None,
+            },
             memory_minimum_bytes: info.memory_minimum,
         };
         Ok((module, subject))

@@ -10,6 +10,7 @@ pub(crate) mod export;
 pub(crate) mod fork;
 pub(crate) mod fsck;
 pub(crate) mod import;
+pub(crate) mod incidents;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
@@ -32,6 +33,7 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Remove(verb) => verb.execute(),
         Verb::Ps(verb) => verb.execute(),
         Verb::Logs(verb) => verb.execute(),
+        Verb::Incidents(verb) => verb.execute(),
         Verb::Call(verb) => verb.execute(),
         Verb::Checkpoint(verb) => verb.execute(),
         Verb::Snapshot(verb) => verb.execute(),

@@ -91,6 +91,15 @@ pub(crate) struct Run {
     /// Keep no compiled module and no snapshot
     #[arg(long)]
     no_cache: bool,
+    /// A data directory: what the program's worker does that no worker should
+    /// is put on record there, if the directory exists (`lazaret incidents`)
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "LAZARET_DATA",
+        default_value = "./lazaret-data"
+    )]
+    data: PathBuf,
     #[command(flatten)]
     wall: Wall,
     /// The program (a .wasm or .wat file, or - for standard input), and its
@@ -174,6 +183,9 @@ impl Run {
         let mut builder = self.wall.builder();
         if let Some(cache) = self.cache() {
             builder = builder.cache_dir(cache);
+        }
+        if self.data.is_dir() {
+            builder = builder.record_incidents(&self.data);
         }
         let host = match builder.build() {
             Ok(host) => host,
@@ -287,7 +299,7 @@ fn verdict(error: &RunError) -> (Verdict, u8) {
         | RunError::Snapshot(SnapshotError::Exited { .. } | SnapshotError::Memory { .. })
         | RunError::Compile(CompileError::Invalid(_))
         | RunError::Worker(WorkerError::Setup(_)) => (Verdict::InvalidModule, 2),
-        RunError::Compile(CompileError::Ended(Ending::Violation | Ending::Malformed(_))) => {
+        RunError::Compile(CompileError::Ended(Ending::Violation(_) | Ending::Malformed(_))) => {
             (Verdict::Violation, 159)
         }
         error if error.is_usage() => (Verdict::HostError, 2),

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "run",
     "install",
     "upgrade",
     "remove",
     "ps",
     "logs",
+    "incidents",
     "call",
     "checkpoint",
     "snapshot",

@@ -8,6 +8,7 @@ use lazaret_guest::engine;
 use lazaret_wall::Receipt;
 use lazaret_wall::launcher::{Launcher, Limits, Usage};
 use lazaret_wall::layers::descriptors::Expected as Open;
+use lazaret_wall::policy::Uses;
 use lazaret_wire::message::{
     Assignment, Beginning, Exited, FromWorker, HostReturn, Preopen, ProgramSetup, ToWorker,
 };
@@ -21,6 +22,7 @@ use crate::artefact::Artefact;
 use crate::ending::Ending;
 use crate::functions::Functions;
 use crate::host::Inner;
+use crate::incident::Incident;
 use crate::worker::{Start, Worker};
 
 /// How long, after a program's time is over, the rest of its output may take to
@@ -57,6 +59,8 @@ pub(super) struct Plan<'a> {
     pub(super) directories: &'a [Directory],
     pub(super) arguments: Vec<String>,
     pub(super) environment: Vec<String>,
+    /// What its imports can need system calls for.
+    pub(super) uses: Uses,
     pub(super) beginning: Beginning,
     /// The pages of the snapshot that it begins from.
     pub(super) pages: Option<&'a OwnedFd>,
@@ -82,6 +86,7 @@ pub(super) struct Ended {
     output: Counted,
     usage: Option<Usage>,
     receipt: Receipt,
+    incident: Option<Box<Incident>>,
     fuel: Option<u64>,
     wall_time: Duration,
     spawn_time: Duration,
@@ -104,6 +109,9 @@ impl Execution {
             .map(|limit| limit.as_secs() + u64::from(limit.subsec_nanos() > 0));
         let (mut worker, _, _) = Worker::start(Start {
             launcher: &launcher,
+            supervisor: &host.supervisor,
+            tenant: None,
+            module: &plan.artefact.module,
             limits: Limits {
                 address_space: limits.memory.saturating_add(OWN_ADDRESSES),
                 data: limits.memory.saturating_add(OWN_DATA),
@@ -130,6 +138,7 @@ impl Execution {
                 memory_limit: limits.memory,
                 fuel: limits.fuel,
                 host_functions: host.functions.names(),
+                uses: plan.uses.bits(),
                 beginning: plan.beginning,
             }),
             descriptors: &descriptors,
@@ -220,6 +229,7 @@ impl Execution {
             output,
             usage,
             receipt: self.worker.receipt().clone(),
+            incident: self.worker.incident().map(|of| Box::new((*of).clone())),
             fuel: self.limits.fuel,
             wall_time,
             spawn_time: self.spawn_time,
@@ -267,6 +277,7 @@ impl Ended {
             snapshot_bytes: None,
             tier: "process",
             receipt: Some(self.receipt),
+            incident: self.incident,
         }
     }
 }

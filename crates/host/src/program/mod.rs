@@ -211,6 +211,7 @@ impl Program {
             }
             .into());
         }
+        let uses = info.uses();
         let initialiser = self.snapshot_after.map(|export| Initialiser {
             export,
             allow_wasi: self.snapshot_allow_wasi,
@@ -230,6 +231,7 @@ impl Program {
                 let making = Making {
                     host: &host,
                     artefact: &artefact,
+                    uses,
                     limits: self.limits,
                     as_user: self.as_user,
                     initialiser,
@@ -256,6 +258,7 @@ impl Program {
             directories: &self.directories,
             arguments: self.arguments,
             environment: self.environment,
+            uses,
             beginning: kept.map_or(Beginning::Fresh, |kept| {
                 Beginning::Snapshot(kept.state.clone())
             }),

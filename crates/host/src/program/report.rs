@@ -3,6 +3,8 @@
 use lazaret_wall::Receipt;
 use serde::Serialize;
 
+use crate::incident::Incident;
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -80,6 +82,8 @@ pub struct Report {
     pub tier: &'static str,
     /// What was verified about its worker.
     pub receipt: Option<Receipt>,
+    /// What its worker did that no worker should, with the evidence.
+    pub incident: Option<Box<Incident>>,
 }
 
 impl Report {
@@ -104,6 +108,7 @@ impl Report {
             snapshot_bytes: None,
             tier: "process",
             receipt: None,
+            incident: None,
         }
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn verdict(
         Err(ending) => {
             let (verdict, code) = match ending {
                 Ending::Deadline(_) | Ending::CpuTime => (Verdict::TimeLimit, 124),
-                Ending::Violation | Ending::Malformed(_) | Ending::Exited(_) => {
+                Ending::Violation(_) | Ending::Malformed(_) | Ending::Exited(_) => {
                     (Verdict::Violation, 159)
                 }
                 Ending::OutOfMemory { .. } | Ending::Signal(libc::SIGKILL) => {

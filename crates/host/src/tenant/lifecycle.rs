@@ -211,7 +211,7 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
         stable: 0,
     };
     let mut growth = tenant.reserve(begin)?;
-    let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), None)
+    let mut live = Live::start_with(host, &tenant.name, &view, &module, lane.meta.clone(), None)
         .map(Box::new)
         .map_err(TenantError::call("install"))?;
     tenant.census.enter(live.worker());

@@ -305,7 +305,7 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        let live = Live::start(host, &view, &module, generation)?;
+        let live = Live::start(host, &self.name, &view, &module, generation)?;
         self.census.enter(live.worker());
         Ok(Box::new(live))
     }

@@ -67,11 +67,12 @@ impl Live {
     /// Starts a worker at the version of `view`.
     pub(super) fn start(
         host: &Inner,
+        name: &str,
         view: &View,
         module: &Arc<Module>,
         generation: u64,
     ) -> Result<Self, CallError> {
-        let mut live = Self::start_with(host, view, module, meta_of(view)?, None)?;
+        let mut live = Self::start_with(host, name, view, module, meta_of(view)?, None)?;
         live.generation = generation;
         Ok(live)
     }
@@ -80,6 +81,7 @@ impl Live {
     /// state than the version's: for what isn't committed yet.
     pub(super) fn start_with(
         host: &Inner,
+        name: &str,
         view: &View,
         module: &Arc<Module>,
         meta: Arc<Meta>,
@@ -135,6 +137,9 @@ impl Live {
         let launcher = host.launcher().map_err(WorkerError::from)?;
         let (mut worker, ready, tracked) = Worker::start(Start {
             launcher: &launcher,
+            supervisor: &host.supervisor,
+            tenant: Some(name),
+            module: &module.hash,
             limits: Limits {
                 address_space: limits
                     .heap

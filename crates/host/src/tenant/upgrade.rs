@@ -103,9 +103,16 @@ fn arrive(
         stable: carried.sizes.stable,
     }))?;
     let view = lane.image.view();
-    let mut live = Live::start_with(host, &view, &module, lane.meta.clone(), Some(carried))
-        .map(Box::new)
-        .map_err(TenantError::call("upgrade"))?;
+    let mut live = Live::start_with(
+        host,
+        &tenant.name,
+        &view,
+        &module,
+        lane.meta.clone(),
+        Some(carried),
+    )
+    .map(Box::new)
+    .map_err(TenantError::call("upgrade"))?;
     drop(view);
     tenant.census.enter(live.worker());
     let options = CallOptions::default();

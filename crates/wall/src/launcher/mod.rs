@@ -24,7 +24,7 @@ pub use error::LauncherError;
 pub use ids::{HostIds, IdsError};
 pub use options::{Grants, LauncherOptions, Limits};
 pub use process::main;
-pub use protocol::{ExitStatus, Usage};
+pub use protocol::{ExitStatus, SETUP_FD, Usage};
 pub(crate) use root::{enter_empty, set_attributes};
 
 /// `argv[0]` of a launcher.

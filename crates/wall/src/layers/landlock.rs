@@ -18,6 +18,7 @@ use landlock::{
 };
 
 use crate::layer::{Layer, LayerError};
+use crate::policy::{Uses, files};
 
 /// A granted directory.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub struct Granted<'a> {
     pub directory: BorrowedFd<'a>,
     /// Whether it may be written.
     pub writable: bool,
+    /// What the program's imports can do there.
+    pub uses: Uses,
 }
 
 /// The ABI without which the layer is missing: all it needs to refuse to open,
@@ -100,18 +103,11 @@ pub fn apply(granted: &[Granted<'_>]) -> Result<(), LayerError> {
         .create()
         .map_err(fail("create a ruleset"))?;
     for grant in granted {
-        let writing = AccessFs::from_write(NEWEST)
-            & !(AccessFs::MakeChar
-                | AccessFs::MakeBlock
-                | AccessFs::MakeSock
-                | AccessFs::MakeFifo
-                | AccessFs::IoctlDev);
-        let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-        let rights = if grant.writable {
-            reading | writing
-        } else {
-            reading
-        };
+        let rights = files(grant.writable, grant.uses);
+        // A rule without rights is none (the kernel refuses it: ENOMSG).
+        if rights.is_empty() {
+            continue;
+        }
         ruleset = ruleset
             .add_rule(PathBeneath::new(grant.directory, rights))
             .map_err(fail("grant a directory"))?;

@@ -1,98 +1,97 @@
-//! seccomp: the kernel answers only the listed system calls; any other kills
-//! the whole process (seccomp(2), `SECCOMP_RET_KILL_PROCESS`).
+//! seccomp: the kernel answers only the listed system calls.
 //!
 //! The list is [`mod@crate::policy`]'s. It is compiled for this architecture
-//! alone: a call through another entry (32-bit `int 0x80`) kills, and x32
-//! numbers are on no list.
+//! alone: a call through another entry (32-bit `int 0x80`) is forbidden, and
+//! x32 numbers are on no list.
+//!
+//! A forbidden call never happens. What becomes of the worker that tried it is
+//! the filter's [`Denied`]: a filter with a listener freezes it for the host
+//! to look at ([`crate::supervisor`]), one without kills it on the spot.
 
-mod numbers;
+pub mod compile;
+pub mod interpret;
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use super::status_field;
 use crate::layer::{Layer, LayerError};
-use crate::policy::{Check, Policy};
+use crate::policy::Policy;
 
-#[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
-#[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
+pub use compile::{Filter, TooLong};
 
-fn condition(check: Check) -> Result<SeccompCondition, seccompiler::BackendError> {
-    match check {
-        Check::Is(argument, value) => SeccompCondition::new(
-            argument,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Eq,
-            value.into(),
-        ),
-        Check::Masked(argument, mask, value) => SeccompCondition::new(
-            argument,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::MaskedEq(mask.into()),
-            value.into(),
-        ),
+/// What the kernel does with a worker that tries a forbidden call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// Ends it at once by SIGSYS (`SECCOMP_RET_KILL_PROCESS`).
+    Kill,
+    /// Stops it in the call and tells the filter's listener
+    /// (`SECCOMP_RET_USER_NOTIF`). Nobody ever lets the call go on; if the
+    /// listener is closed, it fails with ENOSYS.
+    Notify,
+}
+
+impl Denied {
+    /// The action, as a filter returns it (seccomp(2)).
+    pub const fn action(self) -> u32 {
+        match self {
+            Self::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+            Self::Notify => libc::SECCOMP_RET_USER_NOTIF,
+        }
     }
 }
 
 /// Compiles a policy for the kernel.
-pub fn compile(policy: &Policy) -> Result<BpfProgram, LayerError> {
-    // Where no arguments are looked at, a tree does.
-    if policy
-        .allowed
-        .iter()
-        .all(|entry| entry.arguments.is_empty())
-    {
-        let numbers = policy
-            .allowed
-            .iter()
-            .filter_map(|entry| u32::try_from(entry.number).ok());
-        return Ok(numbers::compile(numbers));
-    }
-    let fail = |error: seccompiler::BackendError| LayerError {
+///
+/// # Errors
+/// If it is longer than a filter can be.
+pub fn compile(policy: &Policy, denied: Denied) -> Result<Filter, LayerError> {
+    compile::compile(policy, denied.action()).map_err(|error| LayerError {
         layer: Layer::Seccomp,
         step: "compile the filter",
         source: std::io::Error::other(error),
-    };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for allowed in &policy.allowed {
-        let entry = rules.entry(allowed.number).or_default();
-        for alternative in &allowed.arguments {
-            let conditions = alternative
-                .iter()
-                .map(|check| condition(*check))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(fail)?;
-            entry.push(SeccompRule::new(conditions).map_err(fail)?);
-        }
-    }
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        ARCH,
-    )
-    .map_err(fail)?;
-    filter.try_into().map_err(fail)
-}
-
-/// Compiles and loads a policy. Filters stack: a later one only narrows.
-pub fn apply(policy: &Policy) -> Result<(), LayerError> {
-    load(&compile(policy)?)
-}
-
-/// Loads a compiled filter.
-pub fn load(program: &BpfProgram) -> Result<(), LayerError> {
-    seccompiler::apply_filter(program).map_err(|error| LayerError {
-        layer: Layer::Seccomp,
-        step: "load the filter",
-        source: std::io::Error::other(error),
     })
+}
+
+/// Loads a filter whose forbidden calls kill. Filters stack: a later one only
+/// narrows, except that of two actions the more severe is taken: behind a
+/// filter that kills, none can notify any more.
+///
+/// # Errors
+/// If the kernel refuses it.
+pub fn load(filter: &Filter) -> Result<(), LayerError> {
+    install(filter, 0).map(drop)
+}
+
+/// Loads a filter and returns its listener. A process has one listener at a
+/// time in all of its filters: an earlier one must have been closed
+/// (`has_duplicate_listener`, kernel: kernel/seccomp.c). Of two filters that
+/// would notify, the newest does (`seccomp_run_filters`).
+///
+/// # Errors
+/// If the kernel refuses it: with EBUSY where somebody outside listens to a
+/// filter of this process already.
+pub fn load_with_listener(filter: &Filter) -> Result<OwnedFd, LayerError> {
+    let listener = install(filter, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with this flag the kernel returns a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+fn install(filter: &Filter, flags: libc::c_ulong) -> Result<i32, LayerError> {
+    let program = filter.program();
+    // SAFETY: the program points to as many instructions as it says, which
+    // `filter` keeps.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    match i32::try_from(done) {
+        Ok(done) if done >= 0 => Ok(done),
+        _ => Err(LayerError::last(Layer::Seccomp, "load the filter")),
+    }
 }
 
 /// From outside: `Seccomp: 2`, with at least `filters` filters.
@@ -110,3 +109,6 @@ pub fn verify(status: &str, filters: u32) -> Result<String, String> {
     }
     Ok(format!("Seccomp 2, {found} filters"))
 }
+
+#[cfg(test)]
+mod tests;

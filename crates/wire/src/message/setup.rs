@@ -96,6 +96,9 @@ pub struct ProgramSetup {
     pub fuel: Option<u64>,
     /// Host functions, in the order of their numbers.
     pub host_functions: Vec<String>,
+    /// What its imports can need system calls for: the bits of
+    /// `lazaret_wall::policy::Uses`.
+    pub uses: u32,
     /// What it begins with.
     pub beginning: super::Beginning,
 }
@@ -215,6 +218,7 @@ impl Message for Assign {
                     MAX_HOST_FUNCTIONS,
                     string("host function"),
                 )?;
+                to.u32(p.uses);
                 p.beginning.encode(to)
             }
             Assignment::Tenant(t) => {
@@ -263,6 +267,7 @@ impl Message for Assign {
                     MAX_HOST_FUNCTIONS,
                     string("host function"),
                 )?,
+                uses: from.u32("uses")?,
                 beginning: super::Beginning::decode(from)?,
             }),
             WorkerKind::Tenant => Assignment::Tenant(TenantSetup {
@@ -292,6 +297,10 @@ impl Message for Assign {
         Ok(Self { assignment })
     }
 }
+
+/// The text of the datagram that a worker sends when its last filter is on,
+/// with the filter's listener if it has one.
+pub const LISTENER: &[u8] = b"listener";
 
 /// Set up and locked.
 #[derive(Debug, Clone, PartialEq, Eq)]

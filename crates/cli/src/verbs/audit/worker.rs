@@ -1,7 +1,7 @@
 //! One kind of worker: what it may call, and what crosses to and from it.
 
 use lazaret::wall::layers::descriptors;
-use lazaret::wall::policy::{Allowed, ProgramGrants};
+use lazaret::wall::policy::{Allowed, ProgramRights, Uses};
 use lazaret::wall::{Kind, policy};
 use lazaret::wire::table::TABLE;
 use serde::Serialize;
@@ -35,22 +35,25 @@ impl Subject {
         Self::LAUNCH,
         Self::TENANT,
         Self::COMPILER,
-        Self::program(ProgramGrants {
+        Self::program(ProgramRights {
             directories: false,
             writable: false,
+            uses: Uses::ALL,
         }),
-        Self::program(ProgramGrants {
+        Self::program(ProgramRights {
             directories: true,
             writable: false,
+            uses: Uses::ALL,
         }),
-        Self::program(ProgramGrants {
+        Self::program(ProgramRights {
             directories: true,
             writable: true,
+            uses: Uses::ALL,
         }),
     ];
 
-    /// A program's, with grants.
-    pub(super) const fn program(grants: ProgramGrants) -> Self {
+    /// A program's, with what it was granted and imports.
+    pub(super) const fn program(grants: ProgramRights) -> Self {
         Self {
             kind: Kind::Program(grants),
             crossings: "program",
@@ -63,10 +66,10 @@ impl Subject {
             Kind::Launch => "launch",
             Kind::Tenant => "tenant",
             Kind::Compiler => "compiler",
-            Kind::Program(ProgramGrants {
+            Kind::Program(ProgramRights {
                 directories: false, ..
             }) => "program",
-            Kind::Program(ProgramGrants {
+            Kind::Program(ProgramRights {
                 writable: false, ..
             }) => "program --dir :ro",
             Kind::Program(_) => "program --dir",
@@ -80,10 +83,10 @@ impl Subject {
             }
             Kind::Tenant => "a tenant's worker, while it runs",
             Kind::Compiler => "a compiler, while it runs",
-            Kind::Program(ProgramGrants {
+            Kind::Program(ProgramRights {
                 directories: false, ..
             }) => "a program without directories, while it runs",
-            Kind::Program(ProgramGrants {
+            Kind::Program(ProgramRights {
                 writable: false, ..
             }) => "a program with directories to read, while it runs",
             Kind::Program(_) => "a program with directories to write, while it runs",

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lazaret_wall::policy::Uses;
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{self, PAGE};
 use lazaret_wire::message::{
@@ -123,6 +124,7 @@ fn key(artefact: &Artefact, initialiser: &Initialiser) -> [u8; 32] {
 pub(super) struct Making<'a> {
     pub(super) host: &'a Inner,
     pub(super) artefact: &'a Artefact,
+    pub(super) uses: Uses,
     pub(super) limits: RunLimits,
     pub(super) as_user: Option<u32>,
     pub(super) initialiser: &'a Initialiser,
@@ -199,6 +201,7 @@ fn make(making: Making<'_>) -> Result<Result<Kept, Box<Report>>, RunError> {
         directories: &[],
         arguments: Vec::new(),
         environment: Vec::new(),
+        uses: making.uses,
         beginning: Beginning::Initialiser(initialiser.clone()),
         pages: None,
         input: Input::Empty,

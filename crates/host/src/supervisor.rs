@@ -1,0 +1,195 @@
+//! The thread that looks after all workers of a host: it hears of forbidden
+//! calls, and writes incidents down, so that no caller waits for a disk.
+//!
+//! It starts with the first worker and sleeps in epoll(7); no call of a tenant
+//! passes through it.
+
+mod recorder;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, epoll};
+
+use crate::watch::Watch;
+
+pub(crate) use recorder::{IncidentObserver, Recorder};
+
+/// The mark of the event that wakes the thread.
+const WAKE: u64 = 0;
+
+/// The supervisor of a host.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    watched: Mutex<HashMap<u64, Arc<Watch>>>,
+    next: AtomicU64,
+    ending: AtomicBool,
+    recorder: Arc<Recorder>,
+}
+
+impl Supervisor {
+    /// One that records with `recorder`, which it makes of what wakes it.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub(crate) fn new(recorder: impl FnOnce(Arc<OwnedFd>) -> Recorder) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = Arc::new(rustix::event::eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?);
+        epoll::add(
+            &epoll,
+            &*wake,
+            epoll::EventData::new_u64(WAKE),
+            epoll::EventFlags::IN,
+        )?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                epoll,
+                recorder: Arc::new(recorder(wake.clone())),
+                wake,
+                watched: Mutex::default(),
+                next: AtomicU64::new(WAKE + 1),
+                ending: AtomicBool::new(false),
+            }),
+            thread: Mutex::default(),
+        })
+    }
+
+    /// Where incidents go.
+    pub(crate) fn recorder(&self) -> &Arc<Recorder> {
+        &self.inner.recorder
+    }
+
+    /// Looks after a worker from now on, whose listener is known if it has one.
+    ///
+    /// # Errors
+    /// If the kernel refuses to watch, or there is no thread for it.
+    pub(crate) fn watch(&self, watch: &Arc<Watch>) -> io::Result<()> {
+        self.start()?;
+        let Some(listener) = watch.listener() else {
+            return Ok(());
+        };
+        let number = self.inner.next.fetch_add(1, Relaxed);
+        // Known before it is heard of.
+        self.inner.watched().insert(number, watch.clone());
+        let added = epoll::add(
+            &self.inner.epoll,
+            listener,
+            epoll::EventData::new_u64(number),
+            epoll::EventFlags::IN,
+        );
+        if added.is_err() {
+            self.inner.watched().remove(&number);
+        }
+        Ok(added?)
+    }
+
+    fn start(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.is_none() {
+            let inner = self.inner.clone();
+            *thread = Some(
+                std::thread::Builder::new()
+                    .name("lazaret-supervisor".into())
+                    .spawn(move || inner.run())?,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.inner.ending.store(true, Release);
+        recorder::wake(&self.inner.wake);
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+        // What came when there was no thread, or after its last look.
+        self.inner.recorder.write_all();
+    }
+}
+
+impl Inner {
+    fn watched(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                None,
+            ) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // Nothing can be heard any more: forbidden calls stay
+                    // where they are, and end with their call's time limit.
+                    tracing::error!(%error, "the supervisor of workers can't wait any more");
+                    return;
+                }
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => {
+                        let mut count = [0; 8];
+                        let _ = rustix::io::read(&*self.wake, &mut count);
+                    }
+                    number => self.look_at(number, event.flags),
+                }
+            }
+            self.recorder.write_all();
+            if self.ending.load(Acquire) {
+                return;
+            }
+        }
+    }
+
+    fn look_at(&self, number: u64, flags: epoll::EventFlags) {
+        let Some(watch) = self.watched().get(&number).cloned() else {
+            return;
+        };
+        let Some(listener) = watch.listener() else {
+            return;
+        };
+        if flags.contains(epoll::EventFlags::IN) {
+            match listener.receive() {
+                Ok(call) => watch.forbidden(call),
+                // It was killed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::error!(%error, "a filter's listener can't be read: its worker is ended");
+                    watch.kill();
+                }
+            }
+        }
+        // All who could tell have gone, or it can't be listened to.
+        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+            let _ = epoll::delete(&self.epoll, listener.as_fd());
+            self.watched().remove(&number);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Where incidents go: to the log, the record on disk, and whoever asked to be
+//! told.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::incident::{Incident, Store};
+
+/// How many incidents a host remembers, whether or not it keeps them on disk.
+const REMEMBERED: usize = 64;
+
+/// Is told of every incident.
+pub(crate) struct IncidentObserver(pub(crate) Box<dyn Fn(&Incident) + Send + Sync>);
+
+impl std::fmt::Debug for IncidentObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IncidentObserver")
+    }
+}
+
+/// Takes incidents and brings them where they belong.
+pub(crate) struct Recorder {
+    wake: Arc<OwnedFd>,
+    store: Option<Store>,
+    observers: Vec<IncidentObserver>,
+    queue: Mutex<Vec<Arc<Incident>>>,
+    remembered: Mutex<VecDeque<Arc<Incident>>>,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recorder")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        wake: Arc<OwnedFd>,
+        store: Option<Store>,
+        observers: Vec<IncidentObserver>,
+    ) -> Self {
+        Self {
+            wake,
+            store,
+            observers,
+            queue: Mutex::default(),
+            remembered: Mutex::default(),
+        }
+    }
+
+    /// Takes an incident; it is written down soon.
+    pub(crate) fn record(&self, incident: Arc<Incident>) {
+        {
+            let mut remembered = lock(&self.remembered);
+            if remembered.len() == REMEMBERED {
+                remembered.pop_front();
+            }
+            remembered.push_back(incident.clone());
+        }
+        lock(&self.queue).push(incident);
+        wake(&self.wake);
+    }
+
+    /// The last ones, oldest first.
+    pub(crate) fn remembered(&self) -> Vec<Arc<Incident>> {
+        lock(&self.remembered).iter().cloned().collect()
+    }
+
+    /// Brings all that were taken where they belong.
+    pub(super) fn write_all(&self) {
+        for incident in std::mem::take(&mut *lock(&self.queue)) {
+            self.write(&incident);
+        }
+    }
+
+    fn write(&self, incident: &Incident) {
+        tracing::warn!(
+            id = incident.id,
+            severity = %incident.severity,
+            tenant = incident.subject.tenant,
+            layer = incident.layer,
+            "{}",
+            incident.explanation
+        );
+        if let Some(store) = &self.store
+            && let Err(error) = store.write(incident)
+        {
+            // The log is then the only record.
+            let whole = serde_json::to_string(incident).unwrap_or_default();
+            tracing::error!(id = incident.id, %error, incident = whole, "an incident could not be kept");
+        }
+        for IncidentObserver(observer) in &self.observers {
+            observer(incident);
+        }
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes the supervisor's thread. It fails only if that is awake anyway.
+pub(super) fn wake(event: &OwnedFd) {
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+}

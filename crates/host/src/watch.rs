@@ -1,0 +1,238 @@
+//! What the host knows of one worker besides its calls: whose it is, what it
+//! was sent last, how it ended, and whether that is an incident.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use lazaret_wall::launcher::{Event, ExitStatus};
+use lazaret_wall::receipt::Receipt;
+use lazaret_wall::supervisor::{ForbiddenCall, Listener, Stopped};
+use lazaret_wire::Shared;
+use rustix::process::Signal;
+
+use crate::ending::{Death, Ending, Violation};
+use crate::incident::{Evidence, Incident, Recent, Stamp, Subject, What};
+use crate::supervisor::Recorder;
+
+/// One worker, as it is watched.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    subject: Subject,
+    recorder: Arc<Recorder>,
+    shared: Arc<Shared>,
+    death: Arc<Death>,
+    /// Its limit of processor time.
+    cpu_seconds: Option<u64>,
+    recent: Mutex<Recent>,
+    receipt: OnceLock<Receipt>,
+    process: OnceLock<(i32, OwnedFd)>,
+    listener: OnceLock<Listener>,
+    /// Its end is the host's own wish.
+    asked: AtomicBool,
+    /// There is an incident of it, or will be: one is enough.
+    told: AtomicBool,
+    incident: OnceLock<Arc<Incident>>,
+}
+
+impl Watch {
+    pub(crate) fn new(
+        subject: Subject,
+        recorder: Arc<Recorder>,
+        shared: Arc<Shared>,
+        death: Arc<Death>,
+        cpu_seconds: Option<u64>,
+    ) -> Self {
+        Self {
+            subject,
+            recorder,
+            shared,
+            death,
+            cpu_seconds,
+            recent: Mutex::default(),
+            receipt: OnceLock::new(),
+            process: OnceLock::new(),
+            listener: OnceLock::new(),
+            asked: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            incident: OnceLock::new(),
+        }
+    }
+
+    /// Which process it is.
+    pub(crate) fn set_process(&self, pid: i32, pidfd: OwnedFd) {
+        let _ = self.process.set((pid, pidfd));
+    }
+
+    /// What was verified of its wall.
+    pub(crate) fn set_receipt(&self, receipt: Receipt) {
+        let _ = self.receipt.set(receipt);
+    }
+
+    /// Where its filter tells of forbidden calls.
+    pub(crate) fn set_listener(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
+    }
+
+    pub(crate) fn listener(&self) -> Option<&Listener> {
+        self.listener.get()
+    }
+
+    /// What it ended for, if that is an incident.
+    pub(crate) fn incident(&self) -> Option<Arc<Incident>> {
+        self.incident.get().cloned()
+    }
+
+    pub(crate) fn pidfd(&self) -> Option<&OwnedFd> {
+        self.process.get().map(|(_, pidfd)| pidfd)
+    }
+
+    /// Notes a request that it is about to be sent.
+    pub(crate) fn note_request(&self, number: u32, request: &[u8]) {
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(number, request);
+    }
+
+    /// Ends it, as the host wants it.
+    pub(crate) fn kill(&self) {
+        self.asked.store(true, Release);
+        self.signal();
+    }
+
+    fn signal(&self) {
+        if let Some(pidfd) = self.pidfd() {
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+
+    /// Its process has ended, or its launcher: says so to whoever waits, and
+    /// puts on record what nobody asked for.
+    pub(crate) fn ended(&self, event: Event) {
+        let mut ending = match event {
+            // The kernel ends who is over its processor time by SIGXCPU, which
+            // pid 1 of a namespace ignores, and a second later by SIGKILL.
+            Event::Exited(ExitStatus::Signaled(libc::SIGKILL), usage)
+                if self.cpu_seconds.is_some_and(|limit| {
+                    usage.user_us.saturating_add(usage.system_us) / 1_000_000 >= limit
+                }) =>
+            {
+                Ending::CpuTime
+            }
+            Event::Exited(status, _) => Ending::read(status, self.shared.take_last_words()),
+            Event::LauncherEnded => Ending::LauncherEnded,
+        };
+        if !self.asked.load(Acquire)
+            && let Some(incident) = self.report(&ending)
+            && let Ending::Violation(violation) = &mut ending
+        {
+            violation.incident = Some(incident);
+        }
+        self.death.note(event, ending);
+    }
+
+    /// Puts on record that the worker is ended for this, if that is an
+    /// incident and the first of it. Returns its name.
+    pub(crate) fn report(&self, ending: &Ending) -> Option<String> {
+        let what = what(ending)?;
+        let stamp = self.first()?;
+        let id = stamp.id.clone();
+        self.record(stamp, what, Evidence::default());
+        Some(id)
+    }
+
+    /// A forbidden call has stopped it: puts it on record with all that can be
+    /// seen, and ends it.
+    pub(crate) fn forbidden(&self, call: ForbiddenCall) {
+        let stamp = self.first();
+        let violation = Violation {
+            call: Some(call.clone()),
+            incident: stamp.as_ref().map(|stamp| stamp.id.clone()),
+        };
+        let Some((pid, _)) = self.process.get() else {
+            return;
+        };
+        Stopped::look_and_kill(*pid, |seen| {
+            // All of it is on record before anybody hears of its end.
+            if let Some(stamp) = stamp {
+                let evidence = Evidence {
+                    system_call: seen.system_call,
+                    registers: seen.registers,
+                    mappings: seen.mappings,
+                    remarks: seen.remarks,
+                    ..Evidence::default()
+                };
+                self.record(stamp, What::ForbiddenCall { call: Some(call) }, evidence);
+            }
+            self.death.violates(violation);
+            self.asked.store(true, Release);
+            self.signal();
+        });
+    }
+
+    /// The stamp of its incident, unless there is one already.
+    fn first(&self) -> Option<Stamp> {
+        (!self.told.swap(true, AcqRel)).then(Stamp::now)
+    }
+
+    fn record(&self, stamp: Stamp, what: What, evidence: Evidence) {
+        let evidence = Evidence {
+            pid: self.process.get().map_or(0, |(pid, _)| *pid),
+            requests: self
+                .recent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .list(),
+            receipt: self
+                .receipt
+                .get()
+                .and_then(|receipt| serde_json::to_value(receipt).ok()),
+            ..evidence
+        };
+        let subject = self.subject.clone();
+        let incident = Arc::new(Incident::new(stamp, subject, what, evidence));
+        let _ = self.incident.set(incident.clone());
+        self.recorder.record(incident);
+    }
+}
+
+/// What an ending that nobody asked for is, on record. That a launcher ended is
+/// no worker's doing.
+fn what(ending: &Ending) -> Option<What> {
+    let limit = |limit: &str, detail: String| What::Limit {
+        limit: limit.to_owned(),
+        detail,
+    };
+    Some(match ending {
+        Ending::Violation(violation) => What::ForbiddenCall {
+            call: violation.call.clone(),
+        },
+        Ending::Malformed(problem) => What::MalformedWire {
+            problem: problem.clone(),
+        },
+        Ending::Aborted {
+            reason: Ending::UNEXPECTED_SIGNAL,
+            text,
+        } => What::Crash {
+            signal: libc::SIGTRAP,
+            said: Some(text.clone()),
+        },
+        Ending::Aborted { reason, text } => What::Aborted {
+            reason: (*reason).to_owned(),
+            said: text.clone(),
+        },
+        Ending::OutOfMemory { text } => limit("memory", text.clone()),
+        Ending::CpuTime => limit("processor time", "RLIMIT_CPU".to_owned()),
+        Ending::Deadline(time) => limit("time", format!("no answer within {time:?}")),
+        Ending::Signal(signal @ (libc::SIGKILL | libc::SIGTERM)) => {
+            What::Killed { signal: *signal }
+        }
+        Ending::Signal(signal) => What::Crash {
+            signal: *signal,
+            said: None,
+        },
+        Ending::Exited(code) => What::UnaskedExit { code: *code },
+        Ending::LauncherEnded => return None,
+    })
+}

@@ -1,0 +1,187 @@
+//! What can be seen of a worker that stands still.
+
+use std::io::{self, IoSliceMut};
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::registers::Registers;
+use crate::layers::read;
+
+/// The most of a worker's stack that is looked at, in bytes.
+const STACK: usize = 256 << 10;
+/// How long a worker may take to stop for its tracer, and to be gone once it
+/// was killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What `/proc/PID/syscall` says of a process: the call that it is in (its
+/// number, in decimal), arguments, stack pointer and program counter; or
+/// `running` (proc_pid_syscall(5)).
+pub fn system_call_of(pid: i32) -> Result<String, String> {
+    read(pid, "syscall").map(|line| String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// What was seen of a stopped worker. What could not be had is None, with the
+/// reason among the remarks.
+#[derive(Debug, Clone, Default)]
+pub struct Stopped {
+    /// The line of `/proc/PID/syscall`.
+    pub system_call: Option<String>,
+    /// The lines of `/proc/PID/maps`.
+    pub mappings: Vec<String>,
+    /// Its registers.
+    pub registers: Option<Registers>,
+    /// Its stack, from the stack pointer up.
+    pub stack: Vec<u8>,
+    /// What could not be seen, and why.
+    pub remarks: Vec<String>,
+}
+
+impl Stopped {
+    /// Looks at a worker that is stopped in a forbidden call, and has `kill`
+    /// end it as soon as all is seen. It has gone on return if it had to be
+    /// traced for that.
+    pub fn look_and_kill(pid: i32, kill: impl FnOnce(Self)) {
+        let mut seen = Self::default();
+        match system_call_of(pid) {
+            Ok(line) => seen.system_call = Some(line),
+            Err(why) => seen.remarks.push(why),
+        }
+        match read(pid, "maps") {
+            Ok(maps) => {
+                seen.mappings = String::from_utf8_lossy(&maps)
+                    .lines()
+                    .map(str::to_owned)
+                    .collect();
+            }
+            Err(why) => seen.remarks.push(why),
+        }
+        let Some(process) = Pid::from_raw(pid) else {
+            return kill(seen);
+        };
+        match Traced::stop(process) {
+            Ok(traced) => {
+                match Registers::read(process) {
+                    Ok(registers) => {
+                        seen.stack = stack(process, &registers);
+                        seen.registers = Some(registers);
+                    }
+                    Err(error) => seen.remarks.push(format!("registers: {error}")),
+                }
+                kill(seen);
+                traced.gone();
+            }
+            Err(error) => {
+                seen.remarks
+                    .push(format!("registers and stack: ptrace: {error}"));
+                kill(seen);
+            }
+        }
+    }
+}
+
+/// The bytes above the stack pointer, as many as are mapped there.
+fn stack(pid: Pid, registers: &Registers) -> Vec<u8> {
+    let Some([_, sp, _]) = registers.frame() else {
+        return Vec::new();
+    };
+    let mut bytes = vec![0; STACK];
+    let mut length = 0;
+    // One page after another: a read ends before the first that is not there.
+    while length < STACK {
+        let Some(at) = sp.checked_add(length as u64) else {
+            break;
+        };
+        let to_page_end = 4096 - (at as usize & 4095);
+        let room = &mut bytes[length..STACK.min(length + to_page_end)];
+        let size = room.len();
+        match read_memory(pid, at, room) {
+            Ok(read) if read == size => length += size,
+            _ => break,
+        }
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn read_memory(pid: Pid, at: u64, to: &mut [u8]) -> io::Result<usize> {
+    let remote = libc::iovec {
+        iov_base: at as *mut libc::c_void,
+        iov_len: to.len(),
+    };
+    let mut local = IoSliceMut::new(to);
+    // SAFETY: an IoSliceMut is an iovec (its documentation), of memory that is
+    // this function's to write; the other process's memory is only read.
+    let done = unsafe {
+        libc::process_vm_readv(
+            pid.as_raw_nonzero().get(),
+            (&raw mut local).cast::<libc::iovec>(),
+            1,
+            &raw const remote,
+            1,
+            0,
+        )
+    };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+/// A process that this thread traces, stopped.
+struct Traced(Pid);
+
+impl Traced {
+    fn stop(pid: Pid) -> io::Result<Self> {
+        trace(libc::PTRACE_SEIZE, pid)?;
+        let traced = Self(pid);
+        let stopped = trace(libc::PTRACE_INTERRUPT, pid).and_then(|()| traced.wait());
+        match stopped {
+            Ok(true) => Ok(traced),
+            Ok(false) => {
+                let _ = trace(libc::PTRACE_DETACH, pid);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            Err(error) => {
+                let _ = trace(libc::PTRACE_DETACH, pid);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the next thing that it does: whether there was one.
+    fn wait(&self) -> io::Result<bool> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let mut status = 0;
+            // SAFETY: a place on this stack to write to. It waits for this one
+            // process only, which is nobody's child here.
+            let found = unsafe {
+                libc::waitpid(
+                    self.0.as_raw_nonzero().get(),
+                    &raw mut status,
+                    libc::__WALL | libc::WNOHANG,
+                )
+            };
+            match found {
+                0 if Instant::now() < until => std::thread::sleep(Duration::from_micros(50)),
+                0 => return Ok(false),
+                -1 => return Err(io::Error::last_os_error()),
+                _ if libc::WIFSTOPPED(status) => return Ok(true),
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+
+    /// Waits until it has gone, after it was killed. Its end is its tracer's
+    /// to hear of first: until then the launcher doesn't.
+    fn gone(self) {
+        while let Ok(true) = self.wait() {}
+    }
+}
+
+fn trace(request: libc::c_uint, pid: Pid) -> io::Result<()> {
+    // SAFETY: these requests take no pointers.
+    let done = unsafe { libc::ptrace(request, pid.as_raw_nonzero().get(), 0usize, 0usize) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
