@@ -4,9 +4,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lazaret::Tenant;
-use lazaret::wall::Receipt;
+use lazaret::wall::layers::seccomp::Denied;
 use lazaret::wall::layers::{descriptors, namespaces};
 use lazaret::wall::receipt::Expected;
+use lazaret::wall::{Kind, Receipt};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -105,6 +106,8 @@ fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchEr
         .map(|entry| entry.layer)
         .collect();
     let expected = Expected {
+        kind: Kind::Tenant,
+        denied: Denied::Notify,
         pid: receipt.pid,
         host_uid: receipt.host_uid,
         own,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use lazaret::wall::Layer;
+use lazaret::wall::{Grade, Layer};
 use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
@@ -17,15 +17,23 @@ pub(crate) struct Wall {
     /// several times. `lazaret doctor` tells which are, and how to get them
     #[arg(long = "accept-missing", value_name = "LAYER")]
     pub accept_missing: Vec<Layer>,
+    /// Run nothing behind a wall of a lower grade, whatever may be missing: A
+    /// is the best, D the worst; `lazaret doctor` tells this host's
+    #[arg(long, value_name = "GRADE")]
+    pub require_grade: Option<Grade>,
 }
 
 impl Wall {
     /// A builder that accepts them, and shows progress.
     pub(crate) fn builder(&self) -> Builder {
-        self.accept_missing.iter().fold(
+        let builder = self.accept_missing.iter().fold(
             Host::builder().on_compile(progress::observer()),
             |builder, layer| builder.accept_missing(*layer),
-        )
+        );
+        match self.require_grade {
+            Some(grade) => builder.require_grade(grade),
+            None => builder,
+        }
     }
 }
 

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::supervisor::Supervisor;
 use lazaret_guest::{contract, engine};
-use lazaret_wall::Layer;
 use lazaret_wall::launcher::{Launcher, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
+use lazaret_wall::{Grade, Layer};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
     Artefact as Made, Assignment, Compile, CompileSettings, Compiled, FromWorker, ToWorker,
@@ -220,6 +220,7 @@ pub(crate) struct Compiler<'a> {
     pub launcher: &'a Launcher,
     pub supervisor: &'a Supervisor,
     pub accepted: &'a [Layer],
+    pub required: Option<Grade>,
     pub limits: CompileLimits,
 }
 
@@ -239,6 +240,7 @@ fn compile(
     let (mut worker, _, _) = Worker::start(Start {
         launcher: compiler.launcher,
         supervisor: compiler.supervisor,
+        required: compiler.required,
         tenant: None,
         module: &module,
         limits: Limits {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use lazaret_image::Durability;
 use lazaret_wall::launcher::depth;
-use lazaret_wall::{Layer, Probe, probe};
+use lazaret_wall::{Grade, Layer, Probe, probe};
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use thiserror::Error;
 
@@ -68,6 +68,7 @@ const DEFAULT_COMPACTION: NonZeroU64 = NonZeroU64::new(256 << 20).unwrap();
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub accept_missing: Vec<Layer>,
+    pub require_grade: Option<Grade>,
     pub worker_exe: Option<PathBuf>,
     pub durability: Durability,
     pub limits: TenantLimits,
@@ -97,6 +98,7 @@ impl Builder {
         Self {
             options: Options {
                 accept_missing: Vec::new(),
+                require_grade: None,
                 worker_exe: None,
                 durability: Durability::Durable,
                 limits: TenantLimits::default(),
@@ -138,6 +140,14 @@ impl Builder {
     #[must_use]
     pub fn accept_missing(mut self, layer: Layer) -> Self {
         self.options.accept_missing.push(layer);
+        self
+    }
+
+    /// Runs nothing behind a wall of a lower grade ([`Grade`]), whatever is
+    /// accepted to be missing.
+    #[must_use]
+    pub fn require_grade(mut self, grade: Grade) -> Self {
+        self.options.require_grade = Some(grade);
         self
     }
 

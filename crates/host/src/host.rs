@@ -68,6 +68,7 @@ impl Inner {
             launcher: &launcher,
             supervisor: &self.supervisor,
             accepted: &self.options.accept_missing,
+            required: self.options.require_grade,
             limits: self.options.compile,
         };
         self.cache.get(&compiler, wasm, settings)

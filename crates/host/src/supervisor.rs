@@ -12,14 +12,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
     AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll};
 
 use crate::watch::Watch;
 
 pub(crate) use recorder::{IncidentObserver, Recorder};
+
+/// How long a host that is dropped waits for its supervisor to write down what
+/// it has taken.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The mark of the event that wakes the thread.
 const WAKE: u64 = 0;
@@ -28,7 +34,8 @@ const WAKE: u64 = 0;
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     inner: Arc<Inner>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Nothing is sent but its end.
+    thread: Mutex<Option<(JoinHandle<()>, Receiver<()>)>>,
 }
 
 #[derive(Debug)]
@@ -104,11 +111,15 @@ impl Supervisor {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let inner = self.inner.clone();
-            *thread = Some(
-                std::thread::Builder::new()
-                    .name("lazaret-supervisor".into())
-                    .spawn(move || inner.run())?,
-            );
+            let (ended, done) = sync_channel(1);
+            let handle = std::thread::Builder::new()
+                .name("lazaret-supervisor".into())
+                .spawn(move || {
+                    inner.run();
+                    // Nobody waits who has lost patience.
+                    let _ = ended.send(());
+                })?;
+            *thread = Some((handle, done));
         }
         Ok(())
     }
@@ -122,8 +133,14 @@ impl Drop for Supervisor {
             .thread
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
-            let _ = thread.join();
+        if let Some((thread, done)) = thread.take() {
+            // It may be held up by an observer, or by a log that nobody reads.
+            match done.recv_timeout(PATIENCE) {
+                Err(RecvTimeoutError::Timeout) => return,
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                    let _ = thread.join();
+                }
+            }
         }
         // What came when there was no thread, or after its last look.
         self.inner.recorder.write_all();

@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
+use lazaret_wall::layers::seccomp::Denied;
+use lazaret_wall::policy::{Kind, ProgramRights, Uses};
 use lazaret_wall::receipt::{Expected, Pages, Receipt, Unverified};
 use lazaret_wall::supervisor::Listener;
-use lazaret_wall::{Layer, LayerError};
+use lazaret_wall::{Grade, Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
-use lazaret_wire::message::{Assign, Assignment, Call, FromWorker, Hello, Ready, ToWorker};
+use lazaret_wire::message::{
+    Assign, Assignment, Call, FromWorker, Hello, ProgramSetup, Ready, ToWorker,
+};
 use lazaret_wire::socket::{Channel, ChannelError};
 use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -63,6 +67,16 @@ pub enum WorkerError {
     /// The set-up socket.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// Its wall is not as good as the operator demands.
+    #[error("the wall has grade {grade} here ({}), and {required} is required (--require-grade): {missing}", grade.meaning())]
+    Grade {
+        /// Its grade.
+        grade: Grade,
+        /// The least that is accepted.
+        required: Grade,
+        /// What it lacks.
+        missing: String,
+    },
     /// There is no thread or descriptor left to look after it.
     #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),
@@ -86,6 +100,8 @@ pub(crate) struct Start<'a> {
     /// Descriptors that must be open in it once it is locked.
     pub open: Open<'a>,
     pub accepted: &'a [Layer],
+    /// The grade below which nothing runs.
+    pub required: Option<Grade>,
     /// The tenant whose it is, if it is one's.
     pub tenant: Option<&'a str>,
     /// The hash of the module that it is for.
@@ -163,10 +179,10 @@ impl Worker {
         setup.send_descriptors(start.descriptors)?;
         drop(file);
         let mut requests = 0;
-        let kind = match &start.assignment {
-            Assignment::Program(_) => "program",
-            Assignment::Tenant(_) => "tenant",
-            Assignment::Compiler => "compiler",
+        let (name, kind) = match &start.assignment {
+            Assignment::Program(setup) => ("program", Kind::Program(rights(setup))),
+            Assignment::Tenant(_) => ("tenant", Kind::Tenant),
+            Assignment::Compiler => ("compiler", Kind::Compiler),
         };
         let assign = ToWorker::Assign(Assign {
             assignment: start.assignment,
@@ -174,7 +190,7 @@ impl Worker {
         assign.to_bytes(&mut buffer)?;
         let subject = Subject {
             tenant: start.tenant.map(str::to_owned),
-            worker: kind.to_owned(),
+            worker: name.to_owned(),
             module: Some(blake3::Hash::from_bytes(*start.module).to_string()),
         };
         let recorder = start.supervisor.recorder().clone();
@@ -202,13 +218,7 @@ impl Worker {
             requests,
             answers: 0,
             buffer,
-            receipt: Receipt {
-                pid: spawned.pid,
-                host_uid: spawned.host_uid,
-                threads: 0,
-                layers: Vec::new(),
-                pages: None,
-            },
+            receipt: Receipt::none(spawned.pid, spawned.host_uid),
             spin: Spin::NONE,
         };
         // It is busy for a while.
@@ -242,7 +252,7 @@ impl Worker {
                 false => None,
             },
         };
-        worker.take_listener(&setup, start.supervisor)?;
+        let denied = worker.take_listener(&setup, start.supervisor)?;
         let missing: Vec<Layer> = ready
             .missing
             .iter()
@@ -256,18 +266,34 @@ impl Worker {
             descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
+            kind,
+            denied,
         });
         worker.receipt = verified.map_err(|unverified| match worker.ended_by_itself() {
             Some(ending) => WorkerError::Ended(ending),
             None => unverified.into(),
         })?;
         worker.watch.set_receipt(worker.receipt.clone());
+        if let Some(required) = start.required
+            && worker.receipt.grade > required
+        {
+            worker.kill();
+            return Err(WorkerError::Grade {
+                grade: worker.receipt.grade,
+                required,
+                missing: worker.receipt.shortcomings(),
+            });
+        }
         Ok((worker, ready, tracked))
     }
 
     /// Takes the listener of its filter, if it could have one, and has it
     /// watched. The worker sends it before it says that it is ready.
-    fn take_listener(&self, setup: &Channel, supervisor: &Supervisor) -> Result<(), WorkerError> {
+    fn take_listener(
+        &self,
+        setup: &Channel,
+        supervisor: &Supervisor,
+    ) -> Result<Denied, WorkerError> {
         let told = match setup.poll(Duration::ZERO)? {
             true => setup.receive()?,
             false => {
@@ -281,17 +307,22 @@ impl Worker {
                 self.malformed("another word than of its filter"),
             ));
         }
-        if let Some(descriptor) = told.descriptors.into_iter().next() {
-            match Listener::from_descriptor(descriptor) {
-                Ok(listener) => self.watch.set_listener(listener),
+        let denied = match told.descriptors.into_iter().next() {
+            None => Denied::Kill,
+            Some(descriptor) => match Listener::from_descriptor(descriptor) {
+                Ok(listener) => {
+                    self.watch.set_listener(listener);
+                    Denied::Notify
+                }
                 Err(error) => {
                     return Err(WorkerError::Ended(self.malformed(&error.to_string())));
                 }
-            }
-        }
+            },
+        };
         supervisor
             .watch(&self.watch)
-            .map_err(WorkerError::Supervisor)
+            .map_err(WorkerError::Supervisor)?;
+        Ok(denied)
     }
 
     /// How it ended, if it has, though nobody here ended it: of one that is
@@ -448,6 +479,15 @@ impl Worker {
         self.kill();
         self.death.wait(LAST_STEPS);
         self.death.usage()
+    }
+}
+
+/// What a program is going to be locked for.
+fn rights(setup: &ProgramSetup) -> ProgramRights {
+    ProgramRights {
+        directories: !setup.preopens.is_empty(),
+        writable: setup.preopens.iter().any(|preopen| preopen.writable),
+        uses: Uses::from_bits(setup.uses),
     }
 }
 

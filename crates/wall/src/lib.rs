@@ -26,8 +26,10 @@
 //!    Only then does guest code run.
 #![deny(missing_docs)]
 
+pub mod address_layout;
 pub mod architecture;
 pub mod executable;
+pub mod grade;
 pub mod grants;
 pub mod launcher;
 pub mod layer;
@@ -39,6 +41,7 @@ pub mod supervisor;
 pub mod worker;
 
 pub use architecture::Architecture;
+pub use grade::Grade;
 pub use layer::{Layer, LayerError, Probe};
 pub use policy::{Kind, Policy, policy};
 pub use receipt::Receipt;

@@ -8,6 +8,7 @@ use std::io;
 use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 
+use crate::grade::Grade;
 use crate::launcher::{Cloned, clone};
 use crate::layer::{Layer, Probe};
 use crate::layers::{landlock, mdwe, namespaces, seccomp};
@@ -162,6 +163,29 @@ fn empty_root() -> Probe {
     )
 }
 
+/// A filter has a listener, and a forbidden call really waits for it.
+fn notification() -> Probe {
+    let program = match seccomp::compile(&policy(Kind::Tenant), seccomp::Denied::Notify) {
+        Ok(program) => program,
+        Err(error) => return Probe::Missing(error.to_string()),
+    };
+    let attempt = || match seccomp::load_with_listener(&program) {
+        // Closed: then the call fails with ENOSYS, which no other filter of
+        // this process's answers with.
+        Ok(listener) => {
+            drop(listener);
+            // SAFETY: asks for a number.
+            let told = unsafe { libc::syscall(libc::SYS_getppid) };
+            match (told, errno(told)) {
+                (-1, libc::ENOSYS) => 0,
+                _ => libc::EINVAL,
+            }
+        }
+        Err(error) => error.source.raw_os_error().unwrap_or(1),
+    };
+    succeeds(in_child(0, attempt), "a forbidden call waits for the host")
+}
+
 /// A filter is loaded, and a forbidden call really kills.
 fn seccomp_kills() -> Probe {
     let program = match seccomp::compile(&policy(Kind::Tenant), seccomp::Denied::Kill) {
@@ -216,6 +240,14 @@ pub fn all() -> Vec<Finding> {
         })
         .collect();
     findings.push(Finding {
+        name: NOTIFICATION,
+        purpose: "tells the host of a forbidden call, which stops the worker (seccomp_unotify)",
+        required: false,
+        probe: notification(),
+        cost: "a forbidden call still doesn't happen and kills the worker, but leaves no evidence of which it was",
+        remedy: "EBUSY: somebody outside listens to this process's filters already (a container's seccomp agent); run without it",
+    });
+    findings.push(Finding {
         name: "kernel-tracker",
         purpose: "finds the pages that an update wrote, with unchanged code",
         required: false,
@@ -240,6 +272,22 @@ pub fn all() -> Vec<Finding> {
         remedy: "mount cgroup v2 and delegate the memory, cpu and pids controllers",
     });
     findings
+}
+
+/// The name of the finding about forbidden calls being told.
+const NOTIFICATION: &str = "notification";
+
+/// The grade of the walls here, by what was found.
+pub fn grade(findings: &[Finding]) -> Grade {
+    let missing: Vec<Layer> = findings
+        .iter()
+        .filter(|finding| !finding.probe.works())
+        .filter_map(|finding| finding.name.parse().ok())
+        .collect();
+    let told = findings
+        .iter()
+        .any(|finding| finding.name == NOTIFICATION && finding.probe.works());
+    crate::grade::grade(&missing, told)
 }
 
 /// The namespaces, for tables.

@@ -2,11 +2,15 @@
 
 use serde::Serialize;
 
+use crate::address_layout::AddressLayout;
+use crate::grade::{Grade, grade};
 use crate::layer::Layer;
+use crate::layers::seccomp::Denied;
 use crate::layers::{
     capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, read,
     rlimits, root, seccomp, status_field,
 };
+use crate::policy::Kind;
 
 /// How a layer stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,8 +44,18 @@ pub struct Receipt {
     pub host_uid: u32,
     /// Its threads: always 1.
     pub threads: u32,
+    /// How good the wall is, all in all.
+    pub grade: Grade,
     /// Every layer.
     pub layers: Vec<Entry>,
+    /// The filter that it loaded last: the hash of its instructions
+    /// ([`seccomp::name`]).
+    pub filter: String,
+    /// What becomes of a forbidden call: it is told to the host, with all that
+    /// can be seen, or only kills.
+    pub forbidden_calls: Denied,
+    /// How far the kernel chooses addresses at random.
+    pub address_layout: AddressLayout,
     /// How the pages of its memory are followed, if it is a tenant's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<Pages>,
@@ -67,6 +81,10 @@ pub struct Expected<'a> {
     pub own: &'a namespaces::Own,
     /// Its open descriptors.
     pub descriptors: descriptors::Expected<'a>,
+    /// What it is for.
+    pub kind: Kind,
+    /// What becomes of a forbidden call.
+    pub denied: Denied,
     /// Layers that the launcher or the worker reported as missing.
     pub missing: &'a [Layer],
     /// Layers that the operator accepts to be missing.
@@ -84,6 +102,37 @@ pub struct Unverified {
 }
 
 impl Receipt {
+    /// The receipt of a worker of which nothing is known yet.
+    pub fn none(pid: i32, host_uid: u32) -> Self {
+        Self {
+            pid,
+            host_uid,
+            threads: 0,
+            grade: Grade::D,
+            layers: Vec::new(),
+            filter: String::new(),
+            forbidden_calls: Denied::Kill,
+            address_layout: AddressLayout::here(),
+            pages: None,
+        }
+    }
+
+    /// What keeps it from the best grade, in words.
+    pub fn shortcomings(&self) -> String {
+        let mut all: Vec<String> = self
+            .layers
+            .iter()
+            .filter_map(|entry| match &entry.state {
+                State::Missing(found) => Some(format!("no {}: {found}", entry.layer)),
+                _ => None,
+            })
+            .collect();
+        if self.forbidden_calls == Denied::Kill {
+            all.push("a forbidden call kills, and leaves no evidence".to_owned());
+        }
+        all.join("; ")
+    }
+
     /// Looks at a worker from outside. An error names the first layer that is
     /// missing without the operator's consent.
     pub fn verify(expected: &Expected<'_>) -> Result<Self, Unverified> {
@@ -147,11 +196,24 @@ impl Receipt {
             };
             layers.push(Entry { layer, state });
         }
+        let missing: Vec<Layer> = layers
+            .iter()
+            .filter(|entry| matches!(entry.state, State::Missing(_)))
+            .map(|entry| entry.layer)
+            .collect();
+        let filter = seccomp::name(expected.kind, expected.denied).map_err(|error| Unverified {
+            layer: Layer::Seccomp,
+            found: error.to_string(),
+        })?;
         Ok(Self {
             pid,
             host_uid: expected.host_uid,
             threads,
+            grade: grade(&missing, expected.denied == Denied::Notify),
             layers,
+            filter,
+            forbidden_calls: expected.denied,
+            address_layout: AddressLayout::here(),
             pages: None,
         })
     }

@@ -82,10 +82,7 @@ pub const ATTACKS: &[Attack] = &[
         name: "sendmsg_setup_socket",
         stopped_by: Guard::Layer(Layer::Descriptors),
         expected: Expected::Reply("returned -9"),
-        how: How::SystemCall(
-            libc::SYS_sendmsg,
-            values([Value::Number(3), Value::Memory]),
-        ),
+        how: How::SystemCall(libc::SYS_sendmsg, values([Value::Number(3), Value::Memory])),
     },
     Attack::call(
         "recvmsg",

@@ -1,8 +1,8 @@
 //! `lazaret doctor`: what this host offers.
 
 use clap::Args;
-use lazaret::wall::Probe;
 use lazaret::wall::probe::{self, Finding};
+use lazaret::wall::{Grade, Probe};
 use serde::Serialize;
 
 use super::audit::pages::Pages;
@@ -34,6 +34,10 @@ struct Diagnosis {
     root: bool,
     /// Whether everything that is required works.
     complete: bool,
+    /// The grade of the walls here.
+    grade: Grade,
+    /// What that means.
+    grade_means: &'static str,
     findings: Vec<Finding>,
     /// What `--tracker auto` and `--page-copy auto` stand for.
     auto: Auto,
@@ -56,6 +60,8 @@ impl Doctor {
             complete: findings
                 .iter()
                 .all(|finding| finding.probe.works() || !finding.required),
+            grade: probe::grade(&findings),
+            grade_means: probe::grade(&findings).meaning(),
             findings,
             auto: {
                 let (tracker, page_copy) = Pages::here().chosen();
@@ -113,8 +119,11 @@ fn text(diagnosis: &Diagnosis) -> String {
         }
     }
     text.push_str(&format!(
-        "\nTenants' pages: noted by {} (--tracker auto), copied by the {} (--page-copy auto).\n",
-        diagnosis.auto.tracker, diagnosis.auto.page_copy
+        "\nGrade {}: {}.\nTenants' pages: noted by {} (--tracker auto), copied by the {} (--page-copy auto).\n",
+        diagnosis.grade,
+        diagnosis.grade_means,
+        diagnosis.auto.tracker,
+        diagnosis.auto.page_copy
     ));
     let missing = |required: bool| {
         diagnosis
@@ -155,6 +164,8 @@ mod tests {
             architecture: "x86_64",
             root: false,
             complete: true,
+            grade: Grade::A,
+            grade_means: Grade::A.meaning(),
             findings,
             auto: Auto {
                 tracker: "cards",

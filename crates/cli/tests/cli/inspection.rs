@@ -238,6 +238,8 @@ fn a_doctor_tells_what_there_is() {
             assert!(!finding[member].as_str().unwrap().is_empty());
         }
     }
+    let grade: lazaret::wall::Grade = diagnosis["grade"].as_str().unwrap().parse().unwrap();
+    assert_eq!(diagnosis["grade_means"], grade.meaning());
     assert_eq!(diagnosis["auto"]["tracker"], "cards");
     let reached = named(findings, "read-workers")["probe"]["state"] == "works";
     let copier = if reached { "host" } else { "worker" };
@@ -256,7 +258,7 @@ fn a_doctor_tells_what_there_is() {
 
 /// A command on a host that lacks memory-deny-write-execute: an outer filter
 /// refuses it, as a container's profile might.
-fn without_mdwe() -> std::process::Command {
+pub fn without_mdwe() -> std::process::Command {
     use seccompiler::{
         BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
         SeccompRule,

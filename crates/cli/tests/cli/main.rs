@@ -10,6 +10,7 @@ mod exit_codes;
 mod fsck;
 mod grants;
 mod help;
+mod incidents;
 mod inspection;
 mod lifecycle;
 mod report;

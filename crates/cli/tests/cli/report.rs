@@ -19,7 +19,7 @@ fn report(arguments: &[&str], program: &std::path::Path, code: i32) -> Value {
     serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
 }
 
-const MEMBERS: [&str; 19] = [
+const MEMBERS: [&str; 20] = [
     "$type",
     "verdict",
     "exit_code",
@@ -30,6 +30,7 @@ const MEMBERS: [&str; 19] = [
     "peak_resident_bytes",
     "memory_limit_hit",
     "fuel_used",
+    "incident",
     "compile_ms",
     "spawn_ms",
     "output_bytes",

@@ -110,6 +110,7 @@ impl Execution {
         let (mut worker, _, _) = Worker::start(Start {
             launcher: &launcher,
             supervisor: &host.supervisor,
+            required: host.options.require_grade,
             tenant: None,
             module: &plan.artefact.module,
             limits: Limits {

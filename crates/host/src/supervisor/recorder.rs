@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::incident::{Incident, Store};
+use crate::incident::{Incident, Severity, Store};
 
 /// How many incidents a host remembers, whether or not it keeps them on disk.
 const REMEMBERED: usize = 64;
@@ -77,14 +77,6 @@ impl Recorder {
     }
 
     fn write(&self, incident: &Incident) {
-        tracing::warn!(
-            id = incident.id,
-            severity = %incident.severity,
-            tenant = incident.subject.tenant,
-            layer = incident.layer,
-            "{}",
-            incident.explanation
-        );
         if let Some(store) = &self.store
             && let Err(error) = store.write(incident)
         {
@@ -95,11 +87,33 @@ impl Recorder {
         for IncidentObserver(observer) in &self.observers {
             observer(incident);
         }
+        // Last, as whoever reads the log may be slow.
+        log(incident);
     }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn log(incident: &Incident) {
+    macro_rules! event {
+        ($level:ident) => {
+            tracing::$level!(
+                id = incident.id,
+                severity = %incident.severity,
+                tenant = incident.subject.tenant,
+                layer = incident.layer,
+                "{}",
+                incident.explanation
+            )
+        };
+    }
+    match incident.severity {
+        Severity::Low => event!(info),
+        Severity::Medium => event!(warn),
+        Severity::High | Severity::Critical => event!(error),
+    }
 }
 
 /// Wakes the supervisor's thread. It fails only if that is awake anyway.

@@ -138,6 +138,7 @@ impl Live {
         let (mut worker, ready, tracked) = Worker::start(Start {
             launcher: &launcher,
             supervisor: &host.supervisor,
+            required: host.options.require_grade,
             tenant: Some(name),
             module: &module.hash,
             limits: Limits {

@@ -11,16 +11,21 @@
 pub mod compile;
 pub mod interpret;
 
+use std::collections::HashMap;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
 
 use super::status_field;
 use crate::layer::{Layer, LayerError};
-use crate::policy::Policy;
+use crate::policy::{Kind, Policy, policy};
 
 pub use compile::{Filter, TooLong};
 
 /// What the kernel does with a worker that tries a forbidden call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Denied {
     /// Ends it at once by SIGSYS (`SECCOMP_RET_KILL_PROCESS`).
     Kill,
@@ -50,6 +55,25 @@ pub fn compile(policy: &Policy, denied: Denied) -> Result<Filter, LayerError> {
         step: "compile the filter",
         source: std::io::Error::other(error),
     })
+}
+
+/// The name of the filter that a worker of this kind loads last: the blake3
+/// hash of its instructions, in hexadecimal.
+///
+/// # Errors
+/// As for [`compile()`].
+pub fn name(kind: Kind, denied: Denied) -> Result<String, LayerError> {
+    // Few kinds are ever used, and each is asked for at every start.
+    static NAMES: Mutex<Option<HashMap<(Kind, Denied), String>>> = Mutex::new(None);
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_default();
+    if let Some(name) = names.get(&(kind, denied)) {
+        return Ok(name.clone());
+    }
+    let filter = compile(&policy(kind), denied)?;
+    let name = blake3::hash(&filter.bytes()).to_string();
+    names.insert((kind, denied), name.clone());
+    Ok(name)
 }
 
 /// Loads a filter whose forbidden calls kill. Filters stack: a later one only

@@ -83,7 +83,7 @@ impl Allowed {
 
 /// What a program was granted, and what its module imports, that needs system
 /// calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct ProgramRights {
     /// It has directories.
     pub directories: bool,
@@ -94,7 +94,7 @@ pub struct ProgramRights {
 }
 
 /// What a worker is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Any worker, from exec until it is locked.

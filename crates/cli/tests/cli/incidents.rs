@@ -1,0 +1,208 @@
+//! What workers did that no worker should, by the command line.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::inspection::without_mdwe;
+use crate::support::{Data, Run, lazaret, wat};
+
+/// A program that is over its time is an incident, if a small one.
+fn over_its_time(data: &Data) {
+    lazaret()
+        .args(["run", "--time", "200ms"])
+        .env("LAZARET_DATA", data.path())
+        .arg(wat("loop"))
+        .run()
+        .exits(124);
+}
+
+fn list(data: &Data, arguments: &[&str]) -> Value {
+    let printed = data
+        .verb("incidents")
+        .arg("--json")
+        .args(arguments)
+        .run()
+        .exits(0)
+        .stdout;
+    let list: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(list["$type"], "lazaret.incidents/v1");
+    list["incidents"].clone()
+}
+
+#[test]
+fn an_incident_is_listed_and_shown() {
+    let data = Data::with(&["counter"]);
+    data.verb("incidents")
+        .run()
+        .exits(0)
+        .prints("no incidents\n");
+    over_its_time(&data);
+    let all = list(&data, &[]);
+    let [one] = all.as_array().unwrap().as_slice() else {
+        panic!("{all}");
+    };
+    assert_eq!(one["schema"], 1);
+    assert_eq!(one["what"], "limit");
+    assert_eq!(one["limit"], "time");
+    assert_eq!(one["severity"], "low");
+    assert_eq!(one["worker"], "program");
+    assert_eq!(one["module"].as_str().unwrap().len(), 64);
+    for words in ["explanation", "advice", "layer", "at"] {
+        assert!(!one[words].as_str().unwrap().is_empty(), "{words}");
+    }
+    let evidence = &one["evidence"];
+    assert!(evidence["pid"].as_i64().unwrap() > 1);
+    assert_eq!(evidence["receipt"]["threads"], 1);
+    let requests = evidence["requests"].as_array().unwrap();
+    let what: Vec<&str> = requests
+        .iter()
+        .map(|request| request["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(what, ["Assign", "Start"]);
+
+    let id = one["id"].as_str().unwrap();
+    let table = data.verb("incidents").run().exits(0).stdout;
+    assert!(
+        table.contains(id) && table.contains("low") && table.contains("(program)"),
+        "{table}"
+    );
+    let shown = data
+        .verb("incidents")
+        .args(["--id", &id[..20]])
+        .run()
+        .exits(0)
+        .stdout;
+    for words in [
+        id,
+        "reached its limit of time",
+        "The last requests",
+        "Raise the limit",
+    ] {
+        assert!(shown.contains(words), "no `{words}` in {shown}");
+    }
+    let json = data
+        .verb("incidents")
+        .args(["--json", "--id", id])
+        .run()
+        .exits(0)
+        .stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["$type"], "lazaret.incident/v1");
+    assert_eq!(json["id"], id);
+
+    assert_eq!(list(&data, &["--severity", "medium"]), Value::Array(vec![]));
+    assert_eq!(list(&data, &["counter"]), Value::Array(vec![]));
+}
+
+#[test]
+fn without_a_data_directory_nothing_is_kept() {
+    let data = Data::new();
+    over_its_time(&data);
+    assert!(!data.path().exists());
+    data.verb("incidents")
+        .run()
+        .fails(2, &["there is no data directory"]);
+}
+
+#[test]
+fn what_can_not_be_found_or_read_is_told() {
+    let data = Data::with(&["counter"]);
+    over_its_time(&data);
+    over_its_time(&data);
+    data.verb("incidents")
+        .args(["--id", "1999"])
+        .run()
+        .fails(2, &["no incident `1999`"]);
+    data.verb("incidents")
+        .args(["--id", "2"])
+        .run()
+        .fails(2, &["the beginning of 2 incidents"]);
+    data.verb("incidents")
+        .args(["--severity", "dire"])
+        .run()
+        .exits(2)
+        .says(&["`dire` is no severity"]);
+    data.verb("incidents")
+        .arg("../x")
+        .run()
+        .fails(2, &["no name for a tenant"]);
+    let first = std::fs::read_dir(data.path().join("incidents"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .min()
+        .unwrap();
+    std::fs::write(&first, b"{").unwrap();
+    let done = data.verb("incidents").run().exits(1);
+    assert!(done.stdout.contains("(program)"), "the other: {done:#?}");
+    done.says(&[
+        "this incident's evidence is lost",
+        "1 of the incidents can't be read",
+    ]);
+}
+
+#[test]
+fn they_can_be_followed() {
+    let data = Data::with(&["counter"]);
+    over_its_time(&data);
+    let mut follow = data
+        .verb("incidents")
+        .args(["--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = || -> Value {
+        let line = lines.next().unwrap().unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let first = next();
+    over_its_time(&data);
+    let second = next();
+    assert!(first["id"].as_str().unwrap() < second["id"].as_str().unwrap());
+    drop(lines);
+    // Who goes away is noticed at the next one.
+    over_its_time(&data);
+    assert_eq!(follow.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_report_has_the_incident() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("report.json");
+    lazaret()
+        .args(["run", "--time", "200ms", "--report"])
+        .arg(&path)
+        .arg(wat("loop"))
+        .run()
+        .exits(124);
+    let report: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(report["incident"]["what"], "limit");
+}
+
+#[test]
+fn a_grade_can_be_required() {
+    let run = |arguments: &[&str]| lazaret().arg("run").args(arguments).arg(wat("hello")).run();
+    run(&["--require-grade", "D"]).exits(0);
+    run(&["--require-grade", "E"])
+        .exits(2)
+        .says(&["`E` is no grade"]);
+    let doctor = lazaret().args(["doctor", "--json"]).run();
+    let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let here = doctor["grade"].as_str().unwrap();
+    run(&["--require-grade", here]).exits(0);
+    // Whatever this host has, less of it is not enough for the best.
+    let lacking = |arguments: &[&str]| {
+        without_mdwe()
+            .args(["run", "--accept-missing", "mdwe"])
+            .args(arguments)
+            .arg(wat("hello"))
+            .run()
+    };
+    lacking(&["--require-grade", "D"]).exits(0);
+    lacking(&["--require-grade", "A"])
+        .exits(1)
+        .prints("")
+        .says(&["A is required", "no mdwe"]);
+}
