@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::logging::Logging;
 use crate::verbs::{
     audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, incidents,
-    install, logs, man, ps, remove, run, snapshot, state_hash, upgrade,
+    install, logs, man, ps, quarantine, remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -38,6 +38,8 @@ pub(crate) enum Verb {
     Ps(ps::Ps),
     Logs(logs::Logs),
     Incidents(incidents::Incidents),
+    Quarantine(quarantine::Quarantine),
+    Release(quarantine::Release),
     Call(call::Call),
     Checkpoint(checkpoint::Checkpoint),
     Snapshot(snapshot::Snapshot),

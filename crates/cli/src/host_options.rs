@@ -1,13 +1,16 @@
 //! Options for hosts: which layers may be missing, where tenants are.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use lazaret::incident::Hook;
 use lazaret::wall::{Grade, Layer};
 use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
 use crate::progress;
+use crate::values::quarantine_after::QuarantineAfter;
 use crate::values::size::Size;
 
 /// Layers that may be missing.
@@ -21,6 +24,11 @@ pub(crate) struct Wall {
     /// is the best, D the worst; `lazaret doctor` tells this host's
     #[arg(long, value_name = "GRADE")]
     pub require_grade: Option<Grade>,
+    /// Run this shell command for every incident but reached limits: its JSON
+    /// is on standard input, its name, severity and tenant in LAZARET_INCIDENT,
+    /// LAZARET_SEVERITY and LAZARET_TENANT. It may take 10 s
+    #[arg(long, value_name = "COMMAND", env = "LAZARET_ON_INCIDENT")]
+    pub on_incident: Option<OsString>,
 }
 
 impl Wall {
@@ -30,8 +38,12 @@ impl Wall {
             Host::builder().on_compile(progress::observer()),
             |builder, layer| builder.accept_missing(*layer),
         );
-        match self.require_grade {
+        let builder = match self.require_grade {
             Some(grade) => builder.require_grade(grade),
+            None => builder,
+        };
+        match &self.on_incident {
+            Some(command) => builder.incident_hook(Hook::shell(command)),
             None => builder,
         }
     }
@@ -175,6 +187,10 @@ pub(crate) struct Tenants {
     pub budgets: Budgets,
     #[command(flatten)]
     pub wall: Wall,
+    /// Put a tenant in quarantine after so many incidents of severity high or
+    /// worse, or of another: none of its code runs until `lazaret release`
+    #[arg(long, value_name = "N[:SEVERITY]", env = "LAZARET_QUARANTINE_AFTER")]
+    pub quarantine_after: Option<QuarantineAfter>,
 }
 
 impl Tenants {
@@ -191,6 +207,10 @@ impl Tenants {
                 Copies::Worker => PageCopy::Worker,
             });
         let builder = self.budgets.set(builder);
+        let builder = match self.quarantine_after {
+            Some(QuarantineAfter(policy)) => builder.quarantine(policy),
+            None => builder,
+        };
         Ok(match self.durability {
             Durability::Durable => builder,
             Durability::Relaxed => builder.relaxed_durability(),

@@ -15,9 +15,10 @@ use crate::budget::Budget;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
-use crate::incident::{Incident, Retention, Store};
+use crate::incident::{Hook, Incident, Retention, Running, Store};
 use crate::page_copy::PageCopy;
 use crate::program::Snapshots;
+use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
 use crate::registry::Registry;
 use crate::supervisor::{IncidentObserver, Recorder, Supervisor};
 use crate::tenant::{self, TenantLimits};
@@ -48,8 +49,12 @@ pub enum BuildError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// There are no descriptors left for the supervisor of workers.
-    #[error("the supervisor of workers: {0}; raise the limit of descriptors")]
+    /// Who is in quarantine can't be read.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+    /// There are no descriptors or threads left for the supervisor of workers
+    /// and its hooks.
+    #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),
     /// Two host functions have the same name, or one has a bad name or bound.
     #[error("host function `{name}`: {reason}")]
@@ -89,8 +94,10 @@ pub struct Builder {
     functions: Vec<Offered>,
     memory_budget: Option<u64>,
     incident_observers: Vec<IncidentObserver>,
+    incident_hooks: Vec<Hook>,
     incidents_kept: Retention,
     incidents_dir: Option<PathBuf>,
+    quarantine: Option<QuarantinePolicy>,
 }
 
 impl Builder {
@@ -115,8 +122,10 @@ impl Builder {
             functions: Vec::new(),
             memory_budget: None,
             incident_observers: Vec::new(),
+            incident_hooks: Vec::new(),
             incidents_kept: Retention::default(),
             incidents_dir: None,
+            quarantine: None,
         }
     }
 
@@ -234,11 +243,28 @@ impl Builder {
         self
     }
 
+    /// Runs a command for every incident that is bad enough, beside everything
+    /// else.
+    #[must_use]
+    pub fn incident_hook(mut self, hook: Hook) -> Self {
+        self.incident_hooks.push(hook);
+        self
+    }
+
     /// Puts incidents on record in a data directory that this host doesn't use
     /// otherwise: for one that only runs programs.
     #[must_use]
     pub fn record_incidents(mut self, data_dir: impl Into<PathBuf>) -> Self {
         self.incidents_dir = Some(data_dir.into());
+        self
+    }
+
+    /// Puts a tenant in quarantine by itself after incidents of its workers:
+    /// none of its code runs until it is released. Without it, tenants are
+    /// quarantined only by [`Host::quarantine`].
+    #[must_use]
+    pub fn quarantine(mut self, policy: QuarantinePolicy) -> Self {
+        self.quarantine = Some(policy);
         self
     }
 
@@ -325,9 +351,21 @@ impl Builder {
             .map(DataDir::path)
             .or(self.incidents_dir.as_deref())
             .map(|path| Store::of(path).retaining(self.incidents_kept));
-        let supervisor =
-            Supervisor::new(|wake| Recorder::new(wake, store, self.incident_observers))
-                .map_err(BuildError::Supervisor)?;
+        let quarantine = Arc::new(Quarantine::open(
+            data.as_ref().map(DataDir::path),
+            self.quarantine,
+        )?);
+        let observers = self.incident_observers;
+        let hooks: Vec<Running> = self
+            .incident_hooks
+            .into_iter()
+            .map(Running::start)
+            .collect::<Result<_, _>>()
+            .map_err(BuildError::Supervisor)?;
+        let supervisor = Supervisor::new(|wake| {
+            Recorder::new(wake, store, quarantine.clone(), observers, hooks)
+        })
+        .map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
             options: self.options,
             launcher: Mutex::default(),
@@ -337,6 +375,7 @@ impl Builder {
             data,
             tenants: Registry::default(),
             budget,
+            quarantine,
             supervisor,
         }))
     }

@@ -8,6 +8,7 @@
 //! DIR/tenants/NAME/  an image (crate lazaret-image) and a log
 //! DIR/snapshots/NAME/TAG/  an image that shares files with the tenant's
 //! DIR/incidents/     what workers did that no worker should, a file each
+//! DIR/quarantine/    tenants whose code must not run, a file each
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -101,7 +102,15 @@ impl DataDir {
                 Ok(entries) => entries.flatten().any(|entry| {
                     !matches!(
                         entry.file_name().to_str(),
-                        Some("lock" | "modules" | "tenants" | "snapshots" | "cache" | "incidents")
+                        Some(
+                            "lock"
+                                | "modules"
+                                | "tenants"
+                                | "snapshots"
+                                | "cache"
+                                | "incidents"
+                                | "quarantine"
+                        )
                     ) && !is_aside(&entry.path())
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -178,6 +187,7 @@ impl DataDir {
             self.path.join("modules"),
             self.path.join("cache"),
             self.path.join(crate::incident::DIRECTORY),
+            self.path.join(crate::quarantine::DIRECTORY),
         ];
         for path in places.iter().flat_map(|place| entries(place)) {
             if is_aside(&path) {

@@ -16,6 +16,7 @@ use crate::data_dir::DataDir;
 use crate::functions::{Functions, Offered};
 use crate::incident::{Incident, Store};
 use crate::program::{Program, Snapshots};
+use crate::quarantine::{Quarantine, Quarantined};
 use crate::registry::Registry;
 use crate::supervisor::Supervisor;
 use crate::tenant::archive::Progress;
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     pub data: Option<DataDir>,
     pub tenants: Registry,
     pub budget: Option<Arc<Budget>>,
+    pub quarantine: Arc<Quarantine>,
     /// Last, as what is ended before may still have something to tell.
     pub supervisor: Supervisor,
 }
@@ -294,6 +296,35 @@ impl Host {
     /// The data directory, if there is one.
     pub fn data_dir(&self) -> Option<&Path> {
         self.inner.data.as_ref().map(DataDir::path)
+    }
+
+    /// Puts a tenant in quarantine: none of its code runs until it is released
+    /// ([`Host::release`]). A call that is running ends first.
+    ///
+    /// # Errors
+    /// [`TenantError::NotFound`], or whatever is wrong with the disk.
+    pub fn quarantine(&self, name: &str, reason: &str) -> Result<(), TenantError> {
+        let tenant = self.tenant(name)?;
+        self.inner
+            .quarantine
+            .impose(name, reason.to_owned(), None)?;
+        tenant.sleep();
+        Ok(())
+    }
+
+    /// Lets a tenant out of quarantine: whether it was in.
+    ///
+    /// # Errors
+    /// [`TenantError::NotFound`], or whatever is wrong with the disk; then it
+    /// is still in quarantine.
+    pub fn release(&self, name: &str) -> Result<bool, TenantError> {
+        self.tenant(name)?;
+        Ok(self.inner.quarantine.release(name)?)
+    }
+
+    /// Why a tenant is in quarantine, if it is.
+    pub fn quarantined(&self, name: &str) -> Option<Quarantined> {
+        self.inner.quarantine.of(name)
     }
 
     /// The last incidents of this host, oldest first; at most 64.

@@ -37,6 +37,7 @@ mod memory;
 mod module;
 mod page_copy;
 mod program;
+mod quarantine;
 mod registry;
 mod sealed;
 mod supervisor;
@@ -66,6 +67,7 @@ pub use program::{
     DEFAULT_MEMORY, Input, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
     StreamError, Verdict,
 };
+pub use quarantine::{QuarantineError, QuarantinePolicy, Quarantined};
 pub use registry::Change;
 pub use tenant::archive::Progress;
 pub use tenant::{

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lazaret::incident::What;
 use lazaret::wall::policy::{Kind, ProgramRights, Uses};
 use lazaret::{
-    CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant,
+    Builder, CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant,
     TrackerKind, Verdict, Violation,
 };
 use lazaret_redteam::attack::{Attack, Expected};
@@ -141,15 +141,19 @@ impl Quarantine {
 
     /// The same, with this tracker.
     pub fn with(tracker: TrackerKind) -> Self {
+        Self::made(|builder| builder.tracker(tracker))
+    }
+
+    /// The same, with other options.
+    pub fn made(change: impl FnOnce(Builder) -> Builder) -> Self {
         lazaret::init();
         let data = tempfile::tempdir().expect("a temporary directory");
         let notes = Arc::new(Mutex::new(Vec::new()));
         let noted = notes.clone();
-        let host = Host::builder()
+        let builder = Host::builder()
             .worker_exe(env!("CARGO_BIN_EXE_lazaret-redteam"))
             .data_dir(data.path().join("tenants"))
             .relaxed_durability()
-            .tracker(tracker)
             // Enough for all that they may have.
             .memory_budget(64 * MEMORY)
             .tenant_limits(|limits| {
@@ -159,9 +163,8 @@ impl Quarantine {
             .host_function("note", 64, 64, move |bytes| {
                 noted.lock().expect("notes").push(bytes.to_vec());
                 Ok(b"noted".to_vec())
-            })
-            .build()
-            .expect("a host");
+            });
+        let host = change(builder).build().expect("a host");
         let hostile = host
             .install("hostile", TENANT, b"")
             .expect("the hostile tenant");
@@ -180,6 +183,19 @@ impl Quarantine {
         made.add(0, 1000);
         made.add(1, 7_000_000);
         made
+    }
+
+    /// The host goes; what it kept stays as long as what is returned.
+    pub fn leave(self) -> tempfile::TempDir {
+        let Self {
+            host,
+            hostile,
+            neighbour,
+            data,
+            ..
+        } = self;
+        drop((hostile, neighbour, host));
+        data
     }
 
     fn add(&self, which: usize, number: u64) {

@@ -3,4 +3,5 @@
 pub(crate) mod directory;
 pub(crate) mod duration;
 pub(crate) mod environment;
+pub(crate) mod quarantine_after;
 pub(crate) mod size;

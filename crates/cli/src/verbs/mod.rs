@@ -15,6 +15,7 @@ pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ps;
+pub(crate) mod quarantine;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod snapshot;
@@ -34,6 +35,8 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Ps(verb) => verb.execute(),
         Verb::Logs(verb) => verb.execute(),
         Verb::Incidents(verb) => verb.execute(),
+        Verb::Quarantine(verb) => verb.execute(),
+        Verb::Release(verb) => verb.execute(),
         Verb::Call(verb) => verb.execute(),
         Verb::Checkpoint(verb) => verb.execute(),
         Verb::Snapshot(verb) => verb.execute(),

@@ -106,8 +106,19 @@ fn table(rows: &[Row]) -> String {
         .zip(std::iter::once(None).chain(rows.iter().map(Some)))
     {
         text.push_str(line);
-        if let Some(Row::Damaged { error, .. }) = row {
-            text.push_str(&format!("  {BAD}{}{BAD:#}", output::harmless(error, false)));
+        let remark = match row {
+            Some(Row::Damaged { error, .. }) => Some(error.clone()),
+            Some(Row::Tenant(info)) => info
+                .quarantined
+                .as_ref()
+                .map(|why| format!("in quarantine: {}", why.reason)),
+            None => None,
+        };
+        if let Some(remark) = remark {
+            text.push_str(&format!(
+                "  {BAD}{}{BAD:#}",
+                output::harmless(&remark, false)
+            ));
         }
         text.push('\n');
     }

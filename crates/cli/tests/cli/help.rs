@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 22] = [
     "run",
     "install",
     "upgrade",
@@ -15,6 +15,8 @@ const VERBS: [&str; 20] = [
     "ps",
     "logs",
     "incidents",
+    "quarantine",
+    "release",
     "call",
     "checkpoint",
     "snapshot",

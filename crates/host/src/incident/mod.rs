@@ -9,6 +9,7 @@
 //! An ordinary trap of a guest is none: that is between the guest and its
 //! caller.
 
+mod hook;
 mod requests;
 mod store;
 mod words;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use lazaret_wall::supervisor::{ForbiddenCall, Registers};
 
+pub use hook::Hook;
+pub(crate) use hook::Running;
 pub(crate) use requests::Recent;
 pub use requests::Request;
 pub(crate) use store::DIRECTORY;

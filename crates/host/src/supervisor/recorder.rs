@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::incident::{Incident, Severity, Store};
+use crate::incident::{Incident, Running, Severity, Store};
+use crate::quarantine::Quarantine;
 
 /// How many incidents a host remembers, whether or not it keeps them on disk.
 const REMEMBERED: usize = 64;
@@ -23,7 +24,9 @@ impl std::fmt::Debug for IncidentObserver {
 pub(crate) struct Recorder {
     wake: Arc<OwnedFd>,
     store: Option<Store>,
+    quarantine: Arc<Quarantine>,
     observers: Vec<IncidentObserver>,
+    hooks: Vec<Running>,
     queue: Mutex<Vec<Arc<Incident>>>,
     remembered: Mutex<VecDeque<Arc<Incident>>>,
 }
@@ -40,12 +43,16 @@ impl Recorder {
     pub(crate) fn new(
         wake: Arc<OwnedFd>,
         store: Option<Store>,
+        quarantine: Arc<Quarantine>,
         observers: Vec<IncidentObserver>,
+        hooks: Vec<Running>,
     ) -> Self {
         Self {
             wake,
             store,
+            quarantine,
             observers,
+            hooks,
             queue: Mutex::default(),
             remembered: Mutex::default(),
         }
@@ -53,6 +60,7 @@ impl Recorder {
 
     /// Takes an incident; it is written down soon.
     pub(crate) fn record(&self, incident: Arc<Incident>) {
+        self.quarantine.count(&incident, self.store.as_ref());
         {
             let mut remembered = lock(&self.remembered);
             if remembered.len() == REMEMBERED {
@@ -86,6 +94,9 @@ impl Recorder {
         }
         for IncidentObserver(observer) in &self.observers {
             observer(incident);
+        }
+        for hook in &self.hooks {
+            hook.tell(incident);
         }
         // Last, as whoever reads the log may be slow.
         log(incident);

@@ -17,6 +17,7 @@ use crate::artefact::CompileError;
 use crate::budget::{NodeMemory, Reservation};
 use crate::ending::Ending;
 use crate::module::ModuleError;
+use crate::quarantine::{QuarantineError, Quarantined};
 use crate::registry::Change;
 use crate::worker::WorkerError;
 
@@ -64,6 +65,9 @@ pub enum CallError {
     /// The commit would take more of the disk than the tenant may.
     #[error(transparent)]
     DiskQuota(#[from] DiskQuota),
+    /// None of its code runs until it is released.
+    #[error("the tenant is in quarantine since {}: {}; `lazaret release` lets it run again", .0.at, .0.reason)]
+    Quarantined(Quarantined),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
     WorkerEnded(Ending),
@@ -115,6 +119,9 @@ pub enum CallError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TenantError {
+    /// A quarantine can't be kept, lifted or forgotten.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// A bad name.
     #[error("`{name}` is no name for a tenant: {reason}; use 1 to 64 of the characters a-z, A-Z, 0-9, `-`, `_`, `.`, and begin with a letter or digit", name = .name.escape_default())]
     Name {

@@ -1,6 +1,7 @@
 //! What is known of a tenant without calling it.
 
 use super::Resident;
+use crate::quarantine::Quarantined;
 
 /// What is known of a tenant without calling it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -33,4 +34,6 @@ pub struct TenantInfo {
     /// kernel looks at every page of theirs for this, so it takes the longer the
     /// more they have.
     pub resident: Option<Resident>,
+    /// Why it is in quarantine, if it is: none of its code runs.
+    pub quarantined: Option<Quarantined>,
 }

@@ -334,6 +334,7 @@ pub(crate) fn remove(
     if let Some(budget) = &host.budget {
         budget.forget(name);
     }
+    host.quarantine.forget(name)?;
     data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     snapshot::delete_all(data, name)?;
     fs::remove_dir_all(&aside).map_err(TenantError::file(aside))

@@ -204,6 +204,7 @@ impl Tenant {
             worker: workers.last().copied(),
             workers,
             resident: shared.census.resident(),
+            quarantined: self.host.quarantine.of(&shared.name),
         }
     }
 
@@ -328,6 +329,7 @@ impl Shared {
         growth: &mut Reservation<'_>,
         time: Duration,
     ) -> Result<Done, CallError> {
+        self.check_quarantine(host)?;
         let result = live.run(host, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
@@ -338,6 +340,14 @@ impl Shared {
             }
         }
         result
+    }
+
+    /// An error if none of its code may run.
+    fn check_quarantine(&self, host: &Inner) -> Result<(), CallError> {
+        match host.quarantine.of(&self.name) {
+            None => Ok(()),
+            Some(why) => Err(CallError::Quarantined(why)),
+        }
     }
 
     /// Puts back what a query or a trapped update wrote. False if a new worker

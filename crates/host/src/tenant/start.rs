@@ -87,6 +87,9 @@ impl Live {
         meta: Arc<Meta>,
         carried: Option<&Carried>,
     ) -> Result<Self, CallError> {
+        if let Some(why) = host.quarantine.of(name) {
+            return Err(CallError::Quarantined(why));
+        }
         let artefact = module.artefact(host)?;
         let limits = &host.options.limits;
         let tracking = match artefact.settings.cards {
