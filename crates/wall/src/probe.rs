@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::grade::Grade;
 use crate::launcher::{Cloned, clone};
 use crate::layer::{Layer, Probe};
-use crate::layers::{landlock, mdwe, namespaces, seccomp};
+use crate::layers::{landlock, mdwe, namespaces, no_new_privs, seccomp};
 use crate::policy::{Kind, policy};
 
 pub use pages::{kernel_tracker, reach, reach_child};
@@ -193,7 +193,8 @@ fn seccomp_kills() -> Probe {
         Err(error) => return Probe::Missing(error.to_string()),
     };
     let attempt = || {
-        if let Err(error) = seccomp::load(&program) {
+        // Without it a filter takes a privilege that an ordinary user lacks.
+        if let Err(error) = no_new_privs::apply().and_then(|()| seccomp::load(&program)) {
             return error.source.raw_os_error().unwrap_or(1);
         }
         // SAFETY: asks for a number; the filter kills.
