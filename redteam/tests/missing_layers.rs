@@ -6,6 +6,9 @@
 //! installs it and to what that thread starts, launcher and workers included.
 #![cfg(target_arch = "x86_64")]
 
+#[path = "../../tests/older_kernels.rs"]
+mod older_kernels;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -107,11 +110,11 @@ fn refuse(calls: &[Refused]) {
     }
 }
 
-fn run(accepted: Option<Layer>) -> Result<Report, RunError> {
+fn run(accepted: &[Layer]) -> Result<Report, RunError> {
     lazaret::init();
     let mut builder = Host::builder().worker_exe(env!("CARGO_BIN_EXE_lazaret-redteam"));
-    if let Some(layer) = accepted {
-        builder = builder.accept_missing(layer);
+    for layer in accepted {
+        builder = builder.accept_missing(*layer);
     }
     builder.build().expect("a host").program(PROGRAM).run()
 }
@@ -130,7 +133,7 @@ fn named(error: &RunError) -> (Layer, String) {
     }
 }
 
-fn is_refused(layer: Layer, accepted: Option<Layer>) {
+fn is_refused(layer: Layer, accepted: &[Layer]) {
     let error = run(accepted).expect_err("a layer is missing");
     let (found, message) = named(&error);
     assert_eq!(found, layer, "{message}");
@@ -141,6 +144,14 @@ fn is_refused(layer: Layer, accepted: Option<Layer>) {
             .contains(&format!("--accept-missing {layer}")),
         "the way round: {error}"
     );
+}
+
+/// The receipt says that these layers are missing, and no other.
+fn misses(report: &Report, layers: &[Layer]) {
+    for entry in &report.receipt.as_ref().expect("a receipt").layers {
+        let missing = matches!(entry.state, State::Missing(_));
+        assert_eq!(missing, layers.contains(&entry.layer), "{entry:?}");
+    }
 }
 
 /// Runs the test `name` of this binary once for every lack.
@@ -173,34 +184,26 @@ fn a_missing_layer_is_refused_and_runs_when_accepted() {
     let Some((layer, calls)) = lack(LACKS) else {
         return in_children("a_missing_layer_is_refused_and_runs_when_accepted", LACKS);
     };
-    // Before the filter nothing is missing.
-    let whole = run(None).expect("the whole wall");
-    let states = |report: &Report| report.receipt.clone().expect("a receipt").layers;
-    assert!(
-        states(&whole)
-            .iter()
-            .all(|entry| !matches!(entry.state, State::Missing(_)))
-    );
+    // Before the filter nothing is missing but what this kernel is too old for.
+    let before = older_kernels::missing_layers();
+    misses(&run(before).expect("the wall that is here"), before);
     refuse(calls);
-    is_refused(layer, None);
+    let others: Vec<Layer> = before
+        .iter()
+        .copied()
+        .filter(|other| *other != layer)
+        .collect();
+    is_refused(layer, &others);
     // Accepting another layer is not accepting this one.
-    is_refused(
-        layer,
-        Some(if layer == Layer::Landlock {
-            Layer::Mdwe
-        } else {
-            Layer::Landlock
-        }),
-    );
-    let report = run(Some(layer)).expect("it runs without");
+    let another = match layer {
+        Layer::Landlock => Layer::Mdwe,
+        _ => Layer::Landlock,
+    };
+    is_refused(layer, &[others.clone(), vec![another]].concat());
+    let all = [others, vec![layer]].concat();
+    let report = run(&all).expect("it runs without");
     assert_eq!(report.verdict, Verdict::Exited);
-    for entry in states(&report) {
-        assert_eq!(
-            matches!(entry.state, State::Missing(_)),
-            entry.layer == layer,
-            "{entry:?}"
-        );
-    }
+    misses(&report, &all);
 }
 
 #[test]
@@ -211,9 +214,11 @@ fn without_namespaces_nothing_starts_and_the_error_names_them() {
             NEEDED,
         );
     };
-    assert_eq!(run(None).expect("the whole wall").verdict, Verdict::Exited);
+    let missing = older_kernels::missing_layers();
+    let report = run(missing).expect("the wall that is here");
+    assert_eq!(report.verdict, Verdict::Exited);
     refuse(calls);
-    let error = run(None).expect_err("no launcher");
+    let error = run(missing).expect_err("no launcher");
     let (found, message) = named(&error);
     assert_eq!(found, layer);
     assert!(message.contains(layer.remedy()), "the fix: {message}");

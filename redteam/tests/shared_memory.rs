@@ -7,7 +7,7 @@ mod quarantine;
 use lazaret::TrackerKind;
 use lazaret_redteam::attack::{Expected, Guard};
 use lazaret_redteam::attacks::{self, own_memory};
-use quarantine::{Quarantine, Seen};
+use quarantine::{Quarantine, Seen, older_kernels};
 
 #[test]
 fn the_shared_file_can_not_be_cut_punched_or_sealed_from_inside() {
@@ -31,6 +31,9 @@ fn a_bell_can_only_be_waited_on_and_rung() {
 /// fails as a whole, and the version before it is what the next call sees.
 #[test]
 fn memory_that_can_not_be_copied_fails_the_call_and_commits_nothing() {
+    if older_kernels::lacks(TrackerKind::Kernel) {
+        return;
+    }
     for name in ["close_heap", "replace_heap"] {
         let quarantine = Quarantine::with(TrackerKind::Kernel);
         let attack = attacks::find(name).expect("the attack");
@@ -52,6 +55,9 @@ fn memory_that_can_not_be_copied_fails_the_call_and_commits_nothing() {
 
 #[test]
 fn memory_that_is_gone_or_hidden_is_lost_to_its_own_tenant_only() {
+    if older_kernels::lacks(TrackerKind::Kernel) {
+        return;
+    }
     for name in [
         "unmap_heap",
         "no_chunk_entered",
@@ -71,6 +77,9 @@ fn memory_that_is_gone_or_hidden_is_lost_to_its_own_tenant_only() {
 /// them: each call is committed, or fails, as a whole.
 #[test]
 fn memory_that_is_pulled_away_while_it_is_copied_is_committed_whole_or_not_at_all() {
+    if older_kernels::lacks(TrackerKind::Kernel) {
+        return;
+    }
     let quarantine = Quarantine::with(TrackerKind::Kernel);
     let attack = attacks::find("pull_away").expect("the attack");
     assert_eq!(attack.stopped_by, Guard::Pages);
@@ -117,6 +126,9 @@ fn memory_that_is_pulled_away_while_it_is_copied_is_committed_whole_or_not_at_al
 
 #[test]
 fn an_attack_in_a_query_is_no_different() {
+    if older_kernels::lacks(TrackerKind::Kernel) {
+        return;
+    }
     let quarantine = Quarantine::with(TrackerKind::Kernel);
     let time = std::time::Duration::from_secs(20);
     for attack in own_memory::ATTACKS

@@ -56,7 +56,9 @@ fn small_disk() {
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn host(data: &Path) -> Host {
-    let builder = Host::builder().data_dir(data).cache_dir(cache());
+    let builder = harness::older_kernels::builder()
+        .data_dir(data)
+        .cache_dir(cache());
     builder.build().unwrap()
 }
 
@@ -249,7 +251,10 @@ fn a_read_only_disk_is_named_and_can_be_checked() {
         tenant.update("write", &argument(600, 4096)).unwrap();
     }
     mount_remount(disk(), MountFlags::RDONLY, c"").unwrap();
-    let refused = Host::builder().data_dir(&data).cache_dir(cache()).build();
+    let refused = harness::older_kernels::builder()
+        .data_dir(&data)
+        .cache_dir(cache())
+        .build();
     match refused {
         Err(error @ BuildError::DataDir(_)) => {
             let (text, lock) = (error.to_string(), data.join("lock"));

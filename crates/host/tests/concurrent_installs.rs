@@ -46,7 +46,7 @@ fn stopped() -> Stopped {
     let (tell, begun) = channel();
     let (go_on, wait) = channel();
     let (wait, first, log) = (Mutex::new(wait), AtomicBool::new(true), events.clone());
-    let host = Host::builder()
+    let host = harness::older_kernels::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
         .on_compile(move |compiling| {
@@ -124,7 +124,7 @@ fn heavy_a_tenant_comes_and_goes_while_a_large_module_compiles() {
     let (tell, begun) = channel();
     let log = events.clone();
     let large = fixture("canisters/azle.wasm");
-    let host = Host::builder()
+    let host = harness::older_kernels::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
         .on_compile(move |compiling| match compiling {
@@ -158,7 +158,7 @@ fn heavy_a_tenant_comes_and_goes_while_a_large_module_compiles() {
 fn an_install_that_fails_or_panics_frees_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let first = AtomicBool::new(true);
-    let host = Host::builder()
+    let host = harness::older_kernels::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
         .on_compile(move |compiling| {
@@ -194,7 +194,7 @@ fn an_install_that_fails_or_panics_frees_its_name() {
 /// module and the compiled one.
 fn the_same_module_is_installed_by_many_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = harness::older_kernels::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
         .build()

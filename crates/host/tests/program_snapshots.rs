@@ -18,7 +18,10 @@ const FROM_SNAPSHOT: &str = "1 1 1 283146\n";
 const ALONE: &str = "1 0 1 283146\n";
 
 fn host(cache: &Path) -> Host {
-    Host::builder().cache_dir(cache).build().unwrap()
+    harness::older_kernels::builder()
+        .cache_dir(cache)
+        .build()
+        .unwrap()
 }
 
 fn run(program: Program) -> (Report, String, String) {
@@ -175,7 +178,7 @@ fn a_damaged_snapshot_is_made_again() {
 /// works all the same.
 fn without_a_cache_it_is_made_each_time() {
     for host in [
-        Host::builder().build().unwrap(),
+        harness::older_kernels::builder().build().unwrap(),
         host(Path::new("/dev/null/nowhere")),
     ] {
         let (report, out) = ran(host.program(wat("snapshot")).snapshot_after("initialise"));
@@ -277,7 +280,7 @@ fn what_an_initialiser_may_do() {
 /// A function of the host's may not be called before the snapshot is taken, but
 /// by every run.
 fn a_host_function_is_for_runs_only() {
-    let host = Host::builder()
+    let host = harness::older_kernels::builder()
         .cache_dir(harness::cache())
         .host_function("shout", 100, 100, |bytes| Ok(bytes.to_ascii_uppercase()))
         .build()
@@ -300,7 +303,10 @@ fn a_host_function_is_for_runs_only() {
 
 /// What can't be an initialiser, with the exports that can.
 fn what_is_no_initialiser_is_refused() {
-    let host = Host::builder().cache_dir(harness::cache()).build().unwrap();
+    let host = harness::older_kernels::builder()
+        .cache_dir(harness::cache())
+        .build()
+        .unwrap();
     for (name, part) in [
         ("missing", "`missing` is not exported"),
         (
@@ -337,7 +343,10 @@ fn what_is_no_initialiser_is_refused() {
 /// A module that can change more than a snapshot holds is refused, with the
 /// instruction; it runs without a snapshot.
 fn what_no_snapshot_holds_is_refused() {
-    let host = Host::builder().cache_dir(harness::cache()).build().unwrap();
+    let host = harness::older_kernels::builder()
+        .cache_dir(harness::cache())
+        .build()
+        .unwrap();
     for (body, part) in [
         ("(table.set (i32.const 0) (ref.func $f))", "`table.set`"),
         ("(elem.drop $e)", "`elem.drop`"),
@@ -405,7 +414,10 @@ fn the_memory_limit_decides_nothing_in_a_snapshot() {
 /// State of all kinds comes back: vectors, floats, far pages, a larger memory,
 /// passive data, and the rest of the memory is zero.
 fn every_kind_of_state_comes_back() {
-    let host = Host::builder().cache_dir(harness::cache()).build().unwrap();
+    let host = harness::older_kernels::builder()
+        .cache_dir(harness::cache())
+        .build()
+        .unwrap();
     let module = r#"(module (memory (export "memory") 2 300)
         (global $v (mut v128) (v128.const i64x2 0 0)) (global $d (mut f64) (f64.const 0))
         (global $l (mut i64) (i64.const 0)) (global $f (mut f32) (f32.const 0))

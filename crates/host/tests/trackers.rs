@@ -5,8 +5,8 @@ mod harness;
 
 use std::process::Command;
 
-use harness::{COMBINATIONS, wat};
-use lazaret::{BuildError, CallError, Host, PageCopy, Reply, Tenant, TenantError, TrackerKind};
+use harness::{combinations, older_kernels, wat};
+use lazaret::{BuildError, CallError, PageCopy, Reply, Tenant, TenantError, TrackerKind};
 
 /// A byte at each of `count` places, `stride` apart, from `at` on; in stable
 /// memory as well. Arguments are 64-bit numbers.
@@ -141,7 +141,7 @@ fn step(tenant: &Tenant, chance: &mut Chance) -> String {
 
 fn history(tracker: TrackerKind, page_copy: PageCopy, rounds: usize) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
-    let host = Host::builder()
+    let host = older_kernels::builder()
         .tracker(tracker)
         .page_copy(page_copy)
         .cache_dir(harness::cache())
@@ -171,7 +171,7 @@ fn history(tracker: TrackerKind, page_copy: PageCopy, rounds: usize) -> Vec<Stri
 
 fn results_fuel_and_state_hashes_do_not_depend_on_the_tracker() {
     let mut first: Option<Vec<String>> = None;
-    for &(name, tracker, page_copy) in COMBINATIONS {
+    for &(name, tracker, page_copy) in combinations() {
         let found = history(tracker, page_copy, 120);
         assert!(
             found.iter().any(|line| line.contains("every module")),
@@ -185,9 +185,9 @@ fn results_fuel_and_state_hashes_do_not_depend_on_the_tracker() {
 }
 
 fn a_receipt_says_how_pages_are_followed() {
-    for &(name, tracker, page_copy) in COMBINATIONS {
+    for &(name, tracker, page_copy) in combinations() {
         let directory = tempfile::tempdir().unwrap();
-        let host = Host::builder()
+        let host = older_kernels::builder()
             .tracker(tracker)
             .page_copy(page_copy)
             .cache_dir(harness::cache())
@@ -234,7 +234,7 @@ fn filtered() {
 
     let directory = tempfile::tempdir().unwrap();
     let build = |tracker, page_copy| {
-        Host::builder()
+        older_kernels::builder()
             .tracker(tracker)
             .page_copy(page_copy)
             .cache_dir(harness::cache())

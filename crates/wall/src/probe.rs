@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::grade::Grade;
 use crate::launcher::{Cloned, clone};
 use crate::layer::{Layer, Probe};
-use crate::layers::{landlock, mdwe, namespaces, seccomp};
+use crate::layers::{landlock, mdwe, namespaces, no_new_privs, seccomp};
 use crate::policy::{Kind, policy};
 
 pub use pages::{kernel_tracker, reach, reach_child};
@@ -169,20 +169,21 @@ fn notification() -> Probe {
         Ok(program) => program,
         Err(error) => return Probe::Missing(error.to_string()),
     };
-    let attempt = || match seccomp::load_with_listener(&program) {
-        // Closed: then the call fails with ENOSYS, which no other filter of
-        // this process's answers with.
-        Ok(listener) => {
-            drop(listener);
-            // SAFETY: asks for a number.
-            let told = unsafe { libc::syscall(libc::SYS_getppid) };
-            match (told, errno(told)) {
-                (-1, libc::ENOSYS) => 0,
-                _ => libc::EINVAL,
+    let attempt =
+        || match no_new_privs::apply().and_then(|()| seccomp::load_with_listener(&program)) {
+            // Closed: then the call fails with ENOSYS, which no other filter of
+            // this process's answers with.
+            Ok(listener) => {
+                drop(listener);
+                // SAFETY: asks for a number.
+                let told = unsafe { libc::syscall(libc::SYS_getppid) };
+                match (told, errno(told)) {
+                    (-1, libc::ENOSYS) => 0,
+                    _ => libc::EINVAL,
+                }
             }
-        }
-        Err(error) => error.source.raw_os_error().unwrap_or(1),
-    };
+            Err(error) => error.source.raw_os_error().unwrap_or(1),
+        };
     succeeds(in_child(0, attempt), "a forbidden call waits for the host")
 }
 
@@ -193,7 +194,8 @@ fn seccomp_kills() -> Probe {
         Err(error) => return Probe::Missing(error.to_string()),
     };
     let attempt = || {
-        if let Err(error) = seccomp::load(&program) {
+        // Without it a filter takes a privilege that an ordinary user lacks.
+        if let Err(error) = no_new_privs::apply().and_then(|()| seccomp::load(&program)) {
             return error.source.raw_os_error().unwrap_or(1);
         }
         // SAFETY: asks for a number; the filter kills.

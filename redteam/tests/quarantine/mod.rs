@@ -3,6 +3,9 @@
 // Every test binary uses a part of this.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+#[path = "../../../tests/older_kernels.rs"]
+pub mod older_kernels;
+
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -150,7 +153,7 @@ impl Quarantine {
         let data = tempfile::tempdir().expect("a temporary directory");
         let notes = Arc::new(Mutex::new(Vec::new()));
         let noted = notes.clone();
-        let builder = Host::builder()
+        let builder = older_kernels::builder()
             .worker_exe(env!("CARGO_BIN_EXE_lazaret-redteam"))
             .data_dir(data.path().join("tenants"))
             .relaxed_durability()

@@ -3,6 +3,9 @@
 // Every test binary uses a part of this.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+#[path = "../../../tests/older_kernels.rs"]
+pub mod older_kernels;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
@@ -33,7 +36,7 @@ pub fn host() -> Host {
 
 pub fn builder() -> lazaret::Builder {
     lazaret::init();
-    Host::builder()
+    older_kernels::builder()
         .worker_exe(std::env::var_os(WORKER_EXE).expect("set by the parent"))
         .data_dir(data())
         .relaxed_durability()

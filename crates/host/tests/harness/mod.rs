@@ -3,6 +3,9 @@
 // Each test file uses a part of it.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+#[path = "../../../../tests/older_kernels.rs"]
+pub mod older_kernels;
+
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -35,6 +38,13 @@ pub const COMBINATIONS: &[Tracker] = &[
     ("signal-worker", TrackerKind::Signal, PageCopy::Worker),
 ];
 
+/// Those that this kernel has.
+pub fn combinations() -> impl Iterator<Item = &'static Tracker> {
+    COMBINATIONS
+        .iter()
+        .filter(|(_, kind, _)| !older_kernels::lacks(*kind))
+}
+
 thread_local! {
     static TRACKER: Cell<(TrackerKind, PageCopy)> = const {
         Cell::new((TrackerKind::Auto, PageCopy::Auto))
@@ -44,7 +54,7 @@ thread_local! {
 /// How to make a host for a test, with the tracker that it is to have.
 pub fn builder() -> Builder {
     let (tracker, page_copy) = TRACKER.get();
-    Host::builder()
+    older_kernels::builder()
         .tracker(tracker)
         .page_copy(page_copy)
         .cache_dir(cache())
@@ -57,7 +67,9 @@ pub fn main(tests: &[Test]) {
     let trial = |name: String, tracker, test: fn()| {
         libtest_mimic::Trial::test(name, move || {
             TRACKER.set(tracker);
-            test();
+            if !older_kernels::lacks(tracker.0) {
+                test();
+            }
             Ok(())
         })
     };

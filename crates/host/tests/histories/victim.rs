@@ -111,7 +111,7 @@ impl Serving<'_> {
                 self.host = None;
                 let data = data(self.directory);
                 let builder = match own_cache {
-                    true => Host::builder(),
+                    true => harness::older_kernels::builder(),
                     false => harness::builder(),
                 };
                 let builder = match relaxed {

@@ -203,6 +203,14 @@ pub(super) fn compiler(list: &mut List) {
         vec![vec![Check::Is(0, COMPILER_OUTPUT as u32)]],
         "write the artefact"
     );
+    // Read through the vDSO, unless the kernel's clock source can't be read from
+    // user space (vdso(7)): HPET, or a time stamp counter found unstable.
+    when!(
+        list,
+        clock_gettime,
+        vec![vec![Check::Is(0, libc::CLOCK_MONOTONIC as u32)]],
+        "time the compiler's passes, where the vDSO has no clock"
+    );
 }
 
 /// A program, beside the base: traced with CPython going through every file
