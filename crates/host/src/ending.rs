@@ -17,7 +17,7 @@ use lazaret_wall::supervisor::ForbiddenCall;
 #[non_exhaustive]
 pub enum Ending {
     /// It tried a system call that is not on its list, which did not happen.
-    Violation(Violation),
+    Violation(Box<Violation>),
     /// It ended itself for a reason that it stated: a panic, no memory, a
     /// stack overflow. Never a break-out.
     Aborted {
@@ -94,7 +94,7 @@ impl Ending {
     /// Reads how a process ended together with what it last said.
     pub(crate) fn read(status: ExitStatus, (words, text): (u32, String)) -> Self {
         match status {
-            ExitStatus::Signaled(libc::SIGSYS) => Self::Violation(Violation::default()),
+            ExitStatus::Signaled(libc::SIGSYS) => Self::Violation(Box::default()),
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
             ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
                 Some(Reason::OutOfMemory) => Self::OutOfMemory { text },
@@ -184,7 +184,7 @@ impl Death {
         let known = self.lock();
         let (event, ending) = known.end.as_ref()?;
         Some(match (&known.violation, event) {
-            (Some(violation), Event::Exited(..)) => Ending::Violation(violation.clone()),
+            (Some(violation), Event::Exited(..)) => Ending::Violation(Box::new(violation.clone())),
             _ => ending.clone(),
         })
     }
@@ -212,7 +212,7 @@ mod tests {
         );
         assert_eq!(
             Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())),
-            Ending::Violation(Violation::default())
+            Ending::Violation(Box::default())
         );
         // Words without the breakpoint prove nothing.
         let ending = Ending::read(

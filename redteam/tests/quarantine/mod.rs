@@ -343,7 +343,7 @@ impl Quarantine {
                     assert_eq!(report.exit_code, 159);
                     let violation = self.last_violation();
                     assert_eq!(detail, violation.to_string());
-                    Seen::Ended(Ending::Violation(violation))
+                    Seen::Ended(Ending::Violation(Box::new(violation)))
                 }
                 (_, Some(detail)) if detail.starts_with("it exited with code 0") => {
                     Seen::Ended(Ending::Exited(0))

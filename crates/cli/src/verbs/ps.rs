@@ -29,7 +29,7 @@ pub(crate) struct Ps {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Row {
-    Tenant(TenantInfo),
+    Tenant(Box<TenantInfo>),
     Damaged { name: String, error: String },
 }
 
@@ -62,7 +62,7 @@ impl Ps {
     fn rows(&self) -> Result<Vec<Row>, Failure> {
         let host = self.data.host()?;
         let row = |name: String| match host.tenant(&name) {
-            Ok(tenant) => Row::Tenant(tenant.info()),
+            Ok(tenant) => Row::Tenant(Box::new(tenant.info())),
             Err(error) => Row::Damaged {
                 name,
                 error: output::chain(&error),
@@ -146,7 +146,8 @@ mod tests {
             name: "x".into(),
             error: "torn".into(),
         };
-        let text = anstream::adapter::strip_str(&table(&[Row::Tenant(info), damaged])).to_string();
+        let text = anstream::adapter::strip_str(&table(&[Row::Tenant(Box::new(info)), damaged]))
+            .to_string();
         assert_eq!(
             text,
             "NAME     VERSION  HEAP      STABLE  DISK     MODULE        METHODS\n\

@@ -67,7 +67,7 @@ pub enum CallError {
     DiskQuota(#[from] DiskQuota),
     /// None of its code runs until it is released.
     #[error("the tenant is in quarantine since {}: {}; `lazaret release` lets it run again", .0.at, .0.reason)]
-    Quarantined(Quarantined),
+    Quarantined(Box<Quarantined>),
     /// The worker ended in the middle.
     #[error("the worker ended in the middle of the call: {0}; nothing was changed")]
     WorkerEnded(Ending),

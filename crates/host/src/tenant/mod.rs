@@ -346,7 +346,7 @@ impl Shared {
     fn check_quarantine(&self, host: &Inner) -> Result<(), CallError> {
         match host.quarantine.of(&self.name) {
             None => Ok(()),
-            Some(why) => Err(CallError::Quarantined(why)),
+            Some(why) => Err(CallError::Quarantined(Box::new(why))),
         }
     }
 

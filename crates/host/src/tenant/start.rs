@@ -88,7 +88,7 @@ impl Live {
         carried: Option<&Carried>,
     ) -> Result<Self, CallError> {
         if let Some(why) = host.quarantine.of(name) {
-            return Err(CallError::Quarantined(why));
+            return Err(CallError::Quarantined(Box::new(why)));
         }
         let artefact = module.artefact(host)?;
         let limits = &host.options.limits;

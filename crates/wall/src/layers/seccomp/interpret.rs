@@ -1,5 +1,5 @@
 //! What the kernel would answer: an interpreter of the filters that
-//! [`super::compile`] writes, to check them against their policies.
+//! [`mod@super::compile`] writes, to check them against their policies.
 
 use super::compile::{
     AND, ARCHITECTURE, ARGUMENTS, Filter, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, LOAD_WORD, NUMBER,
