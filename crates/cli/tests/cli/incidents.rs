@@ -206,3 +206,74 @@ fn a_grade_can_be_required() {
         .prints("")
         .says(&["A is required", "no mdwe"]);
 }
+
+/// A command whose filters somebody outside listens to, as a container's agent
+/// may: then nobody else can.
+fn listened_to() -> std::process::Command {
+    use lazaret::wall::Architecture;
+    use lazaret::wall::layers::{no_new_privs, seccomp};
+    use lazaret::wall::policy::{Allowed, Kind, Policy};
+    let everything = Policy {
+        kind: Kind::Launch,
+        architecture: Architecture::HERE,
+        allowed: (0..1000)
+            .map(|number| Allowed {
+                name: "any",
+                number,
+                arguments: Vec::new(),
+                why: "nothing is refused",
+            })
+            .collect(),
+    };
+    let filter = seccomp::compile(&everything, seccomp::Denied::Notify).unwrap();
+    let mut command = lazaret();
+    // SAFETY: between fork and exec it only makes system calls, on a filter
+    // that was made before.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
+            no_new_privs::apply().map_err(|error| error.source)?;
+            let listener = seccomp::load_with_listener(&filter).map_err(|error| error.source)?;
+            // It would be closed by exec, and then there would be none.
+            let kept = libc::fcntl(
+                std::os::fd::AsRawFd::as_raw_fd(&listener),
+                libc::F_DUPFD,
+                100,
+            );
+            match kept {
+                0.. => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    command
+}
+
+#[test]
+fn where_somebody_else_listens_forbidden_calls_kill_and_the_receipt_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("report.json");
+    listened_to()
+        .args(["run", "--report"])
+        .arg(&path)
+        .arg(wat("hello"))
+        .run()
+        .exits(0);
+    let report: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(report["receipt"]["forbidden_calls"], "kill");
+    assert_ne!(report["receipt"]["grade"], "A");
+    listened_to()
+        .args(["run", "--require-grade", "A"])
+        .arg(wat("hello"))
+        .run()
+        .exits(1)
+        .says(&["A is required", "leaves no evidence"]);
+    let doctor = listened_to().args(["doctor", "--json"]).run();
+    let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let notification = doctor["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["name"] == "notification")
+        .unwrap();
+    assert_eq!(notification["probe"]["state"], "missing");
+}
