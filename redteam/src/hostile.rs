@@ -5,7 +5,9 @@ use lazaret_guest::canister::Canister;
 use lazaret_guest::exchange::Exchange;
 use lazaret_guest::program::Program;
 use lazaret_guest::start::Work;
-use lazaret_wire::message::{Artefact, CompileSettings, Exited, FromWorker, ProgramEnd, ToWorker};
+use lazaret_wire::message::{
+    Artefact, Assignment, CompileSettings, Exited, FromWorker, ProgramEnd, ToWorker,
+};
 
 use crate::attack::How;
 use crate::inside::Inside;
@@ -35,7 +37,25 @@ fn run<'a>(text: &'a str, mut inside: Inside<'a>) -> String {
     }
 }
 
+/// What an attack during set-up begins with, in place of [`ATTACK`].
+pub const ATTACK_IN_SETUP: &str = "attack in set-up";
+
 impl Work for Hostile {
+    fn assigned(&mut self, assignment: &Assignment) {
+        let Assignment::Program(setup) = assignment else {
+            return;
+        };
+        if let [name, number] = setup.arguments.as_slice()
+            && name == ATTACK_IN_SETUP
+        {
+            let number = number.parse().unwrap_or(0);
+            // SAFETY: none is wanted.
+            let result = unsafe { system_call(number, [11, 12, 13, 14, 15, 16]) };
+            // Whoever gets here was not stopped, and must be seen.
+            panic!("system call {number} returned {result} during set-up");
+        }
+    }
+
     fn tenant(&mut self, mut canister: Canister, exchange: &mut Exchange) -> ! {
         loop {
             let ToWorker::Call(call) = exchange.next() else {

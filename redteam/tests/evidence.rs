@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use lazaret::incident::{Incident, Severity, What};
 use lazaret::wall::Architecture;
-use lazaret::{CallError, QuarantinePolicy};
+use lazaret::{CallError, Ending, QuarantinePolicy, RunError, WorkerError};
 use lazaret_redteam::attack::Expected;
+use lazaret_redteam::hostile::ATTACK_IN_SETUP;
 use quarantine::Quarantine;
 
 /// The last incident, as it is on disk once the host has gone.
@@ -166,4 +167,29 @@ fn a_tenant_is_quarantined_after_so_many_and_told_to_whoever_watches() {
     quarantine.victim_goes_on();
     let ids: Vec<String> = on_disk(quarantine).into_iter().map(|one| one.id).collect();
     assert_eq!(*told.lock().expect("told"), ids);
+}
+
+/// Before its last filter is on, a worker has no listener that anybody hears:
+/// it stands still, and the host looks.
+#[test]
+fn a_forbidden_call_during_set_up_is_on_record_too() {
+    let quarantine = Quarantine::new();
+    let number = libc::SYS_ptrace;
+    let program = quarantine
+        .host
+        .program(r#"(module (memory (export "memory") 1) (func (export "_start")))"#)
+        .arguments([ATTACK_IN_SETUP, &number.to_string()]);
+    match program.run() {
+        Err(RunError::Worker(WorkerError::Ended(Ending::Violation(violation)))) => {
+            let call = violation.call.expect("the call");
+            assert_eq!(call.name.as_deref(), Some("ptrace"));
+            assert_eq!(call.arguments, [11, 12, 13, 14, 15, 16]);
+        }
+        other => panic!("{other:?}"),
+    }
+    quarantine.neighbour_is_right();
+    let all = on_disk(quarantine);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert_eq!(all[0].severity, Severity::Critical);
+    assert!(!all[0].evidence.mappings.is_empty());
 }

@@ -47,6 +47,12 @@ struct Prepared<T> {
 /// has exactly the rights that guest code would have if it broke out of the
 /// engine: everything before, the lock included, is this file's.
 pub trait Work {
+    /// Is told what the worker is for, before anything is loaded: the filter of
+    /// the set-up is on, the last one isn't.
+    fn assigned(&mut self, assignment: &Assignment) {
+        let _ = assignment;
+    }
+
     /// Answers the calls of a tenant, for ever.
     fn tenant(&mut self, canister: Canister, exchange: &mut Exchange) -> ! {
         canister.serve(exchange)
@@ -105,6 +111,7 @@ pub fn worker_with(mut work: impl Work) -> ! {
             &format!("expected Assign, got {}", exchange::name(&other)),
         ),
     };
+    work.assigned(&assignment);
     memory::allocator::settle();
     // The seeds of hash tables, once for the life of the thread: a tenant and
     // a compiler have no getrandom later.

@@ -8,9 +8,9 @@ use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::layers::seccomp::Denied;
-use lazaret_wall::policy::{Kind, ProgramRights, Uses};
+use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
 use lazaret_wall::receipt::{Expected, Pages, Receipt, Unverified};
-use lazaret_wall::supervisor::Listener;
+use lazaret_wall::supervisor::{Listener, stopped_in};
 use lazaret_wall::{Grade, Layer, LayerError};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
@@ -30,6 +30,9 @@ use crate::watch::Watch;
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
+
+/// How often a worker that is being set up is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a process that is ending may take until that is reported.
 const LAST_STEPS: Duration = Duration::from_secs(5);
@@ -226,7 +229,7 @@ impl Worker {
             layer: Layer::UserNamespace,
             found,
         })?;
-        let ready = match worker.wait(SETUP_TIME) {
+        let ready = match worker.wait_for_setup() {
             Ok(FromWorker::Ready(ready)) => ready,
             Ok(FromWorker::Failed(failed)) => {
                 worker.kill();
@@ -421,16 +424,41 @@ impl Worker {
         self.wait_until(&mut Deadline::after(limit))
     }
 
+    /// Waits until the worker is set up. One that tries a forbidden call
+    /// meanwhile stands still without a word, so it is looked at now and then.
+    fn wait_for_setup(&mut self) -> Result<FromWorker, Ending> {
+        let mut deadline = Deadline::after(SETUP_TIME);
+        loop {
+            let left = deadline.left();
+            let rung = self.sleep_for(left.min(LOOK));
+            if rung != Rung::Timeout {
+                return self.take(rung, SETUP_TIME);
+            }
+            if let Some(call) = stopped_in(self.pid, &policy(Kind::Launch)) {
+                self.watch.forbidden(call);
+                self.death.wait(LAST_STEPS);
+                return Err(self.death.ending().unwrap_or(Ending::LauncherEnded));
+            }
+            if left <= LOOK {
+                return Err(self.ended_for(Ending::Deadline(SETUP_TIME)));
+            }
+        }
+    }
+
     fn sleep(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
-        let rung = bell::wait(
+        let rung = self.sleep_for(limit);
+        self.take(rung, limit)
+    }
+
+    fn sleep_for(&self, limit: Duration) -> Rung {
+        bell::wait(
             self.shared.u32(layout::ANSWER_BELL),
             self.shared.u32(layout::HOST_SLEEPS),
             self.answers,
             &mut { Spin::NONE },
             Some(limit),
             &|| self.death.has_come(),
-        );
-        self.take(rung, limit)
+        )
     }
 
     /// The answer that was rung for.

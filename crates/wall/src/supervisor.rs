@@ -21,4 +21,4 @@ mod stopped;
 
 pub use listener::{ForbiddenCall, Listener, NotAListener};
 pub use registers::Registers;
-pub use stopped::{Stopped, system_call_of};
+pub use stopped::{Stopped, stopped_in, system_call_of};

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+use super::listener::ForbiddenCall;
 use super::registers::Registers;
+use crate::architecture::Architecture;
 use crate::layers::read;
+use crate::policy::Policy;
 
 /// The most of a worker's stack that is looked at, in bytes.
 const STACK: usize = 256 << 10;
@@ -19,6 +22,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// `running` (proc_pid_syscall(5)).
 pub fn system_call_of(pid: i32) -> Result<String, String> {
     read(pid, "syscall").map(|line| String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// The forbidden call that a worker is stopped in during its set-up, where
+/// nobody is told of it: the call that it is in isn't on its list.
+pub fn stopped_in(pid: i32, policy: &Policy) -> Option<ForbiddenCall> {
+    let call = parse(&system_call_of(pid).ok()?)?;
+    policy.find(call.number.into()).is_none().then_some(call)
+}
+
+/// Reads a line of `/proc/PID/syscall`. Which entry the call came through is
+/// not in it.
+fn parse(line: &str) -> Option<ForbiddenCall> {
+    let mut words = line.split(' ');
+    // `running`, or -1 if it is stopped outside of any call.
+    let number: u32 = words.next()?.parse().ok()?;
+    let mut next = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = next()?;
+    }
+    let _stack = next()?;
+    let at = next()?;
+    Some(ForbiddenCall::new(
+        number,
+        Architecture::HERE.audit(),
+        arguments,
+        at,
+    ))
 }
 
 /// What was seen of a stopped worker. What could not be had is None, with the
@@ -183,5 +214,35 @@ fn trace(request: libc::c_uint, pid: Pid) -> io::Result<()> {
     match done {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Kind, policy};
+
+    #[test]
+    fn a_line_of_the_kernel_s_is_read() {
+        let number = Architecture::HERE.call_number("ptrace").unwrap();
+        let call = parse(&format!(
+            "{number} 0x1 0xffffffffffffffff 0x3 0x4 0x5 0x6 0x7ffd00000000 0x7f0000001234"
+        ))
+        .unwrap();
+        assert_eq!(call.name.as_deref(), Some("ptrace"));
+        assert_eq!(call.arguments, [1, u64::MAX, 3, 4, 5, 6]);
+        assert_eq!(call.instruction_pointer, 0x7f00_0000_1234);
+        for line in ["", "running", "-1 0x7ffd 0x7f00", "101", "101 0x1", "x 0x1"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    /// This thread reads its own file: that call is on the launch list, and on
+    /// no tenant's.
+    #[test]
+    fn what_is_on_the_list_is_no_attack() {
+        let here = std::process::id() as i32;
+        assert_eq!(stopped_in(here, &policy(Kind::Launch)), None);
+        assert_eq!(stopped_in(i32::MAX, &policy(Kind::Tenant)), None);
     }
 }
