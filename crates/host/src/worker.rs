@@ -1,118 +1,26 @@
-//! One worker, from the host's side: start, lock, verify, ask, kill.
+//! One worker, from the host's side: ask, wait, kill.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod error;
+mod start;
+
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
-use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wall::layers::namespaces::Own;
-use lazaret_wall::layers::seccomp::Denied;
-use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
-use lazaret_wall::receipt::{Expected, Pages, Receipt, Unverified};
-use lazaret_wall::supervisor::{Listener, stopped_in};
-use lazaret_wall::{Grade, Layer, LayerError};
+use lazaret_wall::receipt::{Pages, Receipt};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::setup::LISTENER;
-use lazaret_wire::message::{
-    Assign, Assignment, Call, FromWorker, Hello, ProgramSetup, Ready, ToWorker,
-};
-use lazaret_wire::socket::{Channel, ChannelError};
-use lazaret_wire::{EncodeError, Rung, Shared, SharedError, Spin, bell, layout};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use thiserror::Error;
+use lazaret_wire::message::{Call, FromWorker, ToWorker};
+use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 
 use crate::ending::{Death, Ending};
-use crate::incident::{Incident, Subject};
+use crate::incident::Incident;
 use crate::page_copy::Copier;
-use crate::supervisor::Supervisor;
 use crate::watch::Watch;
 
-/// How long a worker may take to be set up and locked.
-const SETUP_TIME: Duration = Duration::from_secs(60);
-
-/// How often a worker that is being set up is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+pub use error::WorkerError;
+pub(crate) use start::Start;
 
 /// How long a process that is ending may take until that is reported.
 const LAST_STEPS: Duration = Duration::from_secs(5);
-
-/// Why a worker could not be started, or didn't answer.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum WorkerError {
-    /// The launcher could not start it.
-    #[error(transparent)]
-    Launcher(#[from] LauncherError),
-    /// A layer of its wall could not be put on.
-    #[error("{message}{}", layer.without())]
-    Layer {
-        /// The layer.
-        layer: Layer,
-        /// What failed and what to do.
-        message: String,
-    },
-    /// It could not be set up for another reason: usually the module's.
-    #[error("{0}")]
-    Setup(String),
-    /// What was seen of it from outside is not what it should be.
-    #[error(transparent)]
-    Unverified(#[from] Unverified),
-    /// It ended.
-    #[error("the worker ended: {0}")]
-    Ended(Ending),
-    /// A request is too large.
-    #[error("the request is too large: {0}")]
-    TooLarge(#[from] EncodeError),
-    /// Shared memory.
-    #[error(transparent)]
-    Shared(#[from] SharedError),
-    /// The set-up socket.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    /// Its wall is not as good as the operator demands.
-    #[error("the wall has grade {grade} here ({}), and {required} is required (--require-grade): {missing}", grade.meaning())]
-    Grade {
-        /// Its grade.
-        grade: Grade,
-        /// The least that is accepted.
-        required: Grade,
-        /// What it lacks.
-        missing: String,
-    },
-    /// There is no thread or descriptor left to look after it.
-    #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
-    Supervisor(#[source] std::io::Error),
-}
-
-impl From<LayerError> for WorkerError {
-    fn from(error: LayerError) -> Self {
-        Self::Layer {
-            layer: error.layer,
-            message: error.to_string(),
-        }
-    }
-}
-
-/// What a worker is started with.
-pub(crate) struct Start<'a> {
-    pub launcher: &'a Launcher,
-    pub limits: Limits,
-    pub assignment: Assignment,
-    pub descriptors: &'a [BorrowedFd<'a>],
-    /// Descriptors that must be open in it once it is locked.
-    pub open: Open<'a>,
-    pub accepted: &'a [Layer],
-    /// The grade below which nothing runs.
-    pub required: Option<Grade>,
-    /// The tenant whose it is, if it is one's.
-    pub tenant: Option<&'a str>,
-    /// The hash of the module that it is for.
-    pub module: &'a [u8; 32],
-    pub supervisor: &'a Supervisor,
-    /// Whether it hands over a userfaultfd.
-    pub tracked: bool,
-}
 
 /// A time limit over several waits. Its clock starts when it is first looked at.
 #[derive(Debug)]
@@ -160,193 +68,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker, waits for its lock, and looks at it from outside.
-    /// Returns what it said and its userfaultfd, if it was to hand one over.
-    pub(crate) fn start(start: Start<'_>) -> Result<(Self, Ready, Option<OwnedFd>), WorkerError> {
-        let file = lazaret_wire::shared::create()?;
-        let shared = Arc::new(Shared::map(file.as_fd())?);
-        let death = Arc::new(Death::default());
-        // All that it will be told lies ready before it is born, so that it
-        // never waits for this side, which is told of it later.
-        let (setup, theirs) = Channel::pair()?;
-        let hello = Hello {
-            accept_missing: start
-                .accepted
-                .iter()
-                .map(|layer| layer.name().to_owned())
-                .collect(),
-        };
-        let mut buffer = Vec::new();
-        hello.to_bytes(&mut buffer)?;
-        setup.send(&buffer, &[file.as_fd()])?;
-        setup.send_descriptors(start.descriptors)?;
-        drop(file);
-        let mut requests = 0;
-        let (name, kind) = match &start.assignment {
-            Assignment::Program(setup) => ("program", Kind::Program(rights(setup))),
-            Assignment::Tenant(_) => ("tenant", Kind::Tenant),
-            Assignment::Compiler => ("compiler", Kind::Compiler),
-        };
-        let assign = ToWorker::Assign(Assign {
-            assignment: start.assignment,
-        });
-        assign.to_bytes(&mut buffer)?;
-        let subject = Subject {
-            tenant: start.tenant.map(str::to_owned),
-            worker: name.to_owned(),
-            module: Some(blake3::Hash::from_bytes(*start.module).to_string()),
-        };
-        let recorder = start.supervisor.recorder().clone();
-        let watch = Arc::new(Watch::new(
-            subject,
-            recorder,
-            shared.clone(),
-            death.clone(),
-            start.limits.cpu_seconds,
-        ));
-        put(&shared, &watch, &buffer, &mut requests)?;
-        let spawned = {
-            let (shared, watch) = (shared.clone(), watch.clone());
-            start.launcher.spawn(start.limits, theirs, move |event| {
-                watch.ended(event);
-                bell::wake(shared.u32(layout::ANSWER_BELL));
-            })?
-        };
-        watch.set_process(spawned.pid, spawned.pidfd);
-        let mut worker = Self {
-            shared,
-            death,
-            watch,
-            pid: spawned.pid,
-            requests,
-            answers: 0,
-            buffer,
-            receipt: Receipt::none(spawned.pid, spawned.host_uid),
-            spin: Spin::NONE,
-        };
-        // It is busy for a while.
-        let own = Own::look().map_err(|found| Unverified {
-            layer: Layer::UserNamespace,
-            found,
-        })?;
-        let ready = match worker.wait_for_setup() {
-            Ok(FromWorker::Ready(ready)) => ready,
-            Ok(FromWorker::Failed(failed)) => {
-                worker.kill();
-                return Err(match failed.layer.and_then(|name| name.parse().ok()) {
-                    Some(layer) => WorkerError::Layer {
-                        layer,
-                        message: failed.message,
-                    },
-                    None => WorkerError::Setup(failed.message),
-                });
-            }
-            Ok(_) => {
-                return Err(WorkerError::Ended(
-                    worker.malformed("not ready, and no failure either"),
-                ));
-            }
-            Err(ending) => return Err(WorkerError::Ended(ending)),
-        };
-        let tracked = match start.tracked {
-            false => None,
-            true => match setup.poll(Duration::ZERO)? {
-                true => setup.receive()?.descriptors.into_iter().next(),
-                false => None,
-            },
-        };
-        let denied = worker.take_listener(&setup, start.supervisor)?;
-        let missing: Vec<Layer> = ready
-            .missing
-            .iter()
-            .filter_map(|name| name.parse().ok())
-            .chain(start.launcher.missing().iter().copied())
-            .collect();
-        let verified = Receipt::verify(&Expected {
-            pid: spawned.pid,
-            host_uid: spawned.host_uid,
-            own: &own,
-            descriptors: start.open,
-            missing: &missing,
-            accepted: start.accepted,
-            kind,
-            denied,
-        });
-        worker.receipt = verified.map_err(|unverified| match worker.ended_by_itself() {
-            Some(ending) => WorkerError::Ended(ending),
-            None => unverified.into(),
-        })?;
-        worker.watch.set_receipt(worker.receipt.clone());
-        if let Some(required) = start.required
-            && worker.receipt.grade > required
-        {
-            worker.kill();
-            return Err(WorkerError::Grade {
-                grade: worker.receipt.grade,
-                required,
-                missing: worker.receipt.shortcomings(),
-            });
-        }
-        Ok((worker, ready, tracked))
-    }
-
-    /// Takes the listener of its filter, if it could have one, and has it
-    /// watched. The worker sends it before it says that it is ready.
-    fn take_listener(
-        &self,
-        setup: &Channel,
-        supervisor: &Supervisor,
-    ) -> Result<Denied, WorkerError> {
-        let told = match setup.poll(Duration::ZERO)? {
-            true => setup.receive()?,
-            false => {
-                return Err(WorkerError::Ended(
-                    self.malformed("ready, but no word of its filter"),
-                ));
-            }
-        };
-        if told.bytes != LISTENER {
-            return Err(WorkerError::Ended(
-                self.malformed("another word than of its filter"),
-            ));
-        }
-        let denied = match told.descriptors.into_iter().next() {
-            None => Denied::Kill,
-            Some(descriptor) => match Listener::from_descriptor(descriptor) {
-                Ok(listener) => {
-                    self.watch.set_listener(listener);
-                    Denied::Notify
-                }
-                Err(error) => {
-                    return Err(WorkerError::Ended(self.malformed(&error.to_string())));
-                }
-            },
-        };
-        supervisor
-            .watch(&self.watch)
-            .map_err(WorkerError::Supervisor)?;
-        Ok(denied)
-    }
-
-    /// How it ended, if it has, though nobody here ended it: of one that is
-    /// gone nothing can be seen, which says nothing about its lock.
-    fn ended_by_itself(&self) -> Option<Ending> {
-        let mut end = [PollFd::new(self.watch.pidfd()?, PollFlags::IN)];
-        // One on its way out has no memory any more, but isn't reported yet.
-        let patience = match is_exiting(self.pid) {
-            true => LAST_STEPS,
-            false => Duration::ZERO,
-        };
-        // A pidfd can be read once its process has ended (pidfd_open(2)).
-        match rustix::event::poll(&mut end, Timespec::try_from(patience).ok().as_ref()) {
-            Ok(1..) => {
-                self.death.wait(LAST_STEPS);
-                self.death.ending()
-            }
-            _ => None,
-        }
-    }
-
     /// Puts on its receipt how its pages are followed.
     pub(crate) fn note_pages(&mut self, tracker: &'static str, copier: Copier) {
         self.receipt.pages = Some(Pages {
@@ -424,27 +145,6 @@ impl Worker {
         self.wait_until(&mut Deadline::after(limit))
     }
 
-    /// Waits until the worker is set up. One that tries a forbidden call
-    /// meanwhile stands still without a word, so it is looked at now and then.
-    fn wait_for_setup(&mut self) -> Result<FromWorker, Ending> {
-        let mut deadline = Deadline::after(SETUP_TIME);
-        loop {
-            let left = deadline.left();
-            let rung = self.sleep_for(left.min(LOOK));
-            if rung != Rung::Timeout {
-                return self.take(rung, SETUP_TIME);
-            }
-            if let Some(call) = stopped_in(self.pid, &policy(Kind::Launch)) {
-                self.watch.forbidden(call);
-                self.death.wait(LAST_STEPS);
-                return Err(self.death.ending().unwrap_or(Ending::LauncherEnded));
-            }
-            if left <= LOOK {
-                return Err(self.ended_for(Ending::Deadline(SETUP_TIME)));
-            }
-        }
-    }
-
     fn sleep(&mut self, limit: Duration) -> Result<FromWorker, Ending> {
         let rung = self.sleep_for(limit);
         self.take(rung, limit)
@@ -510,15 +210,6 @@ impl Worker {
     }
 }
 
-/// What a program is going to be locked for.
-fn rights(setup: &ProgramSetup) -> ProgramRights {
-    ProgramRights {
-        directories: !setup.preopens.is_empty(),
-        writable: setup.preopens.iter().any(|preopen| preopen.writable),
-        uses: Uses::from_bits(setup.uses),
-    }
-}
-
 /// Puts a request on the wire and rings; `requests` counts them.
 fn put(
     shared: &Shared,
@@ -537,45 +228,8 @@ fn put(
     Ok(())
 }
 
-/// Whether a process is ending, or has ended: `PF_EXITING` among the flags in
-/// `/proc/PID/stat`, the seventh field after the name (kernel:
-/// include/linux/sched.h; proc_pid_stat(5)).
-fn is_exiting(pid: i32) -> bool {
-    const PF_EXITING: u32 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return true;
-    };
-    // The name may hold anything, but ends with the last parenthesis.
-    let flags = stat
-        .rsplit_once(')')
-        .and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse::<u32>().ok());
-    flags.is_some_and(|flags| flags & PF_EXITING != 0)
-}
-
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_ended_is_told_from_what_runs() {
-        assert!(!is_exiting(std::process::id() as i32));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id() as i32;
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .unwrap();
-        // Ended, but nobody has waited for it.
-        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
-        assert!(is_exiting(pid));
-        child.wait().unwrap();
-        assert!(is_exiting(pid), "it is gone");
     }
 }

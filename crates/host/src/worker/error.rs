@@ -1,0 +1,67 @@
+//! Why a worker could not be started, or didn't answer.
+
+use lazaret_wall::launcher::LauncherError;
+use lazaret_wall::receipt::Unverified;
+use lazaret_wall::{Grade, Layer, LayerError};
+use lazaret_wire::socket::ChannelError;
+use lazaret_wire::{EncodeError, SharedError};
+use thiserror::Error;
+
+use crate::ending::Ending;
+
+/// Why a worker could not be started, or didn't answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The launcher could not start it.
+    #[error(transparent)]
+    Launcher(#[from] LauncherError),
+    /// A layer of its wall could not be put on.
+    #[error("{message}{}", layer.without())]
+    Layer {
+        /// The layer.
+        layer: Layer,
+        /// What failed and what to do.
+        message: String,
+    },
+    /// It could not be set up for another reason: usually the module's.
+    #[error("{0}")]
+    Setup(String),
+    /// What was seen of it from outside is not what it should be.
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+    /// It ended.
+    #[error("the worker ended: {0}")]
+    Ended(Ending),
+    /// A request is too large.
+    #[error("the request is too large: {0}")]
+    TooLarge(#[from] EncodeError),
+    /// Shared memory.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// The set-up socket.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Its wall is not as good as the operator demands.
+    #[error("the wall has grade {grade} here ({}), and {required} is required (--require-grade): {missing}", grade.meaning())]
+    Grade {
+        /// Its grade.
+        grade: Grade,
+        /// The least that is accepted.
+        required: Grade,
+        /// What it lacks.
+        missing: String,
+    },
+    /// There is no thread or descriptor left to look after it.
+    #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
+    Supervisor(#[source] std::io::Error),
+}
+
+impl From<LayerError> for WorkerError {
+    fn from(error: LayerError) -> Self {
+        Self::Layer {
+            layer: error.layer,
+            message: error.to_string(),
+        }
+    }
+}
