@@ -84,8 +84,11 @@ pub(crate) const DIRECTORY: &str = "quarantine";
 impl Quarantine {
     /// That of a data directory, or of none.
     ///
+    /// A tenant whose file is damaged is in it: nobody gets out by that, and
+    /// nobody else is held up.
+    ///
     /// # Errors
-    /// If a file can't be read: who is in quarantine must not get out by that.
+    /// If the directory can't be listed.
     pub(crate) fn open(
         data: Option<&Path>,
         policy: Option<QuarantinePolicy>,
@@ -94,16 +97,15 @@ impl Quarantine {
         let mut words = HashMap::new();
         if let Some(directory) = &directory {
             for (name, path) in named(directory)? {
-                let fail = |source| QuarantineError {
-                    path: path.clone(),
-                    source,
-                };
-                let bytes = fs::read(&path).map_err(fail)?;
-                let word = serde_json::from_slice(&bytes).map_err(|error| {
-                    fail(io::Error::other(format!(
-                        "{error}; `lazaret release {name}` after removing the file if the tenant may run"
-                    )))
-                })?;
+                let word = fs::read(&path)
+                    .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
+                    .unwrap_or_else(|error| {
+                        Word::Quarantined(Quarantined {
+                            at: jiff::Timestamp::now().to_string(),
+                            reason: format!("{} can't be read: {error}", path.display()),
+                            incident: None,
+                        })
+                    });
                 words.insert(name, word);
             }
         }
@@ -361,10 +363,17 @@ mod tests {
         quarantine.impose("a", "because".into(), None).unwrap();
         let path = data.path().join(DIRECTORY).join("a.json");
         fs::write(&path, b"{").unwrap();
-        assert!(Quarantine::open(Some(data.path()), None).is_err());
+        fs::write(path.with_file_name("c.json"), b"{\"state\": \"released\"}").unwrap();
+        let damaged = Quarantine::open(Some(data.path()), None).unwrap();
+        for name in ["a", "c"] {
+            assert!(damaged.of(name).unwrap().reason.contains("can't be read"));
+        }
+        assert_eq!(damaged.of("b"), None, "nobody else is held up");
+        assert!(damaged.release("c").unwrap());
+        let released = Quarantine::open(Some(data.path()), None).unwrap();
+        assert_eq!(released.of("c"), None);
         // A directory that is none can't be written.
-        fs::remove_file(&path).unwrap();
-        fs::remove_dir(data.path().join(DIRECTORY)).unwrap();
+        fs::remove_dir_all(data.path().join(DIRECTORY)).unwrap();
         fs::write(data.path().join(DIRECTORY), b"").unwrap();
         assert!(quarantine.impose("b", "because".into(), None).is_err());
         assert!(quarantine.of("b").is_some(), "it holds all the same");

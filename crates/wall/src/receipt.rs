@@ -48,8 +48,9 @@ pub struct Receipt {
     pub grade: Grade,
     /// Every layer.
     pub layers: Vec<Entry>,
-    /// The filter that it loaded last: the hash of its instructions
-    /// ([`seccomp::name`]).
+    /// The filter that its kind loads last: the hash of its instructions
+    /// ([`seccomp::name`]), as the host compiles it. From outside the kernel
+    /// shows only how many filters there are.
     pub filter: String,
     /// What becomes of a forbidden call: it is told to the host, with all that
     /// can be seen, or only kills.

@@ -277,3 +277,79 @@ fn where_somebody_else_listens_forbidden_calls_kill_and_the_receipt_says_so() {
         .unwrap();
     assert_eq!(notification["probe"]["state"], "missing");
 }
+
+#[test]
+fn a_tenant_in_quarantine_runs_nothing_until_it_is_released() {
+    let data = Data::with(&["counter"]);
+    data.call(&["counter", "inc"]).exits(0);
+    data.verb("release")
+        .arg("counter")
+        .run()
+        .exits(0)
+        .prints("counter was not in quarantine\n");
+    data.verb("quarantine")
+        .args(["counter", "--reason", "it was rude"])
+        .run()
+        .exits(0)
+        .prints("counter is in quarantine\n");
+    for method in ["inc", "get"] {
+        data.call(&["counter", method]).fails(
+            1,
+            &["in quarantine since", "it was rude", "lazaret release"],
+        );
+    }
+    let ps = data.verb("ps").run().exits(0).stdout;
+    assert!(ps.contains("in quarantine: it was rude"), "{ps}");
+    data.verb("release")
+        .arg("counter")
+        .run()
+        .exits(0)
+        .prints("counter may run again\n");
+    let reply = data.call(&["counter", "inc"]).exits(0).stdout;
+    assert!(reply.contains('2'), "nothing ran meanwhile: {reply}");
+    for verb in ["quarantine", "release"] {
+        data.verb(verb)
+            .arg("nobody")
+            .run()
+            .fails(2, &["there is no tenant `nobody`"]);
+    }
+    data.verb("call")
+        .args(["--quarantine-after", "0", "counter", "inc"])
+        .run()
+        .exits(2)
+        .says(&["`0` is no number of incidents"]);
+}
+
+/// A worker that somebody kills is an incident that a hook is told of.
+#[test]
+fn a_hook_is_told_by_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let mut run = lazaret()
+        .args(["run", "--time", "60s", "--on-incident"])
+        .arg(format!("cat > {}", told.display()))
+        .arg(wat("loop"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let is_worker = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"lazaret:worker"))
+    };
+    let begin = std::time::Instant::now();
+    // Whichever worker there is just then, the program's or its compiler's.
+    while !told.exists() && run.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed().as_secs() < 50, "nobody was told");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        for (pid, _) in crate::signals::descendants(run.id()) {
+            if is_worker(&pid) {
+                // SAFETY: signals a process that this test's command started.
+                unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+            }
+        }
+    }
+    assert_ne!(run.wait().unwrap().code(), Some(0));
+    let incident: Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
+    assert_eq!(incident["what"], "killed");
+    assert_eq!(incident["severity"], "medium");
+}

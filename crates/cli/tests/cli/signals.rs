@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::{lazaret, module};
 
 /// A process: its number and when it was started, as numbers are used again.
-type Process = (u32, String);
+pub type Process = (u32, String);
 
 /// Every process with its parent (proc_pid_stat(5): fields 4 and 22, counted
 /// from behind the name, which may hold anything).
@@ -33,7 +33,7 @@ fn processes() -> HashMap<u32, (u32, Process)> {
         .collect()
 }
 
-fn descendants(of: u32) -> Vec<Process> {
+pub fn descendants(of: u32) -> Vec<Process> {
     let all = processes();
     let mut found = Vec::new();
     let mut open = vec![of];

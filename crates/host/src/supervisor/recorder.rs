@@ -11,6 +11,9 @@ use crate::quarantine::Quarantine;
 /// How many incidents a host remembers, whether or not it keeps them on disk.
 const REMEMBERED: usize = 64;
 
+/// How many wait to be written down at most; each may hold tens of kilobytes.
+const WAITING: usize = 1024;
+
 /// Is told of every incident.
 pub(crate) struct IncidentObserver(pub(crate) Box<dyn Fn(&Incident) + Send + Sync>);
 
@@ -68,7 +71,16 @@ impl Recorder {
             }
             remembered.push_back(incident.clone());
         }
-        lock(&self.queue).push(incident);
+        let mut queue = lock(&self.queue);
+        if queue.len() < WAITING {
+            queue.push(incident);
+        } else {
+            tracing::error!(
+                id = incident.id,
+                "an incident is not kept: they come faster than the disk takes them"
+            );
+        }
+        drop(queue);
         wake(&self.wake);
     }
 
