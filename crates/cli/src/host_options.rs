@@ -7,6 +7,7 @@ use lazaret::wall::{Grade, Layer};
 use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
+use crate::groups::Groups;
 use crate::progress;
 use crate::values::size::Size;
 
@@ -175,6 +176,8 @@ pub(crate) struct Tenants {
     pub budgets: Budgets,
     #[command(flatten)]
     pub wall: Wall,
+    #[command(flatten)]
+    pub groups: Groups,
 }
 
 impl Tenants {
@@ -190,7 +193,7 @@ impl Tenants {
                 Copies::Host => PageCopy::Host,
                 Copies::Worker => PageCopy::Worker,
             });
-        let builder = self.budgets.set(builder);
+        let builder = self.groups.set(self.budgets.set(builder));
         Ok(match self.durability {
             Durability::Durable => builder,
             Durability::Relaxed => builder.relaxed_durability(),

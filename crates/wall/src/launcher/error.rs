@@ -8,6 +8,7 @@ use lazaret_wire::socket::ChannelError;
 use thiserror::Error;
 
 use super::ids::IdsError;
+use crate::cgroup::CgroupError;
 use crate::layer::Layer;
 
 /// How long the launcher may take to answer.
@@ -39,6 +40,9 @@ pub enum LauncherError {
         /// Why.
         source: io::Error,
     },
+    /// A worker has no control group, or not the one that it should have.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// The launcher failed for another reason.
     #[error("launcher: {0}")]
     Failed(String),
