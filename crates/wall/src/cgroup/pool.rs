@@ -366,10 +366,8 @@ impl Cgroups {
             state.taken += 1;
             state.memory = memory;
             let same = state.free.iter().position(|group| group.memory == memory);
-            match same.or(state.free.len().checked_sub(1)) {
-                Some(index) => Some(state.free.swap_remove(index)),
-                None => None,
-            }
+            let index = same.or(state.free.len().checked_sub(1));
+            index.map(|index| state.free.swap_remove(index))
         };
         if let Some(mut group) = free {
             match group.limit(&self.options, memory) {

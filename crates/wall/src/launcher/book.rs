@@ -22,12 +22,15 @@ pub enum Event {
     LauncherEnded,
 }
 
+/// A worker's pidfd, and whether it is in its control groups.
+type Answer = Result<(OwnedFd, bool), LauncherError>;
+
 type Watcher = Box<dyn FnOnce(Event) + Send>;
 
 #[derive(Default)]
 pub(super) struct Book {
     /// Who waits for the answer to a spawn order.
-    pub(super) orders: HashMap<u64, SyncSender<Result<(OwnedFd, bool), LauncherError>>>,
+    pub(super) orders: HashMap<u64, SyncSender<Answer>>,
     /// Who wants to know of a worker's end.
     pub(super) watchers: HashMap<u64, (Watcher, u32)>,
     pub(super) next_id: u64,

@@ -42,7 +42,7 @@ pub enum LauncherError {
     },
     /// A worker has no control group, or not the one that it should have.
     #[error(transparent)]
-    Cgroup(#[from] CgroupError),
+    Cgroup(Box<CgroupError>),
     /// The launcher failed for another reason.
     #[error("launcher: {0}")]
     Failed(String),
@@ -55,6 +55,12 @@ pub enum LauncherError {
     /// It has ended, and its workers with it.
     #[error("launcher: it has ended, and its workers with it")]
     Ended,
+}
+
+impl From<CgroupError> for LauncherError {
+    fn from(error: CgroupError) -> Self {
+        Self::Cgroup(Box::new(error))
+    }
 }
 
 /// What the launcher said it failed for.
