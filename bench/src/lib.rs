@@ -19,6 +19,7 @@ mod command;
 mod curves;
 mod error;
 mod floor;
+mod hogs;
 mod in_process;
 mod machine;
 mod memory;
@@ -117,6 +118,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     trackers::rows(options, progress, &mut rows)?;
     state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
+    hogs::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
     snapshot::row(options, progress, &mut rows)?;
     memory::row(options, progress, &mut rows)?;

@@ -3,11 +3,11 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lazaret::Tenant;
 use lazaret::wall::layers::seccomp::Denied;
 use lazaret::wall::layers::{descriptors, namespaces};
 use lazaret::wall::receipt::Expected;
 use lazaret::wall::{Kind, Receipt};
+use lazaret::{CgroupMode, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -24,9 +24,16 @@ pub(crate) fn rows(
     progress: &mut dyn FnMut(&str),
     rows: &mut Vec<Row>,
 ) -> Result<(), BenchError> {
-    if !options.wants("start") {
-        return Ok(());
+    if options.wants("start") {
+        rows.push(start(options, progress)?);
     }
+    if options.wants("start/cgroup") {
+        rows.push(with_groups(options, progress)?);
+    }
+    Ok(())
+}
+
+fn start(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, BenchError> {
     progress("the start of a locked worker");
     let directory = options.temporary()?;
     let host = options
@@ -55,28 +62,82 @@ pub(crate) fn rows(
         verify.time(|| look_again(&tenant, &own))?;
         theirs.time(exec_true)?;
     }
-    rows.push(
-        Row::new(
-            "start",
-            "start of a locked worker and its first answer (module cached)",
-            "ms",
-        )
-        .ours(ours.len(), ours.quantiles(MILLISECOND))
-        .baseline(
-            "fork and exec of /bin/true, until it is waited for",
-            theirs.quantiles(MILLISECOND),
-        )
-        .target(Target::Ratio(4.0))
-        .note(format!(
-            "verification from outside, as part of it: {:.0} us",
-            verify.median(MICROSECOND)
-        ))
-        .note(format!(
-            "the end of the worker before, not part of it: {:.2} ms",
-            end.median(MILLISECOND)
-        )),
-    );
-    Ok(())
+    Ok(Row::new(
+        "start",
+        "start of a locked worker and its first answer (module cached)",
+        "ms",
+    )
+    .ours(ours.len(), ours.quantiles(MILLISECOND))
+    .baseline(
+        "fork and exec of /bin/true, until it is waited for",
+        theirs.quantiles(MILLISECOND),
+    )
+    .target(Target::Ratio(4.0))
+    .note(format!(
+        "verification from outside, as part of it: {:.0} us",
+        verify.median(MICROSECOND)
+    ))
+    .note(format!(
+        "the end of the worker before, not part of it: {:.2} ms",
+        end.median(MILLISECOND)
+    )))
+}
+
+/// The same with control groups and without, in turns.
+fn with_groups(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, BenchError> {
+    progress("the start of a locked worker with control groups and without");
+    let mut sides = Vec::new();
+    for mode in [CgroupMode::Auto, CgroupMode::Off] {
+        let directory = options.temporary()?;
+        let host = options
+            .host()
+            .data_dir(directory.path())
+            .relaxed_durability()
+            .cgroups(|options| options.mode = mode)
+            .build()?;
+        let tenant = host.install("empty", EMPTY, &[])?;
+        tenant.query("empty", &[])?;
+        sides.push((host, tenant, Sample::default(), directory));
+    }
+    for round in 0..options.times(300) {
+        // Neither is always the one after the other.
+        if round % 2 == 1 {
+            sides.reverse();
+        }
+        for (_, tenant, sample, _) in &mut sides {
+            let worker = tenant.info().worker;
+            tenant.sleep();
+            gone(worker)?;
+            sample.time(|| tenant.query("empty", &[]))?;
+        }
+        if round % 2 == 1 {
+            sides.reverse();
+        }
+    }
+    let [(host, _, with, _), (_, _, without, _)] = sides.as_slice() else {
+        return Err(BenchError::system("measuring with groups and without")(
+            std::io::ErrorKind::InvalidData.into(),
+        ));
+    };
+    let row = Row::new(
+        "start/cgroup",
+        "start of a locked worker and its first answer, in a control group",
+        "ms",
+    )
+    .ours(with.len(), with.quantiles(MILLISECOND))
+    .baseline(
+        "the same without (--cgroup off)",
+        without.quantiles(MILLISECOND),
+    )
+    .target(Target::Ratio(1.3));
+    Ok(
+        match host.cgroups().ok().and_then(|groups| groups.degraded()) {
+            Some((missing, _)) => {
+                row.note(format!("not all of control groups works here: {missing}"))
+            }
+            None => row,
+        },
+    )
 }
 
 /// Waits until a worker's process is gone, so that its end isn't part of the

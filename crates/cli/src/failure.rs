@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use lazaret::incident::StoreError;
 use lazaret::{
-    ArchiveError, BuildError, CallError, CheckpointError, CompileError, FsckError, ImportError,
-    ModuleError, StreamError, TenantError,
+    ArchiveError, BuildError, CallError, CgroupError, CheckpointError, CompileError, FsckError,
+    ImportError, ModuleError, StreamError, TenantError,
 };
 use thiserror::Error;
 
@@ -213,6 +213,7 @@ impl Failure {
             | Self::Terminal
             | Self::Incidents(StoreError::NotFound { .. } | StoreError::Ambiguous { .. })
             | Self::Fsck(FsckError::NotFound { .. })
+            | Self::Build(BuildError::Cgroup(CgroupError::Limits(_)))
             | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => {
                 USAGE
             }

@@ -9,6 +9,7 @@ use lazaret::wall::{Grade, Layer};
 use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
+use crate::groups::Groups;
 use crate::progress;
 use crate::values::quarantine_after::QuarantineAfter;
 use crate::values::size::Size;
@@ -191,6 +192,8 @@ pub(crate) struct Tenants {
     /// worse, or of another: none of its code runs until `lazaret release`
     #[arg(long, value_name = "N[:SEVERITY]", env = "LAZARET_QUARANTINE_AFTER")]
     pub quarantine_after: Option<QuarantineAfter>,
+    #[command(flatten)]
+    pub groups: Groups,
 }
 
 impl Tenants {
@@ -206,7 +209,7 @@ impl Tenants {
                 Copies::Host => PageCopy::Host,
                 Copies::Worker => PageCopy::Worker,
             });
-        let builder = self.budgets.set(builder);
+        let builder = self.groups.set(self.budgets.set(builder));
         let builder = match self.quarantine_after {
             Some(QuarantineAfter(policy)) => builder.quarantine(policy),
             None => builder,

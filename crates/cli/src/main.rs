@@ -5,6 +5,7 @@ mod arguments;
 mod columns;
 mod encoded;
 mod failure;
+mod groups;
 mod host_options;
 mod interface;
 mod logging;

@@ -250,6 +250,7 @@ fn compile(
             file: MAX_ARTEFACT,
             cpu_seconds: None,
             stack: engine::NATIVE_STACK,
+            capped: false,
         },
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use lazaret_image::Durability;
+use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
 use lazaret_wall::launcher::depth;
 use lazaret_wall::{Grade, Layer, Probe, probe};
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
@@ -56,6 +57,9 @@ pub enum BuildError {
     /// and its hooks.
     #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),
+    /// Control groups that were asked for can't be had, or their limits can't be.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
     /// Two host functions have the same name, or one has a bad name or bound.
     #[error("host function `{name}`: {reason}")]
     Function {
@@ -82,6 +86,7 @@ pub(crate) struct Options {
     pub tracker: TrackerKind,
     pub page_copy: PageCopy,
     pub compaction: Option<NonZeroU64>,
+    pub cgroup: CgroupOptions,
 }
 
 /// How to make a [`Host`].
@@ -115,6 +120,7 @@ impl Builder {
                 tracker: TrackerKind::default(),
                 page_copy: PageCopy::default(),
                 compaction: Some(DEFAULT_COMPACTION),
+                cgroup: CgroupOptions::default(),
             },
             data: None,
             cache: None,
@@ -228,6 +234,18 @@ impl Builder {
         self
     }
 
+    /// Control groups for workers: whether they are used, and what limits they put
+    /// on each ([`CgroupOptions`]). By default each worker has one where this
+    /// process may make them, with a memory limit that follows from those of its
+    /// memories, an ordinary share of the processors and one task. Where it may
+    /// not, the limits underneath hold alone, and a warning says what is missing;
+    /// with [`Mode::Require`](lazaret_wall::cgroup::Mode::Require) that is an error.
+    #[must_use]
+    pub fn cgroups(mut self, change: impl FnOnce(&mut CgroupOptions)) -> Self {
+        change(&mut self.options.cgroup);
+        self
+    }
+
     /// Limits of compilations.
     #[must_use]
     pub fn compile_limits(mut self, limits: CompileLimits) -> Self {
@@ -338,6 +356,12 @@ impl Builder {
         {
             return Err(BuildError::KernelTracker { missing });
         }
+        self.options.cgroup.check().map_err(CgroupError::from)?;
+        let cgroups = OnceLock::new();
+        // What must be there is an error now, not with the first worker.
+        if self.options.cgroup.must_be_there() {
+            let _ = cgroups.set(Cgroups::open(self.options.cgroup)?);
+        }
         let data = self.data.as_deref().map(DataDir::open).transpose()?;
         let budget = self.memory_budget.map(Budget::new);
         if let (Some(budget), Some(data)) = (&budget, &data) {
@@ -369,6 +393,7 @@ impl Builder {
         Ok(Host::new(Inner {
             options: self.options,
             launcher: Mutex::default(),
+            cgroups,
             snapshots: Snapshots::new(cache.clone()),
             cache: Cache::new(cache, self.observer),
             functions: Functions(self.functions),

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lazaret_guest::abort::Reason;
+use lazaret_wall::cgroup::MemoryKill;
 use lazaret_wall::launcher::{Event, ExitStatus, Usage};
 use lazaret_wall::supervisor::ForbiddenCall;
 
@@ -33,7 +34,11 @@ pub enum Ending {
     },
     /// It used up its processor time.
     CpuTime,
+    /// Somebody killed it, and not for memory: its control group counted no such
+    /// kill.
+    Killed,
     /// A signal ended it that it can't have wanted: a crash, or somebody's kill.
+    /// SIGKILL where no control group tells whether it was for memory.
     Signal(i32),
     /// It exited, which it is never asked to.
     Exited(i32),
@@ -52,6 +57,9 @@ impl fmt::Display for Ending {
             Self::Aborted { reason, text } => write!(f, "it ended itself: {reason}: {text}"),
             Self::OutOfMemory { text } => write!(f, "it ran out of memory: {text}"),
             Self::CpuTime => f.write_str("it used up its processor time"),
+            Self::Killed => {
+                f.write_str("SIGKILL ended it, not for memory: its control group counted no kill")
+            }
             Self::Signal(signal) => write!(f, "signal {signal} ended it"),
             Self::Exited(code) => {
                 write!(f, "it exited with code {code}, which it was not asked to")
@@ -92,8 +100,20 @@ impl Ending {
     pub(crate) const UNEXPECTED_SIGNAL: &'static str = "unexpected signal";
 
     /// Reads how a process ended together with what it last said.
-    pub(crate) fn read(status: ExitStatus, (words, text): (u32, String)) -> Self {
+    pub(crate) fn read(status: ExitStatus, kill: MemoryKill, (words, text): (u32, String)) -> Self {
         match status {
+            ExitStatus::Signaled(libc::SIGKILL) => match kill {
+                MemoryKill::Unknown => Self::Signal(libc::SIGKILL),
+                MemoryKill::No => Self::Killed,
+                MemoryKill::Yes { limit, at_limit } => Self::OutOfMemory {
+                    text: match at_limit {
+                        true => format!(
+                            "the kernel killed it at its control group's limit of {limit} bytes"
+                        ),
+                        false => "the kernel killed it as the machine, or a control group above its own, had no memory left".to_owned(),
+                    },
+                },
+            },
             ExitStatus::Signaled(libc::SIGSYS) => Self::Violation(Box::default()),
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
             ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
@@ -174,7 +194,7 @@ impl Death {
     /// What the worker used, once it has ended.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self.lock().end {
-            Some((Event::Exited(_, usage), _)) => Some(usage),
+            Some((Event::Exited(_, usage, _), _)) => Some(usage),
             _ => None,
         }
     }
@@ -198,6 +218,7 @@ mod tests {
     fn an_abort_is_never_taken_for_a_break_out() {
         let ending = Ending::read(
             ExitStatus::Signaled(libc::SIGTRAP),
+            MemoryKill::No,
             (Reason::Panic as u32, "oh".into()),
         );
         assert!(
@@ -211,14 +232,38 @@ mod tests {
             "{ending:?}"
         );
         assert_eq!(
-            Ending::read(ExitStatus::Signaled(libc::SIGSYS), (0, String::new())),
+            Ending::read(
+                ExitStatus::Signaled(libc::SIGSYS),
+                MemoryKill::No,
+                (0, String::new())
+            ),
             Ending::Violation(Box::default())
         );
         // Words without the breakpoint prove nothing.
         let ending = Ending::read(
             ExitStatus::Signaled(libc::SIGSEGV),
+            MemoryKill::Unknown,
             (Reason::Panic as u32, "oh".into()),
         );
         assert_eq!(ending, Ending::Signal(libc::SIGSEGV));
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_known_where_it_was_counted() {
+        let ending = |kill| {
+            let killed = ExitStatus::Signaled(libc::SIGKILL);
+            Ending::read(killed, kill, (0, String::new()))
+        };
+        assert_eq!(ending(MemoryKill::Unknown), Ending::Signal(libc::SIGKILL));
+        assert_eq!(ending(MemoryKill::No), Ending::Killed);
+        let words = |at_limit| {
+            ending(MemoryKill::Yes {
+                limit: 77,
+                at_limit,
+            })
+            .to_string()
+        };
+        assert!(words(true).contains("limit of 77 bytes"));
+        assert!(words(false).contains("the machine"));
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lazaret_image::Exported;
+use lazaret_wall::cgroup::{CgroupError, Cgroups};
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 
@@ -27,6 +28,7 @@ use crate::tenant::{self, DamagedSnapshot, SnapshotInfo, Tenant, TenantError};
 pub(crate) struct Inner {
     pub options: Options,
     pub launcher: Mutex<Option<Arc<Launcher>>>,
+    pub cgroups: OnceLock<Arc<Cgroups>>,
     pub cache: Cache,
     pub snapshots: Snapshots,
     pub functions: Functions,
@@ -45,18 +47,33 @@ impl Inner {
         if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
             return Ok(launcher.clone());
         }
-        let started = Arc::new(Launcher::start(&self.launcher_options())?);
+        let started = Arc::new(Launcher::start(&self.launcher_options()?)?);
         *slot = Some(started.clone());
         Ok(started)
     }
 
-    pub(crate) fn launcher_options(&self) -> LauncherOptions {
-        LauncherOptions {
+    pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
+        Ok(LauncherOptions {
             executable: self.options.worker_exe.clone(),
             accept_missing: self.options.accept_missing.clone(),
             as_user: None,
             directories: Vec::new(),
+            cgroups: Some(self.cgroups()?.clone()),
+        })
+    }
+
+    /// The control groups of this host's workers, looked for when they are first
+    /// needed: a host that starts no worker makes no group.
+    pub(crate) fn cgroups(&self) -> Result<&Arc<Cgroups>, CgroupError> {
+        if let Some(cgroups) = self.cgroups.get() {
+            return Ok(cgroups);
         }
+        let opened = Cgroups::open(self.options.cgroup)?;
+        let cgroups = self.cgroups.get_or_init(|| opened);
+        if let Some((missing, remedy)) = cgroups.degraded() {
+            degraded(self.options.cgroup.quiet, &missing, remedy);
+        }
+        Ok(cgroups)
     }
 
     /// The artefact of a module, and how long it took if it was compiled now.
@@ -75,6 +92,16 @@ impl Inner {
         };
         self.cache.get(&compiler, wasm, settings)
     }
+}
+
+/// Says once for this process that limits are only those underneath.
+fn degraded(quiet: bool, missing: &str, remedy: &str) {
+    static SAID: Once = Once::new();
+    let words = "workers have no control groups, or not for all limits";
+    SAID.call_once(|| match quiet {
+        false => tracing::warn!(missing, remedy, "{words}"),
+        true => tracing::info!(missing, remedy, "{words}"),
+    });
 }
 
 /// The trusted side. Clones are the same host; when the last is dropped, its
@@ -336,6 +363,15 @@ impl Host {
     /// host's and those of hosts before it.
     pub fn incidents(&self) -> Option<Store> {
         self.data_dir().map(Store::of)
+    }
+
+    /// What this host may do with control groups, and what it does. They are
+    /// looked for now if no worker was started yet.
+    ///
+    /// # Errors
+    /// If a limit was asked for that can't be put on ([`Builder::cgroups`]).
+    pub fn cgroups(&self) -> Result<&Cgroups, CgroupError> {
+        self.inner.cgroups().map(Arc::as_ref)
     }
 
     /// The functions that this host offers to guests.

@@ -59,6 +59,7 @@ pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
 pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError, Severity};
 pub use lazaret_wall as wall;
+pub use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Mode as CgroupMode};
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};

@@ -113,14 +113,16 @@ impl Watch {
         let mut ending = match event {
             // The kernel ends who is over its processor time by SIGXCPU, which
             // pid 1 of a namespace ignores, and a second later by SIGKILL.
-            Event::Exited(ExitStatus::Signaled(libc::SIGKILL), usage)
+            Event::Exited(ExitStatus::Signaled(libc::SIGKILL), usage, _)
                 if self.cpu_seconds.is_some_and(|limit| {
                     usage.user_us.saturating_add(usage.system_us) / 1_000_000 >= limit
                 }) =>
             {
                 Ending::CpuTime
             }
-            Event::Exited(status, _) => Ending::read(status, self.shared.take_last_words()),
+            Event::Exited(status, _, kill) => {
+                Ending::read(status, kill, self.shared.take_last_words())
+            }
             Event::LauncherEnded => Ending::LauncherEnded,
         };
         if !self.asked.load(Acquire)
@@ -225,6 +227,9 @@ fn what(ending: &Ending) -> Option<What> {
         Ending::OutOfMemory { text } => limit("memory", text.clone()),
         Ending::CpuTime => limit("processor time", "RLIMIT_CPU".to_owned()),
         Ending::Deadline(time) => limit("time", format!("no answer within {time:?}")),
+        Ending::Killed => What::Killed {
+            signal: libc::SIGKILL,
+        },
         Ending::Signal(signal @ (libc::SIGKILL | libc::SIGTERM)) => {
             What::Killed { signal: *signal }
         }

@@ -7,6 +7,8 @@
     reason = "each of the files runs alone too, with the harness"
 )]
 
+#[path = "cgroups.rs"]
+mod cgroups;
 #[path = "program_snapshots.rs"]
 mod program_snapshots;
 #[path = "programs.rs"]
@@ -41,6 +43,7 @@ fn main() {
         };
         assert!(dropped, "{}", std::io::Error::last_os_error());
         let tests: Vec<programs::Test> = [
+            cgroups::TESTS,
             programs::TESTS,
             program_snapshots::TESTS,
             tenants::TESTS,

@@ -84,7 +84,7 @@ fn open_one(grant: &Grants, uid: u32, plain: bool) -> Result<OwnedFd, GrantError
 /// process to be made in, for as long as it takes to open it.
 fn mapping(owner: u32, group: u32, worker: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: the child makes no call but to wait for its end.
-    match unsafe { clone(libc::CLONE_NEWUSER) }? {
+    match unsafe { clone(libc::CLONE_NEWUSER, None) }? {
         Cloned::Child => loop {
             // SAFETY: plain numbers: it ends with the thread that waits for it.
             unsafe {

@@ -18,6 +18,8 @@
 //! 3. For each worker: `clone3` into user, PID, mount, IPC, UTS and cgroup
 //!    namespaces (the empty network namespace is inherited), limits, three
 //!    descriptors, and `execveat` of the same executable with no environment.
+//!    With version 1 of control groups it enters its group before exec, with
+//!    version 2 it is cloned into it ([`cgroup`]).
 //! 4. In the worker ([`worker`]): empty root, `no_new_privs`, no capabilities,
 //!    not dumpable, and the *launch* filter. Then the set-up that loads code.
 //! 5. Landlock, memory-deny-write-execute and the *running* filter, which
@@ -28,6 +30,7 @@
 
 pub mod address_layout;
 pub mod architecture;
+pub mod cgroup;
 pub mod executable;
 pub mod grade;
 pub mod grants;

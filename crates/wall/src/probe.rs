@@ -8,6 +8,7 @@ use std::io;
 use rustix::process::{WaitId, WaitIdOptions};
 use serde::Serialize;
 
+use crate::cgroup::{Availability, CgroupOptions, Cgroups, Controller, Probed};
 use crate::grade::Grade;
 use crate::launcher::{Cloned, clone};
 use crate::layer::{Layer, Probe};
@@ -44,7 +45,7 @@ enum Tried {
 fn in_child(flags: i32, attempt: impl Fn() -> i32) -> io::Result<Tried> {
     // SAFETY: this process may have threads; all attempts below make system
     // calls on data prepared before, and nothing else.
-    match unsafe { clone(flags) }? {
+    match unsafe { clone(flags, None) }? {
         Cloned::Child => {
             let code = attempt();
             // SAFETY: ends the child without running anybody's destructors.
@@ -211,21 +212,49 @@ fn seccomp_kills() -> Probe {
     }
 }
 
-fn readable(path: &str) -> Option<String> {
-    std::fs::read_to_string(path)
-        .ok()
-        .map(|text| text.trim().to_owned())
-}
-
-fn cgroup() -> Probe {
-    let controllers = readable("/sys/fs/cgroup/cgroup.controllers");
-    match controllers {
-        Some(controllers) if controllers.contains("memory") => {
-            Probe::Works(format!("v2: {controllers}"))
+/// Control groups: a group is made for the try, and removed again.
+fn cgroups() -> Vec<Finding> {
+    let opened = Cgroups::open(CgroupOptions::default());
+    let probed = |controller: Controller| match &opened {
+        Err(error) => (Probe::Missing(error.to_string()), "mount /proc"),
+        Ok(cgroups) => {
+            let mut found = cgroups.probe().iter();
+            match found.find(|probed| probed.controller == controller) {
+                Some(Probed { availability, .. }) => match availability {
+                    Availability::Works { detail } => (Probe::Works(detail.clone()), ""),
+                    Availability::Missing { why, remedy } => (Probe::Missing(why.clone()), *remedy),
+                },
+                None => (Probe::Missing("not looked for".into()), ""),
+            }
         }
-        _ if std::path::Path::new("/sys/fs/cgroup/memory").is_dir() => Probe::Works("v1".into()),
-        _ => Probe::Missing("no memory controller".into()),
-    }
+    };
+    let findings = Controller::ALL.map(|controller| {
+        let (name, cost) = match controller {
+            Controller::Memory => (
+                "cgroup-memory",
+                "memory is limited by RLIMIT_DATA only, which leaves out page tables and what a file system in memory holds; SIGKILL for memory can only be guessed; --worker-memory doesn't work",
+            ),
+            Controller::Cpu => (
+                "cgroup-cpu",
+                "workers share the processors as ordinary processes do; --cpu-weight and --cpu-limit don't work",
+            ),
+            Controller::Pids => (
+                "cgroup-pids",
+                "only the filter (and RLIMIT_NPROC, for root) keeps a worker to one task",
+            ),
+            Controller::Io => ("cgroup-io", "workers share the disks as ordinary processes do; --io-weight doesn't work"),
+        };
+        let (probe, remedy) = probed(controller);
+        Finding {
+            name,
+            purpose: controller.purpose(),
+            required: false,
+            probe,
+            cost,
+            remedy: if remedy.is_empty() { "nothing to do" } else { remedy },
+        }
+    });
+    findings.into()
 }
 
 /// Tries everything.
@@ -265,14 +294,7 @@ pub fn all() -> Vec<Finding> {
         cost: "workers copy their pages themselves (--page-copy worker), which takes longer; `lazaret run --snapshot-after` doesn't work",
         remedy: "sysctl kernel.yama.ptrace_scope to 0, 1 or 2; in a container allow both calls in the seccomp profile",
     });
-    findings.push(Finding {
-        name: "cgroups",
-        purpose: "limits that count all of a worker's memory and processor time",
-        required: false,
-        probe: cgroup(),
-        cost: "none yet: limits are rlimits and the engine's",
-        remedy: "mount cgroup v2 and delegate the memory, cpu and pids controllers",
-    });
+    findings.extend(cgroups());
     findings
 }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::address_layout::AddressLayout;
+use crate::cgroup::{Cgroups, Evidence};
 use crate::grade::{Grade, grade};
 use crate::layer::Layer;
 use crate::layers::seccomp::Denied;
@@ -57,9 +58,43 @@ pub struct Receipt {
     pub forbidden_calls: Denied,
     /// How far the kernel chooses addresses at random.
     pub address_layout: AddressLayout,
+    /// Its control group: its limits as they were read back, or why it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Grouping>,
     /// How the pages of its memory are followed, if it is a tenant's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<Pages>,
+}
+
+/// How a worker stands with control groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Grouping {
+    /// Verified, or missing: limits are then those underneath only.
+    #[serde(flatten)]
+    pub state: State,
+    /// Its groups and their limits.
+    #[serde(flatten)]
+    pub seen: Evidence,
+}
+
+impl Grouping {
+    /// What a receipt says of a worker of this host, from what was seen of its
+    /// group, if it has one.
+    pub fn new(cgroups: &Cgroups, seen: Option<Evidence>) -> Self {
+        let degraded = cgroups.degraded();
+        let state = match (&seen, &degraded) {
+            (Some(_), None) => State::Verified("in groups with these limits".into()),
+            (Some(_), Some((missing, _))) => State::Verified(format!("in part: {missing}")),
+            (None, Some((missing, _))) => {
+                State::Missing(format!("limits underneath only: {missing}"))
+            }
+            (None, None) => State::Missing("turned off (--cgroup off)".into()),
+        };
+        Self {
+            state,
+            seen: seen.unwrap_or_default(),
+        }
+    }
 }
 
 /// How the host follows the pages of a tenant's worker.
@@ -114,6 +149,7 @@ impl Receipt {
             filter: String::new(),
             forbidden_calls: Denied::Kill,
             address_layout: AddressLayout::here(),
+            cgroup: None,
             pages: None,
         }
     }
@@ -215,6 +251,7 @@ impl Receipt {
             filter,
             forbidden_calls: expected.denied,
             address_layout: AddressLayout::here(),
+            cgroup: None,
             pages: None,
         })
     }

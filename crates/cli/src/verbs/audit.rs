@@ -7,6 +7,8 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use lazaret::CgroupOptions;
+use lazaret::wall::cgroup::{Availability, Cgroups, Controller};
 use lazaret::wall::layers::landlock;
 use lazaret::wall::policy::{ProgramRights, UNFILTERED, Unfiltered, Uses};
 use lazaret::wall::{Kind, Layer, probe};
@@ -51,6 +53,8 @@ struct Account {
     workers: Vec<Worker>,
     /// How the host follows the pages of tenants.
     pages: Pages,
+    /// What control groups would limit here.
+    cgroups: Vec<GroupEntry>,
     /// System calls that the kernel answers before it asks any filter.
     unfiltered: &'static [Unfiltered],
     layers: Vec<LayerEntry>,
@@ -66,6 +70,53 @@ struct Module {
     #[serde(skip_serializing_if = "Option::is_none")]
     uses: Option<Uses>,
     memory_minimum_bytes: u64,
+}
+
+/// A controller of control groups.
+#[derive(Debug, Serialize)]
+struct GroupEntry {
+    name: &'static str,
+    purpose: &'static str,
+    /// What the group of a worker says by default; a limit of memory follows from
+    /// those of the worker's memories.
+    default: &'static str,
+    /// Whether it works here.
+    works: bool,
+    /// Where groups are made, or why they can't be.
+    here: String,
+}
+
+/// Every controller, as it is tried by a host that runs workers.
+fn groups() -> Vec<GroupEntry> {
+    let opened = Cgroups::open(CgroupOptions::default());
+    let entry = |controller: Controller| {
+        let (works, here) = match &opened {
+            Err(error) => (false, error.to_string()),
+            Ok(cgroups) => {
+                let mut found = cgroups.probe().iter();
+                match found.find(|probed| probed.controller == controller) {
+                    None => (false, "not looked for".to_owned()),
+                    Some(probed) => match &probed.availability {
+                        Availability::Works { detail } => (true, detail.clone()),
+                        Availability::Missing { why, .. } => (false, why.clone()),
+                    },
+                }
+            }
+        };
+        GroupEntry {
+            name: controller.name(),
+            purpose: controller.purpose(),
+            default: match controller {
+                Controller::Memory => "RLIMIT_DATA, page tables for it and 64 MiB; no swap",
+                Controller::Cpu => "weight 100, no ceiling",
+                Controller::Pids => "1 task",
+                Controller::Io => "weight 100",
+            },
+            works,
+            here,
+        }
+    };
+    Controller::ALL.map(entry).into()
 }
 
 #[derive(Debug, Serialize)]
@@ -90,6 +141,7 @@ impl Audit {
             module,
             workers: subjects.into_iter().map(Worker::new).collect(),
             pages: Pages::here(),
+            cgroups: groups(),
             unfiltered: UNFILTERED,
             layers: Layer::ALL
                 .iter()

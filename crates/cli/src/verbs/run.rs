@@ -14,6 +14,7 @@ use lazaret::{
 };
 
 use crate::failure::Failure;
+use crate::groups::Groups;
 use crate::host_options::Wall;
 use crate::module_file;
 use crate::output;
@@ -102,6 +103,8 @@ pub(crate) struct Run {
     data: PathBuf,
     #[command(flatten)]
     wall: Wall,
+    #[command(flatten)]
+    groups: Groups,
     /// The program (a .wasm or .wat file, or - for standard input), and its
     /// arguments: all that follows is the program's, whatever it looks like
     // One list: with two, an argument of the program's that is also an option
@@ -123,7 +126,7 @@ Exit codes: the program's own, or
   124  time limit (--time, --cpu-time)
   125  fuel limit (--fuel)
   134  trap
-  137  killed for memory (--memory)
+  137  killed for memory (--memory, --worker-memory)
   153  output limit (--output-limit)
   159  tried a forbidden system call";
 
@@ -180,7 +183,7 @@ impl Run {
             }
             Err(error) => return Err(error),
         };
-        let mut builder = self.wall.builder();
+        let mut builder = self.groups.set(self.wall.builder());
         if let Some(cache) = self.cache() {
             builder = builder.cache_dir(cache);
         }
@@ -189,7 +192,10 @@ impl Run {
         }
         let host = match builder.build() {
             Ok(host) => host,
-            Err(error) => return Ok(failed(Verdict::HostError, &error, 1)),
+            Err(error) => {
+                let failure = Failure::from(error);
+                return Ok(failed(Verdict::HostError, &failure, failure.exit_code()));
+            }
         };
         let program = host.program(module);
         Ok(match self.prepare(program)?.run() {

@@ -232,7 +232,12 @@ fn a_doctor_tells_what_there_is() {
         Some(if diagnosis["complete"] == true { 0 } else { 1 })
     );
     let findings = &diagnosis["findings"];
-    for name in ["user-namespace", "seccomp", "kernel-tracker", "cgroups"] {
+    for name in [
+        "user-namespace",
+        "seccomp",
+        "kernel-tracker",
+        "cgroup-memory",
+    ] {
         let finding = named(findings, name);
         for member in ["purpose", "cost", "remedy"] {
             assert!(!finding[member].as_str().unwrap().is_empty());

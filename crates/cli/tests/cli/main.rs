@@ -9,6 +9,7 @@ mod data_directory;
 mod exit_codes;
 mod fsck;
 mod grants;
+mod groups;
 mod help;
 mod incidents;
 mod inspection;

@@ -124,6 +124,7 @@ impl Execution {
                 },
                 cpu_seconds,
                 stack: engine::NATIVE_STACK,
+                capped: true,
             },
             assignment: Assignment::Program(ProgramSetup {
                 arguments: plan.arguments,
@@ -203,7 +204,7 @@ impl Execution {
         // The kernel ends who is over its processor time by SIGXCPU, which pid 1
         // of a namespace ignores, and a second later by SIGKILL.
         let end = match (end, cpu_time, usage) {
-            (Err(Ending::Signal(libc::SIGKILL)), Some(limit), Some(usage))
+            (Err(Ending::Killed | Ending::Signal(libc::SIGKILL)), Some(limit), Some(usage))
                 if Duration::from_micros(usage.user_us + usage.system_us) >= limit =>
             {
                 Err(Ending::CpuTime)

@@ -90,7 +90,7 @@ pub(super) fn grants(
     let options = LauncherOptions {
         as_user,
         directories: if root { Vec::new() } else { grants.clone() },
-        ..host.launcher_options()
+        ..host.launcher_options()?
     };
     let launcher = Arc::new(Launcher::start(&options)?);
     let opened = if root {

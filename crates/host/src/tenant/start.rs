@@ -159,6 +159,7 @@ impl Live {
                 file: 0,
                 cpu_seconds: None,
                 stack: engine::NATIVE_STACK,
+                capped: true,
             },
             assignment: Assignment::Tenant(TenantSetup {
                 heap_limit: limits.heap,

@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lazaret_wall::launcher::{Launcher, Limits};
+use lazaret_wall::cgroup::{CgroupError, Lease};
+use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::layers::seccomp::Denied;
 use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
-use lazaret_wall::receipt::{Expected, Receipt, Unverified};
+use lazaret_wall::receipt::{Expected, Grouping, Receipt, Unverified};
 use lazaret_wall::supervisor::{Listener, stopped_in};
 use lazaret_wall::{Grade, Layer};
 use lazaret_wire::codec::Message;
@@ -117,6 +118,8 @@ impl Worker {
             spin: Spin::NONE,
         };
         // It is busy for a while.
+        let grouping = grouping(start.launcher, spawned.group.as_deref(), spawned.pid);
+        drop(spawned.group);
         let own = Own::look().map_err(|found| Unverified {
             layer: Layer::UserNamespace,
             found,
@@ -164,10 +167,20 @@ impl Worker {
             kind,
             denied,
         });
+        let grouping = match grouping {
+            Ok(grouping) => grouping,
+            Err(error) => {
+                return Err(match worker.ended_by_itself() {
+                    Some(ending) => WorkerError::Ended(ending),
+                    None => LauncherError::from(error).into(),
+                });
+            }
+        };
         worker.receipt = verified.map_err(|unverified| match worker.ended_by_itself() {
             Some(ending) => WorkerError::Ended(ending),
             None => unverified.into(),
         })?;
+        worker.receipt.cgroup = grouping;
         worker.watch.set_receipt(worker.receipt.clone());
         if let Some(required) = start.required
             && worker.receipt.grade > required
@@ -268,6 +281,21 @@ fn rights(setup: &ProgramSetup) -> ProgramRights {
         writable: setup.preopens.iter().any(|preopen| preopen.writable),
         uses: Uses::from_bits(setup.uses),
     }
+}
+
+/// Looks at a worker's control group from outside, and has the next one made
+/// ahead. Nothing if the host has none to do with groups.
+fn grouping(
+    launcher: &Launcher,
+    group: Option<&Lease>,
+    pid: i32,
+) -> Result<Option<Grouping>, CgroupError> {
+    let Some(cgroups) = launcher.cgroups() else {
+        return Ok(None);
+    };
+    let seen = group.map(|group| group.verify(pid)).transpose()?;
+    cgroups.refill();
+    Ok(Some(Grouping::new(cgroups, seen)))
 }
 
 /// Whether a process is ending, or has ended: `PF_EXITING` among the flags in

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use lazaret_wire::socket::{Channel, ChannelError};
@@ -34,16 +34,21 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+    | libc::CLONE_NEWUTS;
 
-/// Clones this process into new namespaces and makes it the launcher.
+/// Clones this process into new namespaces, and into the control group `group` if
+/// there is one, and makes it the launcher.
+///
+/// Workers have cgroup namespaces of their own. With groups of version 2 the
+/// launcher keeps the host's: with a namespace whose root is the host's own group,
+/// it could start nobody in a group beside that (cgroup-v2.rst, "nsdelegate").
 pub(super) fn start(
     ours: &Channel,
     theirs: Channel,
     executable: &OwnedFd,
     ids: &HostIds,
     environment: &CStr,
+    group: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, LauncherError> {
     let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
     let environment = [environment.as_ptr(), std::ptr::null()];
@@ -53,9 +58,13 @@ pub(super) fn start(
         theirs.as_raw_fd(),
         ours.as_fd().as_raw_fd(),
     );
+    let flags = match group {
+        Some(_) => NAMESPACES,
+        None => NAMESPACES | libc::CLONE_NEWCGROUP,
+    };
     // SAFETY: this process may have threads, so the child makes system calls
     // only, on data that was prepared before, until it is another program.
-    let cloned = unsafe { clone(NAMESPACES) }.map_err(|errno| LauncherError::Layer {
+    let cloned = unsafe { clone(flags, group) }.map_err(|errno| LauncherError::Layer {
         layer: Layer::UserNamespace,
         message: format!(
             "clone3 into new namespaces: {errno}; {}",

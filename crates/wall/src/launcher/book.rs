@@ -11,22 +11,26 @@ use lazaret_wire::socket::Channel;
 
 use super::error::{LauncherError, refusal};
 use super::protocol::{ExitStatus, Report, Usage};
+use crate::cgroup::MemoryKill;
 
 /// A worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// It ended so, and used this.
-    Exited(ExitStatus, Usage),
+    /// It ended so, used this, and was killed for memory or not.
+    Exited(ExitStatus, Usage, MemoryKill),
     /// The launcher ended, and the worker with it.
     LauncherEnded,
 }
+
+/// A worker's pidfd, and whether it is in its control groups.
+type Answer = Result<(OwnedFd, bool), LauncherError>;
 
 type Watcher = Box<dyn FnOnce(Event) + Send>;
 
 #[derive(Default)]
 pub(super) struct Book {
     /// Who waits for the answer to a spawn order.
-    pub(super) orders: HashMap<u64, SyncSender<Result<OwnedFd, LauncherError>>>,
+    pub(super) orders: HashMap<u64, SyncSender<Answer>>,
     /// Who wants to know of a worker's end.
     pub(super) watchers: HashMap<u64, (Watcher, u32)>,
     pub(super) next_id: u64,
@@ -49,12 +53,12 @@ pub(super) fn read_reports(channel: &Channel, book: &Mutex<Book>) {
             break;
         };
         match report {
-            Report::Spawned { id } => {
+            Report::Spawned { id, grouped } => {
                 let waiting = lock(book).orders.remove(&id);
                 if let (Some(waiting), Some(pidfd)) =
                     (waiting, datagram.descriptors.into_iter().next())
                 {
-                    let _ = waiting.send(Ok(pidfd));
+                    let _ = waiting.send(Ok((pidfd, grouped)));
                 }
             }
             Report::SpawnFailed { id, layer, message } => {
@@ -79,7 +83,7 @@ pub(super) fn read_reports(channel: &Channel, book: &Mutex<Book>) {
                     found
                 };
                 if let Some((watcher, _)) = watcher {
-                    watcher(Event::Exited(status, usage));
+                    watcher(Event::Exited(status, usage, MemoryKill::Unknown));
                 }
             }
             Report::Configured { .. } | Report::Failed { .. } => break,

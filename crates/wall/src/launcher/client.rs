@@ -14,7 +14,8 @@ use super::book::{Book, Event, lock, read_reports};
 use super::error::{LauncherError, PATIENCE, refusal};
 use super::ids::HostIds;
 use super::options::{Grants, LauncherOptions, Limits};
-use super::protocol::{Configure, Report, Spawn};
+use super::protocol::{Configure, ExitStatus, Report, Spawn};
+use crate::cgroup::{Cgroups, Lease, MemoryKill};
 use crate::executable;
 use crate::layer::Layer;
 
@@ -27,6 +28,9 @@ pub struct Spawned {
     pub pid: i32,
     /// Its user id on the host.
     pub host_uid: u32,
+    /// Its control group. It must be let go of before the worker's end matters:
+    /// nobody else has the group as long as this is held.
+    pub group: Option<Arc<Lease>>,
 }
 
 /// A running launcher. Dropping it ends it and all its workers.
@@ -37,6 +41,7 @@ pub struct Launcher {
     missing: Vec<Layer>,
     directories: Vec<OwnedFd>,
     ids: HostIds,
+    cgroups: Option<Arc<Cgroups>>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -64,7 +69,11 @@ impl Launcher {
         let environment = CString::new(format!("{DEPTH}={depth}")).unwrap_or_default();
 
         let (ours, theirs) = Channel::pair()?;
-        let pidfd = start(&ours, theirs, &executable, &ids, &environment)?;
+        let group = options
+            .cgroups
+            .as_ref()
+            .and_then(|cgroups| cgroups.launcher());
+        let pidfd = start(&ours, theirs, &executable, &ids, &environment, group)?;
         let configure = Configure {
             directories,
             accept_missing: options
@@ -118,6 +127,7 @@ impl Launcher {
                 .collect(),
             directories,
             ids,
+            cgroups: options.cgroups.clone(),
             reader: Some(reader),
         })
     }
@@ -137,7 +147,13 @@ impl Launcher {
         self.ids.host_uid(self.ids.first_id)
     }
 
-    /// Starts a worker with these limits and this end of its set-up socket.
+    /// The control groups of its workers.
+    pub fn cgroups(&self) -> Option<&Arc<Cgroups>> {
+        self.cgroups.as_ref()
+    }
+
+    /// Starts a worker with these limits and this end of its set-up socket, in a
+    /// control group of its own where there are any.
     /// What was sent into the other end before is there for it at once.
     /// `ended` is called once, from the launcher's reader thread, when it has
     /// ended.
@@ -147,6 +163,17 @@ impl Launcher {
         setup: Channel,
         ended: impl FnOnce(Event) + Send + 'static,
     ) -> Result<Spawned, LauncherError> {
+        let group = match &self.cgroups {
+            Some(cgroups) => cgroups
+                .take(
+                    cgroups
+                        .options()
+                        .memory_of(limits.data, limits.file, limits.capped),
+                )?
+                .map(Arc::new),
+            None => None,
+        };
+        let ended = watch(group.clone(), limits.file > 0, ended);
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
             let mut book = lock(&self.book);
@@ -165,7 +192,7 @@ impl Launcher {
             book.next_id += 1;
             let id = book.next_id;
             book.orders.insert(id, sender);
-            book.watchers.insert(id, (Box::new(ended), user));
+            book.watchers.insert(id, (ended, user));
             (id, user)
         };
         let order = Spawn {
@@ -177,13 +204,21 @@ impl Launcher {
             file_limit: limits.file,
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,
+            into: group
+                .as_ref()
+                .is_some_and(|group| group.directory().is_some()),
         };
+        let mut descriptors = vec![setup.as_fd()];
+        if let Some(group) = &group {
+            descriptors.extend(group.directory());
+            descriptors.extend(group.tasks());
+        }
         let mut bytes = Vec::new();
         order
             .to_bytes(&mut bytes)
             .map_err(|error| LauncherError::Failed(error.to_string()))?;
         self.channel
-            .send(&bytes, &[setup.as_fd()])
+            .send(&bytes, &descriptors)
             .map_err(|error| match error {
                 // Known before the reader comes round to it, so that whoever
                 // tries again gets another launcher.
@@ -194,15 +229,22 @@ impl Launcher {
                 other => other.into(),
             })?;
         drop(setup);
-        let pidfd = receiver
+        let (pidfd, grouped) = receiver
             .recv_timeout(PATIENCE)
             .map_err(|_| LauncherError::Silent)??;
         let pid = pid_of(pidfd.as_fd())
             .ok_or_else(|| LauncherError::Failed("the worker ended at once".into()))?;
+        if let Some(group) = group.as_ref().filter(|_| !grouped)
+            && let Err(error) = group.enter(pid)
+        {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            return Err(error.into());
+        }
         Ok(Spawned {
             pidfd,
             pid,
             host_uid: self.ids.host_uid(user),
+            group,
         })
     }
 
@@ -225,6 +267,42 @@ impl Drop for Launcher {
         }
         let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
+}
+
+/// What is called when a worker has ended: asks its group first whether it was
+/// killed for memory, and lets go of it.
+///
+/// The group of a worker that could write files isn't used again: what is left in
+/// memory (a compiled module, files of a tmpfs) stays charged to it.
+fn watch(
+    group: Option<Arc<Lease>>,
+    writes: bool,
+    ended: impl FnOnce(Event) + Send + 'static,
+) -> Box<dyn FnOnce(Event) + Send> {
+    let Some(group) = group else {
+        return Box::new(ended);
+    };
+    Box::new(move |event| {
+        let event = match event {
+            Event::Exited(status, usage, _) => {
+                if writes {
+                    group.spend();
+                }
+                let kill = match status {
+                    ExitStatus::Signaled(libc::SIGKILL) => group.memory_kill(),
+                    _ => MemoryKill::No,
+                };
+                Event::Exited(status, usage, kill)
+            }
+            // It may still be on its way out.
+            Event::LauncherEnded => {
+                group.spend();
+                event
+            }
+        };
+        drop(group);
+        ended(event);
+    })
 }
 
 /// The number of the process behind a pidfd, in the PID namespace of `/proc`.

@@ -8,6 +8,7 @@ use lazaret_wire::socket::ChannelError;
 use thiserror::Error;
 
 use super::ids::IdsError;
+use crate::cgroup::CgroupError;
 use crate::layer::Layer;
 
 /// How long the launcher may take to answer.
@@ -39,6 +40,9 @@ pub enum LauncherError {
         /// Why.
         source: io::Error,
     },
+    /// A worker has no control group, or not the one that it should have.
+    #[error(transparent)]
+    Cgroup(Box<CgroupError>),
     /// The launcher failed for another reason.
     #[error("launcher: {0}")]
     Failed(String),
@@ -51,6 +55,12 @@ pub enum LauncherError {
     /// It has ended, and its workers with it.
     #[error("launcher: it has ended, and its workers with it")]
     Ended,
+}
+
+impl From<CgroupError> for LauncherError {
+    fn from(error: CgroupError) -> Self {
+        Self::Cgroup(Box::new(error))
+    }
 }
 
 /// What the launcher said it failed for.

@@ -2,9 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::LauncherError;
 use super::protocol::Directory;
+use crate::cgroup::Cgroups;
 use crate::layer::Layer;
 
 /// A directory to grant.
@@ -45,6 +47,8 @@ pub struct LauncherOptions {
     pub as_user: Option<u32>,
     /// Directories that its workers are given.
     pub directories: Vec<Grants>,
+    /// Control groups for its workers.
+    pub cgroups: Option<Arc<Cgroups>>,
 }
 
 /// The limits of one worker.
@@ -63,4 +67,8 @@ pub struct Limits {
     pub cpu_seconds: Option<u64>,
     /// Bytes of native stack (RLIMIT_STACK).
     pub stack: u64,
+    /// Whether what the operator lets a worker have
+    /// ([`CgroupOptions::memory`](crate::cgroup::CgroupOptions::memory)) bounds it:
+    /// not a compiler, which has a limit of its own.
+    pub capped: bool,
 }

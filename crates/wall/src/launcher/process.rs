@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use super::borrow::Stack;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
 use super::root;
-use super::spawn::{Materials, spawn};
+use super::spawn::{Materials, Started, spawn};
 use crate::layer::Layer;
 
 /// The launcher: called by `init` when this process was started as one. It
@@ -188,13 +188,23 @@ fn obey(
         Ok(order) => order,
         Err(error) => return failed(u64::MAX, None, error.to_string()),
     };
+    if descriptors.len() < 1 + usize::from(order.into) {
+        return failed(order.id, None, "no set-up socket was handed over".into());
+    }
+    let tasks = descriptors.split_off(1 + usize::from(order.into));
+    let into = descriptors.split_off(1).pop();
     let Some(setup) = descriptors.pop() else {
         return failed(order.id, None, "no set-up socket was handed over".into());
     };
-    match spawn(&order, materials, setup) {
-        Ok((pid, pidfd)) => {
+    match spawn(&order, materials, setup, into, &tasks) {
+        Ok(Started {
+            pid,
+            pidfd,
+            grouped,
+        }) => {
             workers.insert(pid, order.id);
-            (Report::Spawned { id: order.id }, Some(pidfd))
+            let id = order.id;
+            (Report::Spawned { id, grouped }, Some(pidfd))
         }
         Err((layer, message)) => failed(order.id, layer, message),
     }

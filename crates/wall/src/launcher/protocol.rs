@@ -32,7 +32,9 @@ pub struct Directory {
 /// Where the standard descriptors and the set-up socket of a worker go.
 pub const SETUP_FD: i32 = 3;
 
-/// An order to start a worker. Descriptors: the worker's set-up socket.
+/// An order to start a worker. Descriptors: the worker's set-up socket; the
+/// directory of its control group of version 2, if it has one; the `tasks` files
+/// of those of version 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spawn {
     /// The host's number for it.
@@ -51,6 +53,8 @@ pub struct Spawn {
     pub cpu_seconds: Option<u64>,
     /// Bytes of native stack (RLIMIT_STACK).
     pub stack: u64,
+    /// Whether it is cloned into a control group.
+    pub into: bool,
 }
 
 /// What the launcher says.
@@ -72,6 +76,8 @@ pub enum Report {
     Spawned {
         /// The host's number for it.
         id: u64,
+        /// Whether it is in its control groups.
+        grouped: bool,
     },
     /// A worker could not be started.
     SpawnFailed {
@@ -171,7 +177,7 @@ impl Message for Spawn {
             to.u64(*seconds);
             Ok(())
         })?;
-        to.u64(self.stack);
+        to.u64(self.stack).flag(self.into);
         Ok(())
     }
 
@@ -185,6 +191,7 @@ impl Message for Spawn {
             file_limit: from.u64("file limit")?,
             cpu_seconds: from.option("cpu seconds", |from| from.u64("cpu seconds"))?,
             stack: from.u64("stack")?,
+            into: from.flag("into")?,
         })
     }
 }
@@ -201,8 +208,8 @@ impl Message for Report {
                 .list("missing", missing, 64, |to, name| text(to, "layer", name))
                 .map(drop),
             Self::Failed { layer, message } => layer_and_message(to.u8(1), layer, message),
-            Self::Spawned { id } => {
-                to.u8(2).u64(*id);
+            Self::Spawned { id, grouped } => {
+                to.u8(2).u64(*id).flag(*grouped);
                 Ok(())
             }
             Self::SpawnFailed { id, layer, message } => {
@@ -241,6 +248,7 @@ impl Message for Report {
             },
             2 => Self::Spawned {
                 id: from.u64("id")?,
+                grouped: from.flag("grouped")?,
             },
             3 => Self::SpawnFailed {
                 id: from.u64("id")?,
@@ -289,7 +297,10 @@ mod tests {
                 layer: Some("seccomp".into()),
                 message: "x".into(),
             },
-            Report::Spawned { id: 7 },
+            Report::Spawned {
+                id: 7,
+                grouped: true,
+            },
             Report::SpawnFailed {
                 id: 8,
                 layer: None,

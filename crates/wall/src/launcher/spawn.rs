@@ -47,6 +47,10 @@ struct Birth<'a> {
     executable: BorrowedFd<'a>,
     null: BorrowedFd<'a>,
     setup: BorrowedFd<'a>,
+    /// `tasks` files of its control groups.
+    tasks: &'a [OwnedFd],
+    /// Whether it could not enter all of them.
+    outside: Cell<bool>,
     /// Not zero once the worker's ids are mapped.
     mapped: AtomicU32,
     /// What failed in the worker. The launcher reads it when the worker is
@@ -54,35 +58,56 @@ struct Birth<'a> {
     failed: Cell<Option<(&'static str, Errno)>>,
 }
 
-/// Starts a worker and waits until it is executed. Returns its number in this
-/// PID namespace and its pidfd.
+/// A worker that was started.
+pub struct Started {
+    /// Its number in this PID namespace.
+    pub pid: i32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// Whether it is in all the control groups that it was to be in.
+    pub grouped: bool,
+}
+
+/// Starts a worker and waits until it is executed. It begins in the control group
+/// `into` and writes itself into `tasks`, where the kernel lets it.
 pub fn spawn(
     order: &Spawn,
     materials: &mut Materials,
     setup: OwnedFd,
-) -> Result<(i32, OwnedFd), SpawnError> {
+    into: Option<OwnedFd>,
+    tasks: &[OwnedFd],
+) -> Result<Started, SpawnError> {
     let mut birth = Birth {
         order,
         executable: materials.executable.as_fd(),
         null: materials.null.as_fd(),
         setup: setup.as_fd(),
+        tasks,
+        outside: Cell::new(false),
         mapped: AtomicU32::new(0),
         failed: Cell::new(None),
     };
     let shared = &raw mut birth;
     // SAFETY: `worker` expects a `Birth`, which outlives the borrower; it makes
     // system calls only, and never returns.
-    let borrower =
-        unsafe { Borrower::start(NAMESPACES, &mut materials.stack, worker, shared.cast()) }
-            .map_err(|errno| {
-                (
-                    Some(Layer::UserNamespace),
-                    format!("clone into new namespaces: {errno}"),
-                )
-            })?;
+    let borrower = unsafe {
+        Borrower::start(
+            NAMESPACES,
+            into.as_ref().map(AsFd::as_fd),
+            &mut materials.stack,
+            worker,
+            shared.cast(),
+        )
+    }
+    .map_err(|errno| {
+        (
+            Some(Layer::UserNamespace),
+            format!("clone into new namespaces: {errno}"),
+        )
+    })?;
     // SAFETY: made above. What both sides use of it at the same time is atomic.
     let birth = unsafe { &*shared };
-    let pid = borrower.pid;
+    let (pid, entered) = (borrower.pid, borrower.into || into.is_none());
     // If they can't be mapped, the worker is ended here.
     map_ids(order, &materials.proc, borrower.pidfd())
         .map_err(|message| (Some(Layer::UserNamespace), message))?;
@@ -91,7 +116,11 @@ pub fn spawn(
     let _ = futex::wake(&birth.mapped, futex::Flags::empty(), 1);
     let pidfd = borrower.wait();
     match birth.failed.take() {
-        None => Ok((pid, pidfd)),
+        None => Ok(Started {
+            pid,
+            pidfd,
+            grouped: entered && !birth.outside.get(),
+        }),
         Some((step, errno)) => {
             let _ = reap(&pidfd);
             Err((None, format!("starting the worker: {step}: {errno}")))
@@ -173,6 +202,13 @@ fn last() -> Errno {
 
 fn prepare(birth: &Birth<'_>) -> Result<i32, (&'static str, Errno)> {
     let at = |step: &'static str| move |errno: Errno| (step, errno);
+    // First, while the launcher maps its ids.
+    for group in birth.tasks {
+        // Itself (kernel: `cgroup1_tasks_write`, kernel/cgroup/cgroup-v1.c).
+        if rustix::io::write(group, b"0").is_err() {
+            birth.outside.set(true);
+        }
+    }
     // The launcher kills this process where it can't map its ids.
     while birth.mapped.load(Acquire) == 0 {
         match futex::wait(&birth.mapped, futex::Flags::empty(), 0, None) {

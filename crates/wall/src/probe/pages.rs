@@ -55,7 +55,7 @@ pub fn reach(pid: i32) -> io::Result<()> {
 /// The same with a child of this process, which waits meanwhile.
 pub fn reach_child() -> Probe {
     // SAFETY: the child only makes system calls.
-    match unsafe { clone(0) } {
+    match unsafe { clone(0, None) } {
         Ok(Cloned::Child) => loop {
             // SAFETY: waits for a signal.
             unsafe { libc::pause() };

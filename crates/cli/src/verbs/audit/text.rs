@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::Account;
 use super::pages::Pages;
 use super::worker::{SystemCall, Worker};
+use super::{Account, GroupEntry};
 use crate::output::{TITLE, harmless};
 use crate::values::size::human;
 
@@ -33,6 +33,7 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
         write_worker(to, worker)?;
     }
     write_pages(to, &account.pages)?;
+    write_groups(to, &account.cgroups)?;
     if !account.unfiltered.is_empty() {
         writeln!(
             to,
@@ -76,6 +77,22 @@ fn write_pages(to: &mut String, pages: &Pages) -> std::fmt::Result {
             writeln!(to, "  {name:<18} {state:<8} {}", way.what)?;
             writeln!(to, "  {:<18} here: {}", "", harmless(&way.here, false))?;
         }
+    }
+    writeln!(to)
+}
+
+fn write_groups(to: &mut String, groups: &[GroupEntry]) -> std::fmt::Result {
+    writeln!(to, "{TITLE}A worker's control group{TITLE:#}")?;
+    for group in groups {
+        let state = if group.works { "works" } else { "missing" };
+        let GroupEntry {
+            name,
+            purpose,
+            default,
+            ..
+        } = group;
+        writeln!(to, "  {name:<18} {state:<8} {purpose}: {default}")?;
+        writeln!(to, "  {:<18} here: {}", "", harmless(&group.here, false))?;
     }
     writeln!(to)
 }
