@@ -7,7 +7,7 @@ mod quarantine;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 
-use lazaret::incident::{Incident, Severity, What};
+use lazaret::incident::{Frame, Incident, Severity, What};
 use lazaret::wall::Architecture;
 use lazaret::{CallError, Ending, QuarantinePolicy, RunError, WorkerError};
 use lazaret_redteam::attack::Expected;
@@ -86,6 +86,22 @@ fn a_forbidden_call_leaves_all_that_can_be_seen() {
     );
     let last = evidence.requests.last().expect("the last request");
     assert_eq!(last.what.as_deref(), Some("Call Update attack"));
+    // From the call out to the worker's start, by their names.
+    if evidence.registers.is_some() {
+        let stack = &evidence.stack;
+        assert_eq!(stack[0].address, call.instruction_pointer, "{stack:#?}");
+        let place = |function: &str| {
+            let name = |frame: &Frame| {
+                frame
+                    .function
+                    .as_ref()
+                    .is_some_and(|name| name.contains(function))
+            };
+            let found = stack.iter().position(name);
+            found.unwrap_or_else(|| panic!("no {function}: {stack:#?}"))
+        };
+        assert!(place("Hostile") < place("lazaret_guest::start::worker_with"));
+    }
     let receipt = evidence.receipt.as_ref().expect("the receipt");
     assert_eq!(receipt["pid"], evidence.pid);
     assert_eq!(receipt["forbidden_calls"], "notify");

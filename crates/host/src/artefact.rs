@@ -243,6 +243,7 @@ fn compile(
         required: compiler.required,
         tenant: None,
         module: &module,
+        code: None,
         limits: Limits {
             address_space: limits.memory.saturating_add(16 << 30),
             data: limits.memory,

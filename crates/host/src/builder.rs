@@ -21,6 +21,7 @@ use crate::page_copy::PageCopy;
 use crate::program::Snapshots;
 use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
 use crate::registry::Registry;
+use crate::stack::Symbols;
 use crate::supervisor::{IncidentObserver, Recorder, Supervisor};
 use crate::tenant::{self, TenantLimits};
 use crate::tracker::TrackerKind;
@@ -387,7 +388,14 @@ impl Builder {
             .collect::<Result<_, _>>()
             .map_err(BuildError::Supervisor)?;
         let supervisor = Supervisor::new(|wake| {
-            Recorder::new(wake, store, quarantine.clone(), observers, hooks)
+            Recorder::new(
+                wake,
+                store,
+                quarantine.clone(),
+                observers,
+                hooks,
+                Symbols::new(self.options.worker_exe.as_deref()),
+            )
         })
         .map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {

@@ -40,6 +40,7 @@ mod program;
 mod quarantine;
 mod registry;
 mod sealed;
+mod stack;
 mod supervisor;
 mod tenant;
 mod tracker;

@@ -11,6 +11,7 @@ use lazaret_wall::supervisor::{ForbiddenCall, Listener, Stopped};
 use lazaret_wire::Shared;
 use rustix::process::Signal;
 
+use crate::artefact::Artefact;
 use crate::ending::{Death, Ending, Violation};
 use crate::incident::{Evidence, Incident, Recent, Stamp, Subject, What};
 use crate::supervisor::Recorder;
@@ -19,6 +20,8 @@ use crate::supervisor::Recorder;
 #[derive(Debug)]
 pub(crate) struct Watch {
     subject: Subject,
+    /// The code that it runs, if it is a module's.
+    code: Option<Arc<Artefact>>,
     recorder: Arc<Recorder>,
     shared: Arc<Shared>,
     death: Arc<Death>,
@@ -38,6 +41,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(
         subject: Subject,
+        code: Option<Arc<Artefact>>,
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
         death: Arc<Death>,
@@ -45,6 +49,7 @@ impl Watch {
     ) -> Self {
         Self {
             subject,
+            code,
             recorder,
             shared,
             death,
@@ -159,6 +164,7 @@ impl Watch {
             // All of it is on record before anybody hears of its end.
             if let Some(stamp) = stamp {
                 let evidence = Evidence {
+                    stack: self.recorder.symbols().frames(&seen, self.code.as_deref()),
                     system_call: seen.system_call,
                     registers: seen.registers,
                     mappings: seen.mappings,

@@ -53,7 +53,7 @@ pub(super) struct RunLimits {
 /// What is run, and with what.
 pub(super) struct Plan<'a> {
     pub(super) host: &'a Inner,
-    pub(super) artefact: &'a Artefact,
+    pub(super) artefact: &'a Arc<Artefact>,
     pub(super) limits: RunLimits,
     pub(super) as_user: Option<u32>,
     pub(super) directories: &'a [Directory],
@@ -113,6 +113,7 @@ impl Execution {
             required: host.options.require_grade,
             tenant: None,
             module: &plan.artefact.module,
+            code: Some(plan.artefact),
             limits: Limits {
                 address_space: limits.memory.saturating_add(OWN_ADDRESSES),
                 data: limits.memory.saturating_add(OWN_DATA),

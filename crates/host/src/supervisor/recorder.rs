@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::incident::{Incident, Running, Severity, Store};
 use crate::quarantine::Quarantine;
+use crate::stack::Symbols;
 
 /// How many incidents a host remembers, whether or not it keeps them on disk.
 const REMEMBERED: usize = 64;
@@ -30,6 +31,7 @@ pub(crate) struct Recorder {
     quarantine: Arc<Quarantine>,
     observers: Vec<IncidentObserver>,
     hooks: Vec<Running>,
+    symbols: Symbols,
     queue: Mutex<Vec<Arc<Incident>>>,
     remembered: Mutex<VecDeque<Arc<Incident>>>,
 }
@@ -49,6 +51,7 @@ impl Recorder {
         quarantine: Arc<Quarantine>,
         observers: Vec<IncidentObserver>,
         hooks: Vec<Running>,
+        symbols: Symbols,
     ) -> Self {
         Self {
             wake,
@@ -56,6 +59,7 @@ impl Recorder {
             quarantine,
             observers,
             hooks,
+            symbols,
             queue: Mutex::default(),
             remembered: Mutex::default(),
         }
@@ -82,6 +86,11 @@ impl Recorder {
         }
         drop(queue);
         wake(&self.wake);
+    }
+
+    /// Where the names on a worker's stack are looked up.
+    pub(crate) fn symbols(&self) -> &Symbols {
+        &self.symbols
     }
 
     /// The last ones, oldest first.

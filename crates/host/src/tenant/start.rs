@@ -144,6 +144,7 @@ impl Live {
             required: host.options.require_grade,
             tenant: Some(name),
             module: &module.hash,
+            code: Some(&artefact),
             limits: Limits {
                 address_space: limits
                     .heap

@@ -21,6 +21,7 @@ use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{Deadline, LAST_STEPS, Worker, WorkerError, put};
+use crate::artefact::Artefact;
 use crate::ending::{Death, Ending};
 use crate::incident::Subject;
 use crate::supervisor::Supervisor;
@@ -47,6 +48,8 @@ pub(crate) struct Start<'a> {
     pub tenant: Option<&'a str>,
     /// The hash of the module that it is for.
     pub module: &'a [u8; 32],
+    /// That module's code, which it is going to run.
+    pub code: Option<&'a Arc<Artefact>>,
     pub supervisor: &'a Supervisor,
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
@@ -92,6 +95,7 @@ impl Worker {
         let recorder = start.supervisor.recorder().clone();
         let watch = Arc::new(Watch::new(
             subject,
+            start.code.cloned(),
             recorder,
             shared.clone(),
             death.clone(),

@@ -112,7 +112,7 @@ const KIND: cache_file::Kind = cache_file::Kind {
 
 /// The identity of a snapshot: the artefact's, and all that decides what the
 /// initialiser does.
-fn key(artefact: &Artefact, initialiser: &Initialiser) -> [u8; 32] {
+fn key(artefact: &Arc<Artefact>, initialiser: &Initialiser) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("lazaret 2026-11 snapshot of a program");
     hasher.update(&artefact.key);
     hasher.update(&[u8::from(initialiser.allow_wasi)]);
@@ -123,7 +123,7 @@ fn key(artefact: &Artefact, initialiser: &Initialiser) -> [u8; 32] {
 /// What an initialiser runs with.
 pub(super) struct Making<'a> {
     pub(super) host: &'a Inner,
-    pub(super) artefact: &'a Artefact,
+    pub(super) artefact: &'a Arc<Artefact>,
     pub(super) uses: Uses,
     pub(super) limits: RunLimits,
     pub(super) as_user: Option<u32>,

@@ -1,0 +1,194 @@
+//! The stack of a worker that was stopped, with names: what called what, down
+//! to the forbidden call.
+//!
+//! Native frames are unwound by the call frame information of the executable
+//! (`.eh_frame`), compiled guest code by its frame pointers, which the engine
+//! keeps. Names come from symbol tables: those of the executable and its
+//! libraries, and the one that the compiler wrote beside a module's code.
+//!
+//! All that is read here may be a lie: the stack is the worker's, the guest
+//! code's symbols are a compiler's that hostile code may have taken over. It
+//! is evidence for somebody to read, bounded, and nothing is decided by it.
+
+mod code;
+mod mappings;
+mod names;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use framehop::{CacheNative, ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Module};
+use framehop::{UnwindRegsNative, Unwinder, UnwinderNative};
+use lazaret_wall::supervisor::{Registers, Stopped};
+
+use crate::artefact::Artefact;
+use crate::incident::Frame;
+use code::Native;
+use mappings::{Identity, Mapping};
+
+/// The most frames of a stack.
+const FRAMES: usize = 128;
+
+/// Where names are looked up: files that were read once.
+#[derive(Debug)]
+pub(crate) struct Symbols {
+    executable: PathBuf,
+    known: Mutex<HashMap<Identity, Option<Arc<Native>>>>,
+}
+
+impl Symbols {
+    /// Of workers of this executable; of this process's own if none is given.
+    pub(crate) fn new(executable: Option<&Path>) -> Self {
+        Self {
+            executable: executable.unwrap_or(Path::new("/proc/self/exe")).to_owned(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// The frames of what was seen of a stopped worker, innermost first;
+    /// `guest` is the code of its module.
+    pub(crate) fn frames(&self, seen: &Stopped, guest: Option<&Artefact>) -> Vec<Frame> {
+        let Some(registers) = &seen.registers else {
+            return Vec::new();
+        };
+        let mappings: Vec<Mapping> = seen
+            .mappings
+            .iter()
+            .filter_map(|line| Mapping::parse(line))
+            .filter(|mapping| mapping.executable)
+            .collect();
+        let mut natives = Vec::new();
+        for mapping in &mappings {
+            natives.push(self.native(mapping));
+        }
+        let loaded: Vec<(&Mapping, &Native)> = mappings
+            .iter()
+            .zip(&natives)
+            .filter_map(|(mapping, native)| Some((mapping, native.as_deref()?)))
+            .collect();
+        let guest = guest.and_then(|artefact| {
+            Some((Identity::of(&artefact.file)?, code::guest(artefact).ok()?))
+        });
+        walk(registers, &seen.stack, &loaded)
+            .into_iter()
+            .map(|(address, lookup)| {
+                let Some(mapping) = mappings
+                    .iter()
+                    .find(|mapping| mapping.range.contains(&lookup))
+                else {
+                    return Frame {
+                        address,
+                        mapping: None,
+                        function: None,
+                        source: None,
+                    };
+                };
+                let at = mapping.file_offset(lookup);
+                let name = match loaded.iter().find(|(other, _)| *other == mapping) {
+                    Some((_, native)) => native.name(at),
+                    None => guest
+                        .as_ref()
+                        .filter(|(identity, _)| *identity == mapping.identity)
+                        .and_then(|(_, names)| names.find(at)),
+                };
+                Frame {
+                    address,
+                    mapping: Some(format!(
+                        "{}+{:#x}",
+                        mapping.name,
+                        mapping.file_offset(address)
+                    )),
+                    function: name.map(names::readable),
+                    source: None,
+                }
+            })
+            .collect()
+    }
+
+    /// The file behind a mapping, read, if this host has it too.
+    fn native(&self, mapping: &Mapping) -> Option<Arc<Native>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(native) = known.get(&mapping.identity) {
+            return native.clone();
+        }
+        let file = self.file(mapping)?;
+        let native = match Native::read(file) {
+            Ok(native) => Some(Arc::new(native)),
+            Err(error) => {
+                tracing::debug!(name = mapping.name, %error, "no names for this file");
+                None
+            }
+        };
+        known.insert(mapping.identity, native.clone());
+        native
+    }
+
+    /// The worker's own path leads nowhere here: its root is another one. So
+    /// it is the executable, or a library that this process has mapped too.
+    fn file(&self, mapping: &Mapping) -> Option<File> {
+        let executable = File::open(&self.executable).ok()?;
+        if mapping.is_copied_executable() || Identity::of(&executable) == Some(mapping.identity) {
+            return Some(executable);
+        }
+        let own = std::fs::read_to_string("/proc/self/maps").ok()?;
+        let own = own
+            .lines()
+            .filter_map(Mapping::parse)
+            .find(|own| own.identity == mapping.identity && own.name.starts_with('/'))?;
+        let file = File::open(&own.name).ok()?;
+        (Identity::of(&file) == Some(mapping.identity)).then_some(file)
+    }
+}
+
+/// The addresses of a stack, each with the one to look up: of a return address
+/// the call before it.
+fn walk(registers: &Registers, stack: &[u8], loaded: &[(&Mapping, &Native)]) -> Vec<(u64, u64)> {
+    let Some([pc, sp, fp]) = registers.frame() else {
+        return Vec::new();
+    };
+    let mut unwinder = UnwinderNative::<Arc<[u8]>, MayAllocateDuringUnwind>::new();
+    for (mapping, native) in loaded {
+        let Some(bias) = native.bias(mapping) else {
+            continue;
+        };
+        let sections: ExplicitModuleSectionInfo<Arc<[u8]>> = native.sections();
+        unwinder.add_module(Module::new(
+            mapping.name.clone(),
+            mapping.range.clone(),
+            bias,
+            sections,
+        ));
+    }
+    let mut word = |at: u64| -> Result<u64, ()> {
+        let from = usize::try_from(at.checked_sub(sp).ok_or(())?).map_err(|_| ())?;
+        let bytes = stack.get(from..).and_then(|rest| rest.first_chunk());
+        bytes.map(|bytes| u64::from_ne_bytes(*bytes)).ok_or(())
+    };
+    let mut cache = CacheNative::<MayAllocateDuringUnwind>::new();
+    let mut frames = unwinder.iter_frames(pc, start(registers, pc, sp, fp), &mut cache, &mut word);
+    let mut found = Vec::new();
+    while found.len() < FRAMES
+        && let Ok(Some(frame)) = frames.next()
+    {
+        found.push((frame.address(), frame.address_for_lookup()));
+    }
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+fn start(_: &Registers, pc: u64, sp: u64, fp: u64) -> UnwindRegsNative {
+    UnwindRegsNative::new(pc, sp, fp)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn start(registers: &Registers, _: u64, sp: u64, fp: u64) -> UnwindRegsNative {
+    UnwindRegsNative::new(registers.get("x30").unwrap_or(0), sp, fp)
+}
+
+/// A range that begins at `from` and has `length`, if there is such a one.
+fn range(from: u64, length: u64) -> Option<Range<u64>> {
+    Some(from..from.checked_add(length)?)
+}

@@ -1,0 +1,180 @@
+//! Files of code: the executable, its libraries, a compiled module.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use framehop::ExplicitModuleSectionInfo;
+use object::read::ReadCache;
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+
+use super::mappings::Mapping;
+use super::names::Names;
+use super::range;
+use crate::artefact::Artefact;
+
+/// Why a file has no names.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CodeError {
+    #[error("{0}")]
+    Object(#[from] object::Error),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What is needed of an executable or library to unwind through it and to name
+/// its functions.
+#[derive(Debug)]
+pub(super) struct Native {
+    segments: Vec<Segment>,
+    text: Option<Range<u64>>,
+    eh_frame: Option<(Range<u64>, Arc<[u8]>)>,
+    eh_frame_hdr: Option<(Range<u64>, Arc<[u8]>)>,
+    names: Names,
+}
+
+/// A part of the file that is loaded.
+#[derive(Debug)]
+struct Segment {
+    file: Range<u64>,
+    /// Where it is loaded, before the kernel moves all of it.
+    address: u64,
+}
+
+impl Native {
+    pub(super) fn read(file: File) -> Result<Self, CodeError> {
+        let cache = ReadCache::new(file);
+        let file = object::File::parse(&cache)?;
+        let segments = file
+            .segments()
+            .filter_map(|segment| {
+                let (from, length) = segment.file_range();
+                Some(Segment {
+                    file: range(from, length)?,
+                    address: segment.address(),
+                })
+            })
+            .collect();
+        let place = |name| {
+            let section = file.section_by_name(name)?;
+            range(section.address(), section.size())
+        };
+        let section = |name| {
+            let data = file.section_by_name(name)?.data().ok()?;
+            Some((place(name)?, Arc::from(data)))
+        };
+        let mut names = Names::default();
+        // An executable that was stripped still names what libraries share.
+        for symbol in file.symbols().chain(file.dynamic_symbols()) {
+            if symbol.kind() == SymbolKind::Text
+                && symbol.is_definition()
+                && let Ok(name) = symbol.name()
+            {
+                names.add(symbol.address(), symbol.size(), name);
+            }
+        }
+        names.sort();
+        Ok(Self {
+            text: place(".text"),
+            eh_frame: section(".eh_frame"),
+            eh_frame_hdr: section(".eh_frame_hdr"),
+            segments,
+            names,
+        })
+    }
+
+    fn segment(&self, offset: u64) -> Option<&Segment> {
+        self.segments
+            .iter()
+            .find(|segment| segment.file.contains(&offset))
+    }
+
+    /// By how much the kernel moved it, to where it is mapped.
+    pub(super) fn bias(&self, mapping: &Mapping) -> Option<u64> {
+        let segment = self.segment(mapping.offset)?;
+        let unmoved = segment
+            .address
+            .checked_add(mapping.offset - segment.file.start)?;
+        mapping.range.start.checked_sub(unmoved)
+    }
+
+    /// The function at an offset of the file.
+    pub(super) fn name(&self, offset: u64) -> Option<&str> {
+        let segment = self.segment(offset)?;
+        self.names
+            .find(segment.address.checked_add(offset - segment.file.start)?)
+    }
+
+    /// What an unwinder needs.
+    pub(super) fn sections(&self) -> ExplicitModuleSectionInfo<Arc<[u8]>> {
+        let part = |of: &Option<(Range<u64>, Arc<[u8]>)>| match of {
+            Some((range, data)) => (Some(range.clone()), Some(data.clone())),
+            None => (None, None),
+        };
+        let (eh_frame_svma, eh_frame) = part(&self.eh_frame);
+        let (eh_frame_hdr_svma, eh_frame_hdr) = part(&self.eh_frame_hdr);
+        ExplicitModuleSectionInfo {
+            text_svma: self.text.clone(),
+            eh_frame_svma,
+            eh_frame,
+            eh_frame_hdr_svma,
+            eh_frame_hdr,
+            ..ExplicitModuleSectionInfo::default()
+        }
+    }
+}
+
+/// The functions of a compiled module, by their offset in its file.
+pub(super) fn guest(artefact: &Artefact) -> Result<Names, CodeError> {
+    let cache = ReadCache::new(File::from(artefact.file.as_fd().try_clone_to_owned()?));
+    let file = object::File::parse(&cache)?;
+    let mut names = Names::default();
+    for symbol in file.symbols() {
+        let Some((from, _)) = symbol
+            .section_index()
+            .and_then(|index| file.section_by_index(index).ok())
+            .and_then(|section| section.file_range())
+        else {
+            continue;
+        };
+        if symbol.kind() == SymbolKind::Text
+            && let Ok(name) = symbol.name()
+            && let Some(at) = from.checked_add(symbol.address())
+        {
+            names.add(at, symbol.size(), name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_executable_has_names_and_unwind_tables() {
+        let native = Native::read(File::open("/proc/self/exe").unwrap()).unwrap();
+        assert!(native.eh_frame.is_some() && native.eh_frame_hdr.is_some());
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let here = this_executable_has_names_and_unwind_tables as fn() as usize as u64;
+        let mapping = maps
+            .lines()
+            .filter_map(Mapping::parse)
+            .find(|mapping| mapping.range.contains(&here))
+            .unwrap();
+        let name = native.name(mapping.file_offset(here)).unwrap();
+        assert!(
+            name.contains("this_executable_has_names_and_unwind_tables"),
+            "{name}"
+        );
+        assert!(native.bias(&mapping).is_some());
+    }
+
+    #[test]
+    fn what_is_no_code_is_an_error() {
+        assert!(Native::read(File::open("/proc/self/maps").unwrap()).is_err());
+        assert!(Native::read(File::open("/dev/null").unwrap()).is_err());
+    }
+}
