@@ -21,6 +21,8 @@ pub enum Guard {
     Pages,
     /// The bounds of the host functions that the embedder offers.
     HostFunctions,
+    /// The host looks at its workers again now and then.
+    Posture,
     /// The host tells how a worker ended from the kernel's word first.
     Ending,
 }

@@ -6,6 +6,7 @@ mod quarantine;
 
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use lazaret::incident::{Frame, Incident, Severity, What};
 use lazaret::wall::Architecture;
@@ -100,7 +101,7 @@ fn a_forbidden_call_leaves_all_that_can_be_seen() {
             let found = stack.iter().position(name);
             found.unwrap_or_else(|| panic!("no {function}: {stack:#?}"))
         };
-        assert!(place("Hostile") < place("lazaret_guest::start::worker_with"));
+        assert!(place("system_calls::by_number") < place("lazaret_guest::start::worker_with"));
     }
     let receipt = evidence.receipt.as_ref().expect("the receipt");
     assert_eq!(receipt["pid"], evidence.pid);
@@ -183,6 +184,40 @@ fn a_tenant_is_quarantined_after_so_many_and_told_to_whoever_watches() {
     quarantine.victim_goes_on();
     let ids: Vec<String> = on_disk(quarantine).into_iter().map(|one| one.id).collect();
     assert_eq!(*told.lock().expect("told"), ids);
+}
+
+/// A worker that changes how it looks is found on the host's rounds, though it
+/// answers as if nothing were.
+#[test]
+fn a_worker_that_is_no_longer_as_verified_is_ended() {
+    let quarantine = Quarantine::new();
+    assert!(
+        quarantine
+            .attack("unmap_code")
+            .is(Expected::Reply("unmapped"))
+    );
+    let until = Instant::now() + Duration::from_secs(30);
+    while quarantine.host.recent_incidents().is_empty() {
+        assert!(Instant::now() < until, "nobody saw it");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    quarantine.victim_goes_on();
+    quarantine.neighbour_is_right();
+    let all = on_disk(quarantine);
+    let [incident] = all.as_slice() else {
+        panic!("{all:?}");
+    };
+    let What::PostureChanged { differences } = &incident.what else {
+        panic!("{:?}", incident.what);
+    };
+    let mapped = |difference: &String| {
+        difference.starts_with("a new mapping: ") || difference.starts_with("a mapping is gone: ")
+    };
+    assert!(
+        !differences.is_empty() && differences.iter().all(mapped),
+        "{differences:?}"
+    );
+    assert_eq!(incident.severity, Severity::Critical);
 }
 
 /// Before its last filter is on, a worker has no listener that anybody hears:

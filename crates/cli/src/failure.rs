@@ -5,9 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use lazaret::incident::StoreError;
+use lazaret::live_worker::LiveWorkerError;
 use lazaret::{
     ArchiveError, BuildError, CallError, CgroupError, CheckpointError, CompileError, FsckError,
-    ImportError, ModuleError, StreamError, TenantError,
+    ImportError, ModuleError, ReplayError, StreamError, TenantError,
 };
 use thiserror::Error;
 
@@ -107,9 +108,18 @@ pub(crate) enum Failure {
     /// The record of incidents can't be read.
     #[error(transparent)]
     Incidents(#[from] StoreError),
+    /// An incident can't be run again.
+    #[error("{}", chain(&**.0))]
+    Replay(#[from] Box<ReplayError>),
     /// Some incidents can't be read.
     #[error("{0} of the incidents can't be read; the list says why")]
     DamagedIncidents(usize),
+    /// The workers that run can't be listed.
+    #[error(transparent)]
+    ListWorkers(#[from] LiveWorkerError),
+    /// Some workers are not as they should be.
+    #[error("{0} of the workers are not as they were verified, or can't be looked at")]
+    LiveWorkers(usize),
     /// A check can't be made.
     #[error(transparent)]
     Fsck(#[from] FsckError),

@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::cache_file;
 use crate::ending::Ending;
 pub(crate) use crate::sealed::{memfd, seal};
-use crate::worker::{Start, Worker, WorkerError};
+use crate::worker::{Duty, Start, Worker, WorkerError};
 
 /// Why a module could not be compiled or its artefact not be had.
 #[derive(Debug, Error)]
@@ -240,6 +240,7 @@ fn compile(
     let (mut worker, _, _) = Worker::start(Start {
         launcher: compiler.launcher,
         supervisor: compiler.supervisor,
+        duty: Duty::Serve,
         required: compiler.required,
         tenant: None,
         module: &module,

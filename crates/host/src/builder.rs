@@ -17,6 +17,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
 use crate::incident::{Hook, Incident, Retention, Running, Store};
+use crate::live_worker::Register;
 use crate::page_copy::PageCopy;
 use crate::program::Snapshots;
 use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
@@ -387,7 +388,12 @@ impl Builder {
             .map(Running::start)
             .collect::<Result<_, _>>()
             .map_err(BuildError::Supervisor)?;
-        let supervisor = Supervisor::new(|wake| {
+        let register = data
+            .as_ref()
+            .map(DataDir::path)
+            .or(self.incidents_dir.as_deref())
+            .map(Register::open);
+        let supervisor = Supervisor::new(register, |wake| {
             Recorder::new(
                 wake,
                 store,

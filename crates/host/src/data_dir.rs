@@ -110,6 +110,7 @@ impl DataDir {
                                 | "cache"
                                 | "incidents"
                                 | "quarantine"
+                                | "workers"
                         )
                     ) && !is_aside(&entry.path())
                 }),

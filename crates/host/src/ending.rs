@@ -32,6 +32,8 @@ pub enum Ending {
         /// What is known.
         text: String,
     },
+    /// It no longer looked from outside as it did when its wall was verified.
+    Changed(String),
     /// It used up its processor time.
     CpuTime,
     /// Somebody killed it, and not for memory: its control group counted no such
@@ -56,6 +58,7 @@ impl fmt::Display for Ending {
             Self::Violation(violation) => violation.fmt(f),
             Self::Aborted { reason, text } => write!(f, "it ended itself: {reason}: {text}"),
             Self::OutOfMemory { text } => write!(f, "it ran out of memory: {text}"),
+            Self::Changed(how) => write!(f, "it no longer looked as it was verified: {how}"),
             Self::CpuTime => f.write_str("it used up its processor time"),
             Self::Killed => {
                 f.write_str("SIGKILL ended it, not for memory: its control group counted no kill")
@@ -149,8 +152,8 @@ impl Ending {
 #[derive(Debug, Default)]
 struct Known {
     end: Option<(Event, Ending)>,
-    /// What it was killed for, if that was a forbidden call.
-    violation: Option<Violation>,
+    /// What the host is ending it for, if it is for more than it was waited for.
+    cause: Option<Ending>,
 }
 
 /// Where the end of one worker is noted, by the launcher's reader thread.
@@ -174,9 +177,9 @@ impl Death {
         self.noted.notify_all();
     }
 
-    /// It is going to be ended for a forbidden call.
-    pub(crate) fn violates(&self, violation: Violation) {
-        self.lock().violation = Some(violation);
+    /// It is going to be ended for this.
+    pub(crate) fn caused_by(&self, cause: Ending) {
+        self.lock().cause = Some(cause);
     }
 
     pub(crate) fn has_come(&self) -> bool {
@@ -203,8 +206,8 @@ impl Death {
     pub(crate) fn ending(&self) -> Option<Ending> {
         let known = self.lock();
         let (event, ending) = known.end.as_ref()?;
-        Some(match (&known.violation, event) {
-            (Some(violation), Event::Exited(..)) => Ending::Violation(Box::new(violation.clone())),
+        Some(match (&known.cause, event) {
+            (Some(cause), Event::Exited(..)) => cause.clone(),
             _ => ending.clone(),
         })
     }

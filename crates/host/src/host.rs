@@ -21,7 +21,9 @@ use crate::quarantine::{Quarantine, Quarantined};
 use crate::registry::Registry;
 use crate::supervisor::Supervisor;
 use crate::tenant::archive::Progress;
-use crate::tenant::{self, DamagedSnapshot, SnapshotInfo, Tenant, TenantError};
+use crate::tenant::{
+    self, DamagedSnapshot, Replay, ReplayError, SnapshotInfo, Tenant, TenantError,
+};
 
 /// What all handles of a host share.
 #[derive(Debug)]
@@ -363,6 +365,27 @@ impl Host {
     /// host's and those of hosts before it.
     pub fn incidents(&self) -> Option<Store> {
         self.data_dir().map(Store::of)
+    }
+
+    /// Runs again, in a fresh worker on the same state, what a worker was sent
+    /// before an incident. Nothing of it lasts: what the calls write is thrown
+    /// away, the functions of this host are not called, and what the fresh
+    /// worker does is returned and not recorded. The tenant may be in
+    /// quarantine.
+    ///
+    /// # Errors
+    /// If the incident is no tenant's or happened outside of a call, or what it
+    /// ran on is gone ([`ReplayError`]).
+    pub fn replay(&self, incident: &Incident) -> Result<Replay, ReplayError> {
+        let Some(name) = &incident.subject.tenant else {
+            return Err(ReplayError::NoTenant {
+                id: incident.id.clone(),
+                worker: incident.subject.worker.clone(),
+                module: incident.subject.module.clone(),
+            });
+        };
+        let tenant = self.tenant(name)?;
+        tenant::replay::replay(&self.inner, self.data()?, tenant.shared(), incident)
     }
 
     /// What this host may do with control groups, and what it does. They are

@@ -33,9 +33,11 @@ mod functions;
 mod host;
 pub mod incident;
 mod init;
+pub mod live_worker;
 mod memory;
 mod module;
 mod page_copy;
+mod process;
 mod program;
 mod quarantine;
 mod registry;
@@ -74,8 +76,8 @@ pub use registry::Change;
 pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Checkpoint, CheckpointError, Commit, DamagedSnapshot,
-    DiskQuota, LogLine, Reply, Resident, SnapshotInfo, StateHash, Tenant, TenantError, TenantInfo,
-    TenantLimits, check_name, check_tag,
+    DiskQuota, LogLine, Replay, ReplayError, Replayed, Reply, Resident, SnapshotInfo, StateHash,
+    Tenant, TenantError, TenantInfo, TenantLimits, check_name, check_tag,
 };
 pub use tracker::TrackerKind;
 pub use worker::WorkerError;

@@ -1,12 +1,14 @@
 //! The thread that looks after all workers of a host: it hears of forbidden
-//! calls, and writes incidents down, so that no caller waits for a disk.
+//! calls, looks at workers again now and then ([`rounds`]), and writes incidents
+//! down, so that no caller waits for a disk.
 //!
 //! It starts with the first worker and sleeps in epoll(7); no call of a tenant
 //! passes through it.
 
 mod recorder;
+mod rounds;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
@@ -19,7 +21,9 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll};
 
+use crate::live_worker::Register;
 use crate::watch::Watch;
+use rounds::Rounds;
 
 pub(crate) use recorder::{IncidentObserver, Recorder};
 
@@ -42,10 +46,12 @@ pub(crate) struct Supervisor {
 struct Inner {
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
-    watched: Mutex<HashMap<u64, Arc<Watch>>>,
+    watched: Mutex<BTreeMap<u64, Arc<Watch>>>,
     next: AtomicU64,
     ending: AtomicBool,
     recorder: Arc<Recorder>,
+    /// Where others can read which workers live.
+    register: Option<Register>,
 }
 
 impl Supervisor {
@@ -53,7 +59,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// If there are no descriptors left.
-    pub(crate) fn new(recorder: impl FnOnce(Arc<OwnedFd>) -> Recorder) -> io::Result<Self> {
+    pub(crate) fn new(
+        register: Option<Register>,
+        recorder: impl FnOnce(Arc<OwnedFd>) -> Recorder,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Arc::new(rustix::event::eventfd(
             0,
@@ -73,6 +82,7 @@ impl Supervisor {
                 watched: Mutex::default(),
                 next: AtomicU64::new(WAKE + 1),
                 ending: AtomicBool::new(false),
+                register,
             }),
             thread: Mutex::default(),
         })
@@ -83,18 +93,28 @@ impl Supervisor {
         &self.inner.recorder
     }
 
-    /// Looks after a worker from now on, whose listener is known if it has one.
+    /// Looks after a worker from now on, whose listener is known if it has one,
+    /// and what was verified of it.
     ///
     /// # Errors
     /// If the kernel refuses to watch, or there is no thread for it.
     pub(crate) fn watch(&self, watch: &Arc<Watch>) -> io::Result<()> {
         self.start()?;
+        let number = self.inner.next.fetch_add(1, Relaxed);
+        // Known before it is heard of.
+        let first = {
+            let mut watched = self.inner.watched();
+            let first = watched.is_empty();
+            watched.insert(number, watch.clone());
+            first
+        };
+        if first {
+            // It slept without a thought of rounds.
+            recorder::wake(&self.inner.wake);
+        }
         let Some(listener) = watch.listener() else {
             return Ok(());
         };
-        let number = self.inner.next.fetch_add(1, Relaxed);
-        // Known before it is heard of.
-        self.inner.watched().insert(number, watch.clone());
         let added = epoll::add(
             &self.inner.epoll,
             listener,
@@ -144,22 +164,28 @@ impl Drop for Supervisor {
         }
         // What came when there was no thread, or after its last look.
         self.inner.recorder.write_all();
+        let left: Vec<u64> = self.inner.watched().keys().copied().collect();
+        for number in left {
+            self.inner.forget(number);
+        }
     }
 }
 
 impl Inner {
-    fn watched(&self) -> MutexGuard<'_, HashMap<u64, Arc<Watch>>> {
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Watch>>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
         let mut events = Vec::with_capacity(64);
+        let mut rounds = Rounds::new();
         loop {
             events.clear();
+            let time = rounds.time_left(self.watched().is_empty());
             match epoll::wait(
                 &self.epoll,
                 rustix::buffer::spare_capacity(&mut events),
-                None,
+                time.as_ref(),
             ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
@@ -179,6 +205,7 @@ impl Inner {
                 }
             }
             self.recorder.write_all();
+            rounds.go(self);
             if self.ending.load(Acquire) {
                 return;
             }
@@ -206,7 +233,16 @@ impl Inner {
         // All who could tell have gone, or it can't be listened to.
         if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
             let _ = epoll::delete(&self.epoll, listener.as_fd());
-            self.watched().remove(&number);
+            self.forget(number);
+        }
+    }
+
+    /// Looks after a worker no more, which has ended.
+    fn forget(&self, number: u64) {
+        if let Some(watch) = self.watched().remove(&number)
+            && let (Some(register), Some(pid)) = (&self.register, watch.entered())
+        {
+            register.leave(pid);
         }
     }
 }

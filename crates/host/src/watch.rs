@@ -3,23 +3,37 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use lazaret_wall::Posture;
 use lazaret_wall::launcher::{Event, ExitStatus};
 use lazaret_wall::receipt::Receipt;
 use lazaret_wall::supervisor::{ForbiddenCall, Listener, Stopped};
 use lazaret_wire::Shared;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
 use crate::artefact::Artefact;
 use crate::ending::{Death, Ending, Violation};
-use crate::incident::{Evidence, Incident, Recent, Stamp, Subject, What};
+use crate::incident::{Evidence, Incident, Noted, Recent, Stamp, Subject, What};
+use crate::live_worker::{LiveWorker, Register};
+use crate::process::is_exiting;
 use crate::supervisor::Recorder;
+use crate::worker::Duty;
+
+/// What was verified when it was locked.
+#[derive(Debug)]
+struct Verified {
+    receipt: Receipt,
+    posture: Posture,
+    may_open: bool,
+}
 
 /// One worker, as it is watched.
 #[derive(Debug)]
 pub(crate) struct Watch {
     subject: Subject,
+    duty: Duty,
     /// The code that it runs, if it is a module's.
     code: Option<Arc<Artefact>>,
     recorder: Arc<Recorder>,
@@ -28,7 +42,8 @@ pub(crate) struct Watch {
     /// Its limit of processor time.
     cpu_seconds: Option<u64>,
     recent: Mutex<Recent>,
-    receipt: OnceLock<Receipt>,
+    verified: OnceLock<Verified>,
+    entered: OnceLock<i32>,
     process: OnceLock<(i32, OwnedFd)>,
     listener: OnceLock<Listener>,
     /// Its end is the host's own wish.
@@ -41,6 +56,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn new(
         subject: Subject,
+        duty: Duty,
         code: Option<Arc<Artefact>>,
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
@@ -49,13 +65,15 @@ impl Watch {
     ) -> Self {
         Self {
             subject,
+            duty,
             code,
             recorder,
             shared,
             death,
             cpu_seconds,
             recent: Mutex::default(),
-            receipt: OnceLock::new(),
+            verified: OnceLock::new(),
+            entered: OnceLock::new(),
             process: OnceLock::new(),
             listener: OnceLock::new(),
             asked: AtomicBool::new(false),
@@ -69,9 +87,91 @@ impl Watch {
         let _ = self.process.set((pid, pidfd));
     }
 
-    /// What was verified of its wall.
-    pub(crate) fn set_receipt(&self, receipt: Receipt) {
-        let _ = self.receipt.set(receipt);
+    /// What was verified of its wall, and what must stay so. Whether it may open
+    /// files meanwhile.
+    pub(crate) fn set_receipt(&self, receipt: Receipt, posture: Posture, may_open: bool) {
+        let _ = self.verified.set(Verified {
+            receipt,
+            posture,
+            may_open,
+        });
+    }
+
+    /// Whether its process is there no more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.death.has_come()
+    }
+
+    /// Tells others of it, unless it has ended.
+    pub(crate) fn enter(&self, register: &Register) {
+        let Some(live) = self.live() else {
+            return;
+        };
+        let _ = self.entered.set(live.pid);
+        if let Err(error) = register.enter(&live) {
+            tracing::debug!(pid = live.pid, %error, "a worker is not among those that live");
+        }
+        if self.has_ended() {
+            register.leave(live.pid);
+        }
+    }
+
+    /// Under which number others know of it, if they do.
+    pub(crate) fn entered(&self) -> Option<i32> {
+        self.entered.get().copied()
+    }
+
+    /// What others may know of it while it lives.
+    fn live(&self) -> Option<LiveWorker> {
+        let (Some(verified), Some((pid, _))) = (self.verified.get(), self.process.get()) else {
+            return None;
+        };
+        LiveWorker::new(
+            *pid,
+            self.subject.clone(),
+            &verified.receipt,
+            verified.posture.clone(),
+            verified.may_open,
+        )
+    }
+
+    /// Looks at it again: one that isn't as it was verified is ended, and that
+    /// is on record.
+    pub(crate) fn check_posture(&self) {
+        let (Some(verified), Some((pid, pidfd))) = (self.verified.get(), self.process.get()) else {
+            return;
+        };
+        let now = match Posture::look(*pid) {
+            Ok(now) => now,
+            Err(why) => return tracing::debug!(pid, why, "a worker can't be looked at"),
+        };
+        let differences = verified.posture.differences(&now, verified.may_open);
+        if differences.is_empty() {
+            return;
+        }
+        // Of one that is just ending nothing is left to see, and once it has
+        // ended the number may be somebody else's.
+        let ended = rustix::event::poll(
+            &mut [PollFd::new(pidfd, PollFlags::IN)],
+            Some(&Timespec::default()),
+        );
+        if self.asked.load(Acquire) || is_exiting(*pid) || !matches!(ended, Ok(0)) {
+            return;
+        }
+        if let Some(stamp) = self.first() {
+            let what = What::PostureChanged {
+                differences: differences.clone(),
+            };
+            let evidence = Evidence {
+                mappings: now.mappings,
+                ..Evidence::default()
+            };
+            self.record(stamp, what, evidence);
+        }
+        self.death
+            .caused_by(Ending::Changed(differences.join("; ")));
+        self.asked.store(true, Release);
+        self.signal();
     }
 
     /// Where its filter tells of forbidden calls.
@@ -93,11 +193,12 @@ impl Watch {
     }
 
     /// Notes a request that it is about to be sent.
-    pub(crate) fn note_request(&self, number: u32, request: &[u8]) {
-        self.recent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(number, request);
+    pub(crate) fn note_request(&self, number: u32, noted: Noted, request: &[u8]) {
+        self.recent().note(number, noted, request);
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends it, as the host wants it.
@@ -173,7 +274,7 @@ impl Watch {
                 };
                 self.record(stamp, What::ForbiddenCall { call: Some(call) }, evidence);
             }
-            self.death.violates(violation);
+            self.death.caused_by(Ending::Violation(Box::new(violation)));
             self.asked.store(true, Release);
             self.signal();
         });
@@ -185,23 +286,26 @@ impl Watch {
     }
 
     fn record(&self, stamp: Stamp, what: What, evidence: Evidence) {
+        let (requests, ran_on) = {
+            let recent = self.recent();
+            (recent.list(), recent.ran_on())
+        };
         let evidence = Evidence {
             pid: self.process.get().map_or(0, |(pid, _)| *pid),
-            requests: self
-                .recent
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .list(),
+            requests,
+            ran_on,
             receipt: self
-                .receipt
+                .verified
                 .get()
-                .and_then(|receipt| serde_json::to_value(receipt).ok()),
+                .and_then(|verified| serde_json::to_value(&verified.receipt).ok()),
             ..evidence
         };
         let subject = self.subject.clone();
         let incident = Arc::new(Incident::new(stamp, subject, what, evidence));
         let _ = self.incident.set(incident.clone());
-        self.recorder.record(incident);
+        if self.duty == Duty::Serve {
+            self.recorder.record(incident);
+        }
     }
 }
 
@@ -231,6 +335,9 @@ fn what(ending: &Ending) -> Option<What> {
             said: text.clone(),
         },
         Ending::OutOfMemory { text } => limit("memory", text.clone()),
+        Ending::Changed(how) => What::PostureChanged {
+            differences: vec![how.clone()],
+        },
         Ending::CpuTime => limit("processor time", "RLIMIT_CPU".to_owned()),
         Ending::Deadline(time) => limit("time", format!("no answer within {time:?}")),
         Ending::Killed => What::Killed {

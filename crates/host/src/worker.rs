@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use lazaret_wall::receipt::{Pages, Receipt};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Call, FromWorker, ToWorker};
+use lazaret_wire::message::{Call, Entry, FromWorker, ToWorker};
 use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 
 use crate::ending::{Death, Ending};
-use crate::incident::Incident;
+use crate::incident::{Incident, Noted};
 use crate::page_copy::Copier;
 use crate::watch::Watch;
 
@@ -67,6 +67,16 @@ pub(crate) struct Worker {
     spin: Spin,
 }
 
+/// What a worker is started for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// To do its work.
+    Serve,
+    /// To do again what another did before an incident: what happens then is
+    /// for who asked, and not for the record.
+    Replay,
+}
+
 impl Worker {
     /// Puts on its receipt how its pages are followed.
     pub(crate) fn note_pages(&mut self, tracker: &'static str, copier: Copier) {
@@ -114,13 +124,31 @@ impl Worker {
     /// Puts a request on the wire and rings.
     pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
         request.to_bytes(&mut self.buffer)?;
-        put(&self.shared, &self.watch, &self.buffer, &mut self.requests)
+        self.put(match request {
+            ToWorker::HostReturn(_) | ToWorker::Grown(_) => Noted::Answer,
+            _ => Noted::Other,
+        })
     }
 
-    /// The same for a call that the caller keeps.
-    pub(crate) fn send_call(&mut self, call: &Call) -> Result<(), WorkerError> {
+    /// The same for a call that the caller keeps; `version` is of the memory
+    /// that it runs on.
+    pub(crate) fn send_call(&mut self, call: &Call, version: u64) -> Result<(), WorkerError> {
         ToWorker::call_to_bytes(call, &mut self.buffer)?;
-        put(&self.shared, &self.watch, &self.buffer, &mut self.requests)
+        self.put(match call.entry {
+            Entry::Update | Entry::Query => Noted::Call(version),
+            _ => Noted::Other,
+        })
+    }
+
+    fn put(&mut self, noted: Noted) -> Result<(), WorkerError> {
+        let Self {
+            shared,
+            watch,
+            buffer,
+            requests,
+            ..
+        } = self;
+        put(shared, watch, buffer, noted, requests)
     }
 
     /// Waits for the next answer as [`Worker::wait`] does, until a time that
@@ -215,11 +243,12 @@ fn put(
     shared: &Shared,
     watch: &Watch,
     request: &[u8],
+    noted: Noted,
     requests: &mut u32,
 ) -> Result<(), WorkerError> {
     shared.put_request(request)?;
     *requests = requests.wrapping_add(1);
-    watch.note_request(*requests, request);
+    watch.note_request(*requests, noted, request);
     bell::ring(
         shared.u32(layout::REQUEST_BELL),
         shared.u32(layout::WORKER_SLEEPS),

@@ -292,6 +292,39 @@ fn the_receipt_lists_every_layer() {
 }
 
 /// An embedder's function is called by a program.
+/// Of an ordinary user the kernel counts all descriptors that are sent and not
+/// yet received, and sends none of a process's that may have fewer open.
+fn descriptors_under_way_delay_a_worker_and_no_more() {
+    use std::os::fd::AsFd;
+    // It may send more than it may have open only as root.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let channel = || lazaret::wire::socket::Channel::pair().unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    // Each socket holds as many messages as its buffer does.
+    let full: Vec<_> = (0..40).map(|_| channel()).collect();
+    let mut under_way = 0;
+    for (ours, _) in &full {
+        for _ in 0..2 {
+            let many = vec![null.as_fd(); 64];
+            if ours.send(b"under way", &many).is_err() {
+                break;
+            }
+            under_way += many.len();
+        }
+    }
+    assert!(under_way > 5000, "{under_way}");
+    let worker = std::thread::spawn(|| run(plain().program(wat("hello"))));
+    std::thread::sleep(Duration::from_millis(300));
+    drop(full);
+    let (report, ..) = worker.join().unwrap();
+    assert_eq!(report.verdict, Verdict::Exited);
+}
+
 fn a_host_function_is_called() {
     let host = harness::older_kernels::builder()
         .cache_dir(harness::cache())
@@ -327,4 +360,5 @@ harness::tests! {
     a_bad_directory_is_refused,
     the_receipt_lists_every_layer,
     a_host_function_is_called,
+    descriptors_under_way_delay_a_worker_and_no_more,
 }

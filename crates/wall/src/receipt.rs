@@ -12,6 +12,7 @@ use crate::layers::{
     rlimits, root, seccomp, status_field,
 };
 use crate::policy::Kind;
+use crate::posture::Posture;
 
 /// How a layer stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -171,8 +172,9 @@ impl Receipt {
     }
 
     /// Looks at a worker from outside. An error names the first layer that is
-    /// missing without the operator's consent.
-    pub fn verify(expected: &Expected<'_>) -> Result<Self, Unverified> {
+    /// missing without the operator's consent. With the receipt comes what of it
+    /// must stay so.
+    pub fn verify(expected: &Expected<'_>) -> Result<(Self, Posture), Unverified> {
         let pid = expected.pid;
         let gone = |found: String| Unverified {
             layer: Layer::PidNamespace,
@@ -187,29 +189,34 @@ impl Receipt {
         if threads != 1 {
             return Err(gone(format!("the worker has {threads} threads, not 1")));
         }
+        let maps = read(pid, "maps").map_err(gone)?;
+        let posture = descriptors::open(pid)
+            .and_then(|open| Posture::of(pid, &status, &maps, open))
+            .map_err(gone)?;
+        let namespace = |name| namespaces::verify(posture.namespaces.get(name), name, expected.own);
         let mut layers = Vec::with_capacity(Layer::ALL.len());
         for &layer in Layer::ALL {
             let found = match layer {
-                Layer::UserNamespace => {
-                    namespaces::verify(pid, "user", expected.own).and_then(|namespace| {
-                        Ok(format!(
-                            "{namespace}, {}",
-                            namespaces::verify_user(&status, expected.host_uid)?
-                        ))
-                    })
-                }
-                Layer::PidNamespace => namespaces::verify(pid, "pid", expected.own),
-                Layer::MountNamespace => namespaces::verify(pid, "mnt", expected.own),
-                Layer::NetworkNamespace => namespaces::verify(pid, "net", expected.own),
-                Layer::IpcNamespace => namespaces::verify(pid, "ipc", expected.own),
-                Layer::UtsNamespace => namespaces::verify(pid, "uts", expected.own),
+                Layer::UserNamespace => namespace("user").and_then(|namespace| {
+                    Ok(format!(
+                        "{namespace}, {}",
+                        namespaces::verify_user(&status, expected.host_uid)?
+                    ))
+                }),
+                Layer::PidNamespace => namespace("pid"),
+                Layer::MountNamespace => namespace("mnt"),
+                Layer::NetworkNamespace => namespace("net"),
+                Layer::IpcNamespace => namespace("ipc"),
+                Layer::UtsNamespace => namespace("uts"),
                 Layer::EmptyRoot => root::verify(pid),
                 Layer::NoNewPrivs => no_new_privs::verify(&status),
                 Layer::Capabilities => capabilities::verify(&status),
                 Layer::Environment => environment::verify(pid),
-                Layer::Descriptors => descriptors::verify(pid, expected.descriptors),
+                Layer::Descriptors => {
+                    descriptors::verify(&posture.descriptors, expected.descriptors)
+                }
                 Layer::Rlimits => rlimits::verify(pid),
-                Layer::Mdwe => mdwe::verify(pid),
+                Layer::Mdwe => mdwe::verify(&maps),
                 Layer::Seccomp => seccomp::verify(&status, 2),
                 Layer::Landlock => Ok(format!(
                     "no trace in /proc: the worker's word; {}",
@@ -242,7 +249,7 @@ impl Receipt {
             layer: Layer::Seccomp,
             found: error.to_string(),
         })?;
-        Ok(Self {
+        let receipt = Self {
             pid,
             host_uid: expected.host_uid,
             threads,
@@ -253,6 +260,7 @@ impl Receipt {
             address_layout: AddressLayout::here(),
             cgroup: None,
             pages: None,
-        })
+        };
+        Ok((receipt, posture))
     }
 }

@@ -7,11 +7,14 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::thread::{Timespec, futex};
 use thiserror::Error;
 
 use crate::layout::MAX_DESCRIPTORS;
@@ -74,6 +77,19 @@ pub struct Datagram {
     pub descriptors: Vec<OwnedFd>,
 }
 
+/// How long a message waits for descriptors under way to be received,
+const PATIENCE: Duration = Duration::from_secs(10);
+/// and how often it looks.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Sleeps for [`PAUSE`]: by a futex that nobody wakes, which is a call that a
+/// locked worker may make.
+fn pause() {
+    let nobody = AtomicU32::new(0);
+    let time = Timespec::try_from(PAUSE).ok();
+    let _ = futex::wait(&nobody, futex::Flags::PRIVATE, 0, time.as_ref());
+}
+
 impl Channel {
     /// A connected pair.
     pub fn pair() -> Result<(Self, Self), ChannelError> {
@@ -110,6 +126,7 @@ impl Channel {
         if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(ChannelError::Cut);
         }
+        let mut patience = PATIENCE;
         loop {
             match rustix::net::sendmsg(
                 &self.socket,
@@ -118,6 +135,14 @@ impl Channel {
                 SendFlags::NOSIGNAL,
             ) {
                 Err(rustix::io::Errno::INTR) => continue,
+                // Of all descriptors that this user's processes have sent and
+                // nobody has received yet, there are more than this process may
+                // have open (`too_many_unix_fds`, kernel: net/core/scm.c): when
+                // many workers start at once.
+                Err(rustix::io::Errno::TOOMANYREFS) if !patience.is_zero() => {
+                    pause();
+                    patience = patience.saturating_sub(PAUSE);
+                }
                 Err(errno) => return Err(ChannelError::at("sendmsg")(errno)),
                 Ok(_) => return Ok(()),
             }

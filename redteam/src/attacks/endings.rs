@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use lazaret_guest::abort::breakpoint;
 use lazaret_wire::layout::{LAST_WORDS, LAST_WORDS_SIZE};
 
+use super::host_calls::call;
 use crate::attack::{Attack, Expected, Guard};
 use crate::inside::Inside;
 use crate::system_call::system_call;
@@ -15,6 +16,10 @@ pub const STOPPED_BY: Guard = Guard::Ending;
 /// The attacks.
 pub const ATTACKS: &[Attack] = &[
     Attack::native("exit", STOPPED_BY, Expected::Exited(0), |_| exit(0)),
+    Attack::native("note_and_exit", STOPPED_BY, Expected::Exited(3), |inside| {
+        let _ = call(inside, 0, b"a note".to_vec());
+        exit(3)
+    }),
     Attack::native(
         "exit_as_the_launcher_would",
         STOPPED_BY,

@@ -42,7 +42,7 @@ pub const ATTACKS: &[Attack] = &[
     ),
 ];
 
-fn call(inside: &mut Inside<'_>, function: u16, argument: Vec<u8>) -> String {
+pub(super) fn call(inside: &mut Inside<'_>, function: u16, argument: Vec<u8>) -> String {
     inside.answer(&FromWorker::HostCall(HostCall { function, argument }));
     match inside.exchange.next() {
         ToWorker::HostReturn(HostReturn { result: Ok(bytes) }) => {

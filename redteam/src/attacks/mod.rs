@@ -14,6 +14,7 @@ pub mod impossible;
 pub mod log;
 pub mod network;
 pub mod own_memory;
+pub mod posture;
 pub mod privileges;
 pub mod processes;
 pub mod scribble;
@@ -40,6 +41,7 @@ pub const KINDS: &[&[Attack]] = &[
     log::ATTACKS,
     network::ATTACKS,
     own_memory::ATTACKS,
+    posture::ATTACKS,
     privileges::ATTACKS,
     processes::ATTACKS,
     scribble::ATTACKS,

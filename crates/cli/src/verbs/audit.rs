@@ -1,5 +1,6 @@
 //! `lazaret audit`: what crosses the wall.
 
+mod live;
 pub(crate) mod pages;
 mod text;
 mod worker;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use self::pages::Pages;
 use self::worker::{Subject, Worker};
 use crate::failure::Failure;
+use crate::host_options::Data;
 use crate::module_file;
 use crate::output;
 use crate::values::directory::Directory;
@@ -33,7 +35,10 @@ use crate::values::directory::Directory;
 #[command(after_help = "\
 Examples:
   lazaret audit --json
-  lazaret audit --dir ./data:ro tool.wasm")]
+  lazaret audit --dir ./data:ro tool.wasm
+  lazaret audit --live
+
+Exit codes: 1 with --live if a worker is not as it was verified, or can not be looked at.")]
 pub(crate) struct Audit {
     /// A program or a canister: a .wasm or .wat file, or - for standard input
     #[arg(value_name = "MODULE")]
@@ -41,6 +46,12 @@ pub(crate) struct Audit {
     /// A directory that it would be granted, as for `lazaret run`
     #[arg(long = "dir", value_name = "HOST[::GUEST][:ro]", requires = "module")]
     directories: Vec<Directory>,
+    /// Look at the workers that run now, and compare each with its receipt: those
+    /// of every host that uses the data directory, from a second after their start
+    #[arg(long, conflicts_with_all = ["module", "directories"])]
+    live: bool,
+    #[command(flatten)]
+    data: Data,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -130,6 +141,9 @@ struct LayerEntry {
 
 impl Audit {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
+        if self.live {
+            return live::execute(&self.data, self.json);
+        }
         let (module, subjects) = match &self.module {
             Some(path) => {
                 let (module, subject) = self.look_at(path)?;

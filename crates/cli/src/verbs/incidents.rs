@@ -1,11 +1,12 @@
 //! `lazaret incidents`: what workers did that no worker should.
 
+mod replay;
 mod text;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use lazaret::incident::{Entry, Incident, Severity, Store};
 use serde::Serialize;
 
@@ -26,8 +27,12 @@ Examples:
   lazaret incidents
   lazaret incidents shop --severity high
   lazaret incidents --id 20261122T0831
+  lazaret incidents replay 20261122T0831
   lazaret incidents --follow --json | while read -r incident; do …")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Incidents {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Only those of this tenant
     #[arg(value_name = "NAME", conflicts_with = "id")]
     tenant: Option<String>,
@@ -47,6 +52,11 @@ pub(crate) struct Incidents {
     data: Data,
 }
 
+#[derive(Debug, Subcommand)]
+enum Action {
+    Replay(replay::Replay),
+}
+
 /// How often --follow looks for more.
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -59,6 +69,9 @@ struct Damaged {
 
 impl Incidents {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
+        if let Some(Action::Replay(replay)) = self.action {
+            return replay.execute();
+        }
         if let Some(name) = &self.tenant {
             lazaret::check_name(name)?;
         }

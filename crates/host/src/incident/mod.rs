@@ -20,8 +20,8 @@ use lazaret_wall::supervisor::{ForbiddenCall, Registers};
 
 pub use hook::Hook;
 pub(crate) use hook::Running;
-pub(crate) use requests::Recent;
-pub use requests::Request;
+pub(crate) use requests::{Noted, Recent};
+pub use requests::{RanOn, Request};
 pub(crate) use store::DIRECTORY;
 pub use store::{Entry, Retention, Store, StoreError};
 
@@ -122,6 +122,12 @@ pub enum What {
         /// In its words.
         said: String,
     },
+    /// A worker no longer looks from outside as it did when its receipt was
+    /// written.
+    PostureChanged {
+        /// What differs.
+        differences: Vec<String>,
+    },
     /// A limit was reached.
     Limit {
         /// Which: `memory`, `cpu-time`, `time`.
@@ -164,6 +170,10 @@ pub struct Evidence {
     /// The last requests that it was sent, newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Request>,
+    /// What the last of them ran on, if it happened in a tenant's call: those
+    /// can run again ([`Host::replay`](crate::Host::replay)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_on: Option<RanOn>,
     /// The receipt of its wall.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<serde_json::Value>,

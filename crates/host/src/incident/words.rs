@@ -79,6 +79,15 @@ pub(super) fn of(what: &What, subject: &Subject) -> Words {
             format!("{whose} ended itself: {reason}: {said}."),
             DEFECT,
         ),
+        What::PostureChanged { differences } => words(
+            Severity::Critical,
+            "posture check",
+            format!(
+                "{whose} no longer looks as it did when its wall was verified: {}. Neither the engine nor code that it compiles changes that, so other code was running. It was ended.",
+                differences.join("; ")
+            ),
+            BREAK_OUT,
+        ),
         What::Limit { limit, detail } => words(
             Severity::Low,
             "limits",
@@ -122,6 +131,9 @@ mod tests {
             What::Limit {
                 limit: "memory".into(),
                 detail: "1 GiB".into(),
+            },
+            What::PostureChanged {
+                differences: vec!["descriptor 5 is new: socket".into()],
             },
         ];
         for what in &all {

@@ -23,7 +23,7 @@ use crate::ending::Ending;
 use crate::functions::Functions;
 use crate::host::Inner;
 use crate::incident::Incident;
-use crate::worker::{Start, Worker};
+use crate::worker::{Duty, Start, Worker};
 
 /// How long, after a program's time is over, the rest of its output may take to
 /// be read.
@@ -110,6 +110,7 @@ impl Execution {
         let (mut worker, _, _) = Worker::start(Start {
             launcher: &launcher,
             supervisor: &host.supervisor,
+            duty: Duty::Serve,
             required: host.options.require_grade,
             tenant: None,
             module: &plan.artefact.module,

@@ -34,6 +34,9 @@ pub(super) struct Native {
     names: Names,
 }
 
+/// The bits of a place in a page.
+const PAGE_MASK: u64 = lazaret_wire::layout::PAGE as u64 - 1;
+
 /// A part of the file that is loaded.
 #[derive(Debug)]
 struct Segment {
@@ -92,10 +95,18 @@ impl Native {
 
     /// By how much the kernel moved it, to where it is mapped.
     pub(super) fn bias(&self, mapping: &Mapping) -> Option<u64> {
-        let segment = self.segment(mapping.offset)?;
-        let unmoved = segment
-            .address
-            .checked_add(mapping.offset - segment.file.start)?;
+        // What is mapped begins with the page that the segment begins in, which
+        // may hold the end of another one.
+        let begins = |segment: &&Segment| segment.file.start & !PAGE_MASK == mapping.offset;
+        let unmoved = match self.segments.iter().find(begins) {
+            Some(segment) => segment.address & !PAGE_MASK,
+            None => {
+                let segment = self.segment(mapping.offset)?;
+                segment
+                    .address
+                    .checked_add(mapping.offset - segment.file.start)?
+            }
+        };
         mapping.range.start.checked_sub(unmoved)
     }
 
@@ -169,7 +180,9 @@ mod tests {
             name.contains("this_executable_has_names_and_unwind_tables"),
             "{name}"
         );
-        assert!(native.bias(&mapping).is_some());
+        // Where it was moved to, and where it is in the file, come to the same.
+        let bias = native.bias(&mapping).unwrap();
+        assert_eq!(native.names.find(here - bias), Some(name));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::error::CallError;
 use super::fold::Folding;
 use super::live::Live;
 use super::meta::Meta;
-use super::{Shared, memory_sizes};
+use super::{Shared, memory_sizes, replay};
 use crate::budget::total;
 use crate::host::Inner;
 use crate::tracker::Written;
@@ -69,7 +69,15 @@ impl Lane {
         let (fuel, version) = (live.request.fuel, live.version);
         let begin = Instant::now();
         let time = options.time.unwrap_or(limits.time);
-        let done = tenant.run(host, &mut live, &mut growth, time)?;
+        let done = match tenant.run(host, &mut live, &mut growth, time) {
+            Ok(done) => done,
+            Err(error) => {
+                if let Some(incident) = live.worker().incident() {
+                    replay::keep(host, tenant, self, &incident);
+                }
+                return Err(error);
+            }
+        };
         let run_time = begin.elapsed();
         let fuel_used = fuel - done.fuel_left.min(fuel);
         let commit = self

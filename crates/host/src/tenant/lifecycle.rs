@@ -25,6 +25,7 @@ use crate::budget::{Account, Budget, total};
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::host::Inner;
 use crate::module;
+use crate::worker::Duty;
 
 /// Whether a tenant can have this name: it becomes a file name. An error is a
 /// [`TenantError::Name`] that says why not.
@@ -211,7 +212,9 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
         stable: 0,
     };
     let mut growth = tenant.reserve(begin)?;
-    let mut live = Live::start_with(host, &tenant.name, &view, &module, lane.meta.clone(), None)
+    let meta = lane.meta.clone();
+    let duty = Duty::Serve;
+    let mut live = Live::start_with(host, &tenant.name, &view, &module, meta, None, duty)
         .map(Box::new)
         .map_err(TenantError::call("install"))?;
     tenant.census.enter(live.worker());

@@ -9,7 +9,7 @@ use lazaret_image::{Durability, Image, PageId, Reader, Verify, Version};
 use lazaret_wire::layout;
 use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::{
-    Call, Done, FromWorker, HostReturn, Prepare, Region, Sizes, Space, ToWorker,
+    Call, Done, FromWorker, HostCall, HostReturn, Prepare, Region, Sizes, Space, ToWorker,
 };
 
 use super::TenantLimits;
@@ -20,7 +20,6 @@ use super::module::Module;
 use super::start::{Carried, meta_of};
 use crate::budget::{Reservation, total};
 use crate::ending::Ending;
-use crate::host::Inner;
 use crate::memory::{self, WorkerMemory, page_id};
 use crate::page_copy::Copier;
 use crate::tracker::{Tracker, Written};
@@ -33,6 +32,9 @@ const CLOSE_AFTER: u16 = 64;
 const MOST_WRITTEN: usize = 8192;
 /// How long a worker may take to get ready for another version.
 const PREPARE_TIME: Duration = Duration::from_secs(10);
+
+/// Who answers the host calls of a guest.
+pub(super) type Answer<'a> = dyn FnMut(&HostCall) -> Result<Vec<u8>, String> + 'a;
 
 /// A worker that holds a tenant at a version.
 pub(crate) struct Live {
@@ -95,13 +97,16 @@ impl Live {
     /// against what is possible. An error means that the worker is gone.
     pub(crate) fn run(
         &mut self,
-        host: &Inner,
+        answer: &mut Answer<'_>,
         limits: &TenantLimits,
         growth: &mut Reservation<'_>,
         time: Duration,
     ) -> Result<Done, CallError> {
         let Self {
-            worker, request, ..
+            worker,
+            request,
+            version,
+            ..
         } = self;
         for (list, close) in [&mut request.close_heap, &mut request.close_stable]
             .into_iter()
@@ -110,7 +115,7 @@ impl Live {
             list.clear();
             list.append(close);
         }
-        worker.send_call(request)?;
+        worker.send_call(request, version.0)?;
         // One limit for the whole call: host calls don't begin it anew.
         let mut deadline = Deadline::after(time);
         let done = loop {
@@ -118,7 +123,7 @@ impl Live {
                 Ok(FromWorker::Done(done)) => break done,
                 Ok(FromWorker::HostCall(call)) => {
                     deadline.left();
-                    let result = host.functions.call(call.function, &call.argument);
+                    let result = answer(&call);
                     worker.send(&ToWorker::HostReturn(HostReturn { result }))?;
                 }
                 Ok(FromWorker::Grow(bytes)) => {

@@ -20,6 +20,7 @@ pub(crate) mod log;
 pub(crate) mod meta;
 mod module;
 mod query;
+pub(crate) mod replay;
 mod resident;
 pub(crate) mod snapshot;
 mod start;
@@ -45,13 +46,14 @@ pub use info::TenantInfo;
 use lane::Lane;
 use lazaret_image::{Image, Reader, Version};
 use lazaret_wall::Receipt;
-use lazaret_wire::message::{Done, Entry, Sizes};
+use lazaret_wire::message::{Done, Entry, HostCall, Sizes};
 pub use lifecycle::check_name;
 pub(crate) use lifecycle::{charge_all, install, open, remove};
 pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
+pub use replay::{Replay, ReplayError, Replayed};
 use resident::Census;
 pub use resident::Resident;
 pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
@@ -63,6 +65,7 @@ use workers::Workers;
 use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::host::Inner;
 use crate::tracker::Written;
+use crate::worker::Duty;
 
 /// What all handles of a tenant share.
 #[derive(Debug)]
@@ -306,7 +309,7 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        let live = Live::start(host, &self.name, &view, &module, generation)?;
+        let live = Live::start(host, &self.name, &view, &module, generation, Duty::Serve)?;
         self.census.enter(live.worker());
         Ok(Box::new(live))
     }
@@ -330,7 +333,8 @@ impl Shared {
         time: Duration,
     ) -> Result<Done, CallError> {
         self.check_quarantine(host)?;
-        let result = live.run(host, &host.options.limits, growth, time);
+        let mut answer = |call: &HostCall| host.functions.call(call.function, &call.argument);
+        let result = live.run(&mut answer, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
             let directory = self.log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use lazaret_wire::message::Entry;
 
-use super::Shared;
 use super::call::{self, Asked, CallOptions, Reply, reply};
 use super::error::CallError;
 use super::live::Live;
 use super::workers::Slot;
+use super::{Shared, replay};
 use crate::budget::{Reservation, total};
 use crate::host::Inner;
 use crate::worker::Deadline;
@@ -43,7 +43,18 @@ impl Shared {
         if let Some(account) = &self.account {
             growth = account.borrow(total(live.sizes));
         }
-        let done = self.run(host, &mut live, &mut growth, time)?;
+        let done = match self.run(host, &mut live, &mut growth, time) {
+            Ok(done) => done,
+            Err(error) => {
+                // Not while an update runs, which makes another version.
+                if let Some(incident) = live.worker().incident()
+                    && let Some(mut lane) = self.idle_lane()
+                {
+                    replay::keep(host, self, &mut lane, &incident);
+                }
+                return Err(error);
+            }
+        };
         let fuel_used = live.request.fuel - done.fuel_left.min(live.request.fuel);
         let version = live.version;
         if self.put_back(&mut live, &done)? {

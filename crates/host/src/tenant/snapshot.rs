@@ -9,6 +9,7 @@ use lazaret_wire::codec::Message;
 
 use super::disk::Disk;
 use super::error::TenantError;
+use super::lane::Lane;
 use super::lifecycle::{check_exists, open_image, read_module, stored_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex, memory_sizes};
@@ -66,7 +67,7 @@ fn find(data: &DataDir, name: &str, tag: &str) -> Result<PathBuf, TenantError> {
 }
 
 /// The tags of a tenant's snapshots, sorted.
-fn tags(data: &DataDir, name: &str) -> Result<Vec<String>, TenantError> {
+pub(super) fn tags(data: &DataDir, name: &str) -> Result<Vec<String>, TenantError> {
     let directory = data.snapshots(name);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
@@ -88,10 +89,19 @@ pub(crate) fn create(
     tenant: &Shared,
     tag: &str,
 ) -> Result<SnapshotInfo, TenantError> {
+    create_in(data, tenant, &mut tenant.lane(), tag)
+}
+
+/// The same for who has the lane.
+pub(super) fn create_in(
+    data: &DataDir,
+    tenant: &Shared,
+    lane: &mut Lane,
+    tag: &str,
+) -> Result<SnapshotInfo, TenantError> {
     check_tag(tag)?;
     let directory = data.snapshots(&tenant.name);
     let path = directory.join(tag);
-    let mut lane = tenant.lane();
     lane.check_removed(&tenant.name)
         .map_err(TenantError::call("snapshot"))?;
     if path.exists() {

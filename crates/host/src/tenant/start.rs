@@ -20,7 +20,7 @@ use super::module::Module;
 use crate::host::Inner;
 use crate::memory::{self, WorkerMemory};
 use crate::tracker::{self, CardTracker, KernelTracker, SignalTracker, Tracker, Written};
-use crate::worker::{Start, Worker, WorkerError};
+use crate::worker::{Duty, Start, Worker, WorkerError};
 
 /// Room for the worker's own data beside the tenant's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
@@ -71,8 +71,10 @@ impl Live {
         view: &View,
         module: &Arc<Module>,
         generation: u64,
+        duty: Duty,
     ) -> Result<Self, CallError> {
-        let mut live = Self::start_with(host, name, view, module, meta_of(view)?, None)?;
+        let meta = meta_of(view)?;
+        let mut live = Self::start_with(host, name, view, module, meta, None, duty)?;
         live.generation = generation;
         Ok(live)
     }
@@ -86,8 +88,11 @@ impl Live {
         module: &Arc<Module>,
         meta: Arc<Meta>,
         carried: Option<&Carried>,
+        duty: Duty,
     ) -> Result<Self, CallError> {
-        if let Some(why) = host.quarantine.of(name) {
+        if duty == Duty::Serve
+            && let Some(why) = host.quarantine.of(name)
+        {
             return Err(CallError::Quarantined(Box::new(why)));
         }
         let artefact = module.artefact(host)?;
@@ -141,6 +146,7 @@ impl Live {
         let (mut worker, ready, tracked) = Worker::start(Start {
             launcher: &launcher,
             supervisor: &host.supervisor,
+            duty,
             required: host.options.require_grade,
             tenant: Some(name),
             module: &module.hash,

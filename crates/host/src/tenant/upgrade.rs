@@ -19,6 +19,7 @@ use crate::data_dir::DataDir;
 use crate::host::Inner;
 use crate::memory;
 use crate::tracker::Written;
+use crate::worker::Duty;
 
 /// Replaces a tenant's module and keeps its state: the old module's
 /// `canister_pre_upgrade`, then the new one's start function and
@@ -110,6 +111,7 @@ fn arrive(
         &module,
         lane.meta.clone(),
         Some(carried),
+        Duty::Serve,
     )
     .map(Box::new)
     .map_err(TenantError::call("upgrade"))?;

@@ -8,6 +8,7 @@ use lazaret_wall::cgroup::{CgroupError, Lease};
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::layers::namespaces::Own;
+use lazaret_wall::layers::rlimits;
 use lazaret_wall::layers::seccomp::Denied;
 use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
 use lazaret_wall::receipt::{Expected, Grouping, Receipt, Unverified};
@@ -20,10 +21,11 @@ use lazaret_wire::socket::Channel;
 use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::{Deadline, LAST_STEPS, Worker, WorkerError, put};
+use super::{Deadline, Duty, LAST_STEPS, Worker, WorkerError, put};
 use crate::artefact::Artefact;
 use crate::ending::{Death, Ending};
-use crate::incident::Subject;
+use crate::incident::{Noted, Subject};
+use crate::process::is_exiting;
 use crate::supervisor::Supervisor;
 use crate::watch::Watch;
 
@@ -51,6 +53,7 @@ pub(crate) struct Start<'a> {
     /// That module's code, which it is going to run.
     pub code: Option<&'a Arc<Artefact>>,
     pub supervisor: &'a Supervisor,
+    pub duty: Duty,
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
 }
@@ -95,13 +98,14 @@ impl Worker {
         let recorder = start.supervisor.recorder().clone();
         let watch = Arc::new(Watch::new(
             subject,
+            start.duty,
             start.code.cloned(),
             recorder,
             shared.clone(),
             death.clone(),
             start.limits.cpu_seconds,
         ));
-        put(&shared, &watch, &buffer, &mut requests)?;
+        put(&shared, &watch, &buffer, Noted::Other, &mut requests)?;
         let spawned = {
             let (shared, watch) = (shared.clone(), watch.clone());
             start.launcher.spawn(start.limits, theirs, move |event| {
@@ -154,13 +158,20 @@ impl Worker {
                 false => None,
             },
         };
-        let denied = worker.take_listener(&setup, start.supervisor)?;
+        let denied = worker.take_listener(&setup)?;
+        rlimits::lower_descriptors(spawned.pid, start.limits.descriptors).map_err(|error| {
+            match worker.ended_by_itself() {
+                Some(ending) => WorkerError::Ended(ending),
+                None => error.into(),
+            }
+        })?;
         let missing: Vec<Layer> = ready
             .missing
             .iter()
             .filter_map(|name| name.parse().ok())
             .chain(start.launcher.missing().iter().copied())
             .collect();
+        let may_open = matches!(kind, Kind::Program(rights) if rights.directories);
         let verified = Receipt::verify(&Expected {
             pid: spawned.pid,
             host_uid: spawned.host_uid,
@@ -180,12 +191,19 @@ impl Worker {
                 });
             }
         };
-        worker.receipt = verified.map_err(|unverified| match worker.ended_by_itself() {
+        let (receipt, posture) = verified.map_err(|unverified| match worker.ended_by_itself() {
             Some(ending) => WorkerError::Ended(ending),
             None => unverified.into(),
         })?;
+        worker.receipt = receipt;
         worker.receipt.cgroup = grouping;
-        worker.watch.set_receipt(worker.receipt.clone());
+        worker
+            .watch
+            .set_receipt(worker.receipt.clone(), posture, may_open);
+        start
+            .supervisor
+            .watch(&worker.watch)
+            .map_err(WorkerError::Supervisor)?;
         if let Some(required) = start.required
             && worker.receipt.grade > required
         {
@@ -199,13 +217,8 @@ impl Worker {
         Ok((worker, ready, tracked))
     }
 
-    /// Takes the listener of its filter, if it could have one, and has it
-    /// watched. The worker sends it before it says that it is ready.
-    fn take_listener(
-        &self,
-        setup: &Channel,
-        supervisor: &Supervisor,
-    ) -> Result<Denied, WorkerError> {
+    /// Takes the listener of its filter, if it could have one. The worker sends it before it says that it is ready.
+    fn take_listener(&self, setup: &Channel) -> Result<Denied, WorkerError> {
         let told = match setup.poll(Duration::ZERO)? {
             true => setup.receive()?,
             false => {
@@ -231,9 +244,6 @@ impl Worker {
                 }
             },
         };
-        supervisor
-            .watch(&self.watch)
-            .map_err(WorkerError::Supervisor)?;
         Ok(denied)
     }
 
@@ -300,41 +310,4 @@ fn grouping(
     let seen = group.map(|group| group.verify(pid)).transpose()?;
     cgroups.refill();
     Ok(Some(Grouping::new(cgroups, seen)))
-}
-
-/// Whether a process is ending, or has ended: `PF_EXITING` among the flags in
-/// `/proc/PID/stat`, the seventh field after the name (kernel:
-/// include/linux/sched.h; proc_pid_stat(5)).
-fn is_exiting(pid: i32) -> bool {
-    const PF_EXITING: u32 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return true;
-    };
-    // The name may hold anything, but ends with the last parenthesis.
-    let flags = stat
-        .rsplit_once(')')
-        .and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse::<u32>().ok());
-    flags.is_some_and(|flags| flags & PF_EXITING != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_has_ended_is_told_from_what_runs() {
-        assert!(!is_exiting(std::process::id() as i32));
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id() as i32;
-        let pidfd = rustix::process::pidfd_open(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .unwrap();
-        // Ended, but nobody has waited for it.
-        rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
-        assert!(is_exiting(pid));
-        child.wait().unwrap();
-        assert!(is_exiting(pid), "it is gone");
-    }
 }

@@ -18,6 +18,7 @@ use super::protocol::{Configure, ExitStatus, Report, Spawn};
 use crate::cgroup::{Cgroups, Lease, MemoryKill};
 use crate::executable;
 use crate::layer::Layer;
+use crate::layers::rlimits;
 
 /// A worker that was started.
 #[derive(Debug)]
@@ -200,7 +201,7 @@ impl Launcher {
             user,
             data_limit: limits.data,
             address_space: limits.address_space,
-            descriptor_limit: limits.descriptors,
+            descriptor_limit: rlimits::at_birth(limits.descriptors),
             file_limit: limits.file,
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,

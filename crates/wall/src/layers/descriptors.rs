@@ -123,8 +123,7 @@ pub struct Expected<'a> {
 }
 
 /// From outside: what is expected, and nothing else.
-pub fn verify(pid: i32, expected: Expected<'_>) -> Result<String, String> {
-    let found = open(pid)?;
+pub fn verify(found: &Open, expected: Expected<'_>) -> Result<String, String> {
     let others: Vec<&str> = found
         .iter()
         .filter(|(number, _)| !expected.fixed.contains(number))

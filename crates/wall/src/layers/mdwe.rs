@@ -2,7 +2,6 @@
 //! wasn't, and none is made both writable and executable (prctl(2),
 //! `PR_SET_MDWE`, Linux 6.3, kernel commit b507808ebce2).
 
-use super::read;
 use crate::layer::{Layer, LayerError};
 
 const PR_SET_MDWE: i32 = 65;
@@ -26,8 +25,7 @@ pub fn is_on() -> bool {
 
 /// From outside: no mapping is both writable and executable. (The flag itself
 /// is shown nowhere in `/proc`; the red team's test tries it from inside.)
-pub fn verify(pid: i32) -> Result<String, String> {
-    let maps = read(pid, "maps")?;
+pub fn verify(maps: &[u8]) -> Result<String, String> {
     let mut count = 0;
     for line in maps
         .split(|byte| *byte == b'\n')

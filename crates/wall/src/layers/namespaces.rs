@@ -47,15 +47,18 @@ impl Own {
     }
 }
 
-/// From outside: the namespace is not the host's.
-pub fn verify(pid: i32, name: &str, own: &Own) -> Result<String, String> {
-    // A process's own `pid` namespace is what `ns/pid` shows once it runs in
-    // it; for the launcher's children `ns/pid` is their own.
-    let theirs = identity(&proc(pid, &format!("ns/{name}")))?;
-    if theirs == own.of(name)? {
-        Err(format!("shares the host's {theirs}"))
-    } else {
-        Ok(theirs)
+/// A namespace of a process. Its own `pid` namespace is what `ns/pid` shows once
+/// it runs in it; for the launcher's children `ns/pid` is their own.
+pub fn of(pid: i32, name: &str) -> Result<String, String> {
+    identity(&proc(pid, &format!("ns/{name}")))
+}
+
+/// From outside: `theirs` is not the host's namespace of that kind.
+pub fn verify(theirs: Option<&String>, name: &str, own: &Own) -> Result<String, String> {
+    match theirs {
+        None => Err(format!("{name} is no namespace that is looked at")),
+        Some(theirs) if theirs == own.of(name)? => Err(format!("shares the host's {theirs}")),
+        Some(theirs) => Ok(theirs.clone()),
     }
 }
 

@@ -39,7 +39,7 @@ fn whose(incident: &Incident) -> String {
     }
 }
 
-fn what(what: &What) -> String {
+pub(super) fn what(what: &What) -> String {
     match what {
         What::ForbiddenCall { call: Some(call) } => format!("forbidden {call}"),
         What::ForbiddenCall { call: None } => "forbidden system call".to_owned(),
@@ -51,6 +51,9 @@ fn what(what: &What) -> String {
         },
         What::Killed { signal } => format!("killed by signal {signal}"),
         What::Aborted { reason, said } => format!("ended itself: {reason}: {said}"),
+        What::PostureChanged { differences } => {
+            format!("no longer as verified: {}", differences.join("; "))
+        }
         What::Limit { limit, detail } => format!("limit of {limit}: {detail}"),
         _ => "something else; see --json".to_owned(),
     }
