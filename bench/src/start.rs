@@ -169,6 +169,7 @@ fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchEr
     let expected = Expected {
         kind: Kind::Tenant,
         denied: Denied::Notify,
+        learning: false,
         pid: receipt.pid,
         host_uid: receipt.host_uid,
         own,

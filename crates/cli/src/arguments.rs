@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::logging::Logging;
 use crate::verbs::{
     audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, incidents,
-    install, logs, man, ps, quarantine, remove, run, snapshot, state_hash, upgrade,
+    install, learn, logs, man, ps, quarantine, remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -32,6 +32,7 @@ can't be used; 3 a tenant rejected or trapped. `lazaret run` has its own: see `l
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Run(Box<run::Run>),
+    Learn(Box<learn::Learn>),
     Install(install::Install),
     Upgrade(upgrade::Upgrade),
     Remove(remove::Remove),

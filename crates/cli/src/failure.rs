@@ -200,6 +200,18 @@ fn tenant_code(error: &TenantError) -> u8 {
     }
 }
 
+fn replay_code(error: &ReplayError) -> u8 {
+    match error {
+        ReplayError::NoTenant { .. }
+        | ReplayError::NoCall { .. }
+        | ReplayError::StateGone { .. }
+        | ReplayError::AnotherTenant { .. } => USAGE,
+        ReplayError::Tenant(error) => tenant_code(error),
+        ReplayError::Worker(error) => call_code(error),
+        _ => HOST,
+    }
+}
+
 // Not `#[from]`, which would make it the source too: its words are told already.
 impl From<TenantError> for Failure {
     fn from(error: TenantError) -> Self {
@@ -227,6 +239,7 @@ impl Failure {
             | Self::Interface(InterfaceError::Parse { .. } | InterfaceError::Misfit { .. }) => {
                 USAGE
             }
+            Self::Replay(error) => replay_code(error),
             Self::Tenant(error) => tenant_code(error),
             Self::Call { error, .. } => call_code(error),
             _ => HOST,

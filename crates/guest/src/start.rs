@@ -382,7 +382,13 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
         heap_at: 0,
         stable_at: 0,
         cards_at: [0; 2],
-        kind: Kind::Program(rights),
+        kind: Kind::Program(ProgramRights {
+            uses: match setup.learn {
+                true => Uses::NONE,
+                false => rights.uses,
+            },
+            ..rights
+        }),
         granted,
         uses: rights.uses,
     })

@@ -241,6 +241,7 @@ fn compile(
         launcher: compiler.launcher,
         supervisor: compiler.supervisor,
         duty: Duty::Serve,
+        lessons: None,
         required: compiler.required,
         tenant: None,
         module: &module,

@@ -68,8 +68,8 @@ pub use lazaret_wire::message::{Trap, TrapKind};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use page_copy::PageCopy;
 pub use program::{
-    DEFAULT_MEMORY, Input, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
-    StreamError, Verdict,
+    DEFAULT_MEMORY, Input, Learned, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
+    StreamError, UnusedCall, UsedCall, UsedDirectory, Verdict,
 };
 pub use quarantine::{QuarantineError, QuarantinePolicy, Quarantined};
 pub use registry::Change;

@@ -221,7 +221,7 @@ impl Inner {
         };
         if flags.contains(epoll::EventFlags::IN) {
             match listener.receive() {
-                Ok(call) => watch.forbidden(call),
+                Ok(notification) => watch.notified(listener, &notification),
                 // It was killed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {

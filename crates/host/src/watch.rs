@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use lazaret_wall::Posture;
 use lazaret_wall::launcher::{Event, ExitStatus};
 use lazaret_wall::receipt::Receipt;
-use lazaret_wall::supervisor::{ForbiddenCall, Listener, Stopped};
+use lazaret_wall::supervisor::{ForbiddenCall, Listener, Notification, Stopped};
 use lazaret_wire::Shared;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
@@ -18,6 +18,7 @@ use crate::ending::{Death, Ending, Violation};
 use crate::incident::{Evidence, Incident, Noted, Recent, Stamp, Subject, What};
 use crate::live_worker::{LiveWorker, Register};
 use crate::process::is_exiting;
+use crate::program::Lessons;
 use crate::supervisor::Recorder;
 use crate::worker::Duty;
 
@@ -34,6 +35,8 @@ struct Verified {
 pub(crate) struct Watch {
     subject: Subject,
     duty: Duty,
+    /// What is learned from it, if anything: then the host decides on its calls.
+    lessons: Option<Arc<Lessons>>,
     /// The code that it runs, if it is a module's.
     code: Option<Arc<Artefact>>,
     recorder: Arc<Recorder>,
@@ -57,6 +60,7 @@ impl Watch {
     pub(crate) fn new(
         subject: Subject,
         duty: Duty,
+        lessons: Option<Arc<Lessons>>,
         code: Option<Arc<Artefact>>,
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
@@ -66,6 +70,7 @@ impl Watch {
         Self {
             subject,
             duty,
+            lessons,
             code,
             recorder,
             shared,
@@ -248,6 +253,25 @@ impl Watch {
         let id = stamp.id.clone();
         self.record(stamp, what, Evidence::default());
         Some(id)
+    }
+
+    /// A call has stopped it that its filter doesn't list. That it may go on is
+    /// for those only that are learned from.
+    pub(crate) fn notified(&self, listener: &Listener, notification: &Notification) {
+        if let (Some(lessons), Some((pid, _))) = (&self.lessons, self.process.get())
+            && lessons.note(*pid, &notification.call)
+        {
+            match listener.go_on(notification) {
+                Ok(()) => return,
+                // It was killed meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+                Err(error) => {
+                    tracing::error!(%error, "a worker can't go on that is learned from");
+                    return self.kill();
+                }
+            }
+        }
+        self.forbidden(notification.call.clone());
     }
 
     /// A forbidden call has stopped it: puts it on record with all that can be

@@ -57,6 +57,10 @@ pub struct Receipt {
     /// What becomes of a forbidden call: it is told to the host, with all that
     /// can be seen, or only kills.
     pub forbidden_calls: Denied,
+    /// Whether its filter follows no imports, and the host decides on each call
+    /// beyond those of every worker (`lazaret learn`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub learning: bool,
     /// How far the kernel chooses addresses at random.
     pub address_layout: AddressLayout,
     /// Its control group: its limits as they were read back, or why it has none.
@@ -122,6 +126,8 @@ pub struct Expected<'a> {
     pub kind: Kind,
     /// What becomes of a forbidden call.
     pub denied: Denied,
+    /// Whether the host decides on calls that the filter doesn't list.
+    pub learning: bool,
     /// Layers that the launcher or the worker reported as missing.
     pub missing: &'a [Layer],
     /// Layers that the operator accepts to be missing.
@@ -149,6 +155,7 @@ impl Receipt {
             layers: Vec::new(),
             filter: String::new(),
             forbidden_calls: Denied::Kill,
+            learning: false,
             address_layout: AddressLayout::here(),
             cgroup: None,
             pages: None,
@@ -167,6 +174,9 @@ impl Receipt {
             .collect();
         if self.forbidden_calls == Denied::Kill {
             all.push("a forbidden call kills, and leaves no evidence".to_owned());
+        }
+        if self.learning {
+            all.push("the host decides on system calls, to learn which are used".to_owned());
         }
         all.join("; ")
     }
@@ -253,7 +263,12 @@ impl Receipt {
             pid,
             host_uid: expected.host_uid,
             threads,
-            grade: grade(&missing, expected.denied == Denied::Notify),
+            grade: match expected.learning {
+                // Of the filter nothing holds by itself.
+                true => grade(&[&*missing, &[Layer::Seccomp]].concat(), true),
+                false => grade(&missing, expected.denied == Denied::Notify),
+            },
+            learning: expected.learning,
             layers,
             filter,
             forbidden_calls: expected.denied,

@@ -19,6 +19,6 @@ mod listener;
 mod registers;
 mod stopped;
 
-pub use listener::{ForbiddenCall, Listener, NotAListener};
+pub use listener::{ForbiddenCall, Listener, NotAListener, Notification};
 pub use registers::Registers;
-pub use stopped::{Stopped, stopped_in, system_call_of};
+pub use stopped::{Stopped, read_memory, stopped_in, system_call_of};

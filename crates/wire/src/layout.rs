@@ -22,7 +22,7 @@ pub const PAGE: usize = 4096;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LAZWIRE1");
 /// Version of this layout and of the messages. Host and worker are the same
 /// executable, so a mismatch means a wrong `worker_exe`.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Offset of [`MAGIC`].
 pub const MAGIC_AT: usize = 0;

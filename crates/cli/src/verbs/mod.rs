@@ -12,6 +12,7 @@ pub(crate) mod fsck;
 pub(crate) mod import;
 pub(crate) mod incidents;
 pub(crate) mod install;
+pub(crate) mod learn;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ps;
@@ -29,6 +30,7 @@ use crate::failure::Failure;
 pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
     match verb.ok_or(Failure::NoVerb)? {
         Verb::Run(verb) => verb.execute(),
+        Verb::Learn(verb) => verb.execute(),
         Verb::Install(verb) => verb.execute(),
         Verb::Upgrade(verb) => verb.execute(),
         Verb::Remove(verb) => verb.execute(),

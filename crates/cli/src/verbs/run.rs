@@ -135,6 +135,17 @@ const REPORT: &str = "lazaret.report/v1";
 
 impl Run {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
+        let report = self.reported(false)?;
+        Ok(exit_code(&report))
+    }
+
+    /// The same, with what the program's calls were.
+    pub(super) fn learned(self) -> Result<Report, Failure> {
+        self.reported(true)
+    }
+
+    /// Runs it, and says how it went where that is wanted.
+    fn reported(self, learn: bool) -> Result<Report, Failure> {
         // Opened first: not to be able to say how it went is no way to run it.
         let report = match &self.report {
             Some(path) => Some((
@@ -146,7 +157,7 @@ impl Run {
             )),
             None => None,
         };
-        let result = self.run();
+        let result = self.run(learn);
         if let Some((path, mut file)) = report {
             let bytes = match &result {
                 Ok(report) => output::to_json(REPORT, report)?,
@@ -171,11 +182,10 @@ impl Run {
                 _ => output::note(&text),
             }
         }
-        // As the kernel does: the low eight bits.
-        Ok((report.exit_code & 0xff) as u8)
+        Ok(report)
     }
 
-    fn run(self) -> Result<Report, Failure> {
+    fn run(self, learn: bool) -> Result<Report, Failure> {
         let module = match module_file::read(self.module()) {
             Ok(module) => module,
             Err(error @ Failure::ReadModule { .. }) => {
@@ -198,7 +208,12 @@ impl Run {
             }
         };
         let program = host.program(module);
-        Ok(match self.prepare(program)?.run() {
+        let program = self.prepare(program)?;
+        let program = match learn {
+            true => program.learn(),
+            false => program,
+        };
+        Ok(match program.run() {
             Ok(report) => report,
             Err(error) => {
                 let (verdict, code) = verdict(&error);
@@ -288,6 +303,12 @@ impl Run {
             .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("lazaret")))
             .or_else(|| Some(absolute("HOME")?.join(Path::new(".cache/lazaret"))))
     }
+}
+
+/// What the command exits with: the program's code as the kernel would give it
+/// on, the low eight bits.
+pub(super) fn exit_code(report: &Report) -> u8 {
+    (report.exit_code & 0xff) as u8
 }
 
 /// A descriptor of one of this process's streams.

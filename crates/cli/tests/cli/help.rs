@@ -7,8 +7,9 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "run",
+    "learn",
     "install",
     "upgrade",
     "remove",

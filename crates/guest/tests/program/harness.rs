@@ -28,6 +28,7 @@ pub fn setup() -> ProgramSetup {
         memory_limit: 64 << 20,
         fuel: None,
         host_functions: Vec::new(),
+        learn: false,
         uses: u32::MAX,
         beginning: Beginning::Fresh,
     }

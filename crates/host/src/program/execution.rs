@@ -8,13 +8,14 @@ use lazaret_guest::engine;
 use lazaret_wall::Receipt;
 use lazaret_wall::launcher::{Launcher, Limits, Usage};
 use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wall::policy::Uses;
+use lazaret_wall::policy::{ProgramRights, Uses};
 use lazaret_wire::message::{
     Assignment, Beginning, Exited, FromWorker, HostReturn, Preopen, ProgramSetup, ToWorker,
 };
 
 use super::error::RunError;
 use super::grants::{Directory, grants, refused};
+use super::learned::{Learned, Lessons};
 use super::report::{Report, Verdict};
 use super::streams::{Counted, Input, Output, Relays, StreamError, connect};
 use super::verdict::verdict;
@@ -61,6 +62,8 @@ pub(super) struct Plan<'a> {
     pub(super) environment: Vec<String>,
     /// What its imports can need system calls for.
     pub(super) uses: Uses,
+    /// Whether it is learned from.
+    pub(super) learn: bool,
     pub(super) beginning: Beginning,
     /// The pages of the snapshot that it begins from.
     pub(super) pages: Option<&'a OwnedFd>,
@@ -74,6 +77,7 @@ pub(super) struct Execution {
     worker: Worker,
     /// The worker ends with it: one for directories is this run's own.
     _launcher: Arc<Launcher>,
+    lessons: Option<Arc<Lessons>>,
     relays: Relays,
     limits: RunLimits,
     spawn_time: Duration,
@@ -87,6 +91,7 @@ pub(super) struct Ended {
     usage: Option<Usage>,
     receipt: Receipt,
     incident: Option<Box<Incident>>,
+    learned: Option<Box<Learned>>,
     fuel: Option<u64>,
     wall_time: Duration,
     spawn_time: Duration,
@@ -107,10 +112,19 @@ impl Execution {
         let cpu_seconds = limits
             .cpu_time
             .map(|limit| limit.as_secs() + u64::from(limit.subsec_nanos() > 0));
+        let lessons = plan.learn.then(|| {
+            let rights = ProgramRights {
+                directories: !plan.directories.is_empty(),
+                writable: plan.directories.iter().any(|directory| directory.writable),
+                uses: plan.uses,
+            };
+            Arc::new(Lessons::new(rights, plan.directories))
+        });
         let (mut worker, _, _) = Worker::start(Start {
             launcher: &launcher,
             supervisor: &host.supervisor,
             duty: Duty::Serve,
+            lessons: lessons.as_ref(),
             required: host.options.require_grade,
             tenant: None,
             module: &plan.artefact.module,
@@ -143,6 +157,7 @@ impl Execution {
                 fuel: limits.fuel,
                 host_functions: host.functions.names(),
                 uses: plan.uses.bits(),
+                learn: plan.learn,
                 beginning: plan.beginning,
             }),
             descriptors: &descriptors,
@@ -162,6 +177,7 @@ impl Execution {
         Ok(Self {
             worker,
             _launcher: launcher,
+            lessons,
             relays,
             limits,
             spawn_time,
@@ -234,6 +250,7 @@ impl Execution {
             usage,
             receipt: self.worker.receipt().clone(),
             incident: self.worker.incident().map(|of| Box::new((*of).clone())),
+            learned: self.lessons.map(|lessons| Box::new(lessons.learned())),
             fuel: self.limits.fuel,
             wall_time,
             spawn_time: self.spawn_time,
@@ -282,6 +299,7 @@ impl Ended {
             tier: "process",
             receipt: Some(self.receipt),
             incident: self.incident,
+            learned: self.learned,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod error;
 mod execution;
 mod grants;
+mod learned;
 mod report;
 mod snapshot;
 mod streams;
@@ -21,6 +22,8 @@ use lazaret_wire::message::{Beginning, CompileSettings, Initialiser, Purpose};
 pub use error::RunError;
 use execution::{Execution, Plan, RunLimits, millis};
 use grants::Directory;
+pub(crate) use learned::Lessons;
+pub use learned::{Learned, UnusedCall, UsedCall, UsedDirectory};
 pub use report::{Report, SnapshotUse, Verdict};
 use snapshot::Making;
 pub use snapshot::SnapshotError;
@@ -42,6 +45,7 @@ pub struct Program {
     limits: RunLimits,
     snapshot_after: Option<String>,
     snapshot_allow_wasi: bool,
+    learn: bool,
     input: Input,
     output: Output,
     error: Output,
@@ -68,6 +72,7 @@ impl Program {
             },
             snapshot_after: None,
             snapshot_allow_wasi: false,
+            learn: false,
             input: Input::Empty,
             output: Output::Discard,
             error: Output::Discard,
@@ -199,6 +204,16 @@ impl Program {
         self
     }
 
+    /// Learns which system calls and files it really uses
+    /// ([`Report::learned`]). It may do what it may otherwise, and no more; but
+    /// it is the host that decides on each call, so the wall counts as one
+    /// without a filter, and each call costs tens of microseconds.
+    #[must_use]
+    pub fn learn(mut self) -> Self {
+        self.learn = true;
+        self
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Result<Report, RunError> {
         let wasm = module::binary(self.module)?;
@@ -259,6 +274,7 @@ impl Program {
             arguments: self.arguments,
             environment: self.environment,
             uses,
+            learn: self.learn,
             beginning: kept.map_or(Beginning::Fresh, |kept| {
                 Beginning::Snapshot(kept.state.clone())
             }),

@@ -3,6 +3,7 @@
 use lazaret_wall::Receipt;
 use serde::Serialize;
 
+use super::learned::Learned;
 use crate::incident::Incident;
 
 /// How a run ended.
@@ -84,6 +85,9 @@ pub struct Report {
     pub receipt: Option<Receipt>,
     /// What its worker did that no worker should, with the evidence.
     pub incident: Option<Box<Incident>>,
+    /// What was learned of its calls, if it was learned from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learned: Option<Box<Learned>>,
 }
 
 impl Report {
@@ -109,6 +113,7 @@ impl Report {
             tier: "process",
             receipt: None,
             incident: None,
+            learned: None,
         }
     }
 }

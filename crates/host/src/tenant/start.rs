@@ -147,6 +147,7 @@ impl Live {
             launcher: &launcher,
             supervisor: &host.supervisor,
             duty,
+            lessons: None,
             required: host.options.require_grade,
             tenant: Some(name),
             module: &module.hash,

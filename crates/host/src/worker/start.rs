@@ -26,6 +26,7 @@ use crate::artefact::Artefact;
 use crate::ending::{Death, Ending};
 use crate::incident::{Noted, Subject};
 use crate::process::is_exiting;
+use crate::program::Lessons;
 use crate::supervisor::Supervisor;
 use crate::watch::Watch;
 
@@ -54,6 +55,8 @@ pub(crate) struct Start<'a> {
     pub code: Option<&'a Arc<Artefact>>,
     pub supervisor: &'a Supervisor,
     pub duty: Duty,
+    /// Where its calls are counted and decided on, if it is learned from.
+    pub lessons: Option<&'a Arc<Lessons>>,
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
 }
@@ -99,6 +102,7 @@ impl Worker {
         let watch = Arc::new(Watch::new(
             subject,
             start.duty,
+            start.lessons.cloned(),
             start.code.cloned(),
             recorder,
             shared.clone(),
@@ -181,6 +185,7 @@ impl Worker {
             accepted: start.accepted,
             kind,
             denied,
+            learning: start.lessons.is_some(),
         });
         let grouping = match grouping {
             Ok(grouping) => grouping,
@@ -293,7 +298,10 @@ fn rights(setup: &ProgramSetup) -> ProgramRights {
     ProgramRights {
         directories: !setup.preopens.is_empty(),
         writable: setup.preopens.iter().any(|preopen| preopen.writable),
-        uses: Uses::from_bits(setup.uses),
+        uses: match setup.learn {
+            true => Uses::NONE,
+            false => Uses::from_bits(setup.uses),
+        },
     }
 }
 

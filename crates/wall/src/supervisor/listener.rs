@@ -77,6 +77,14 @@ pub struct NotAListener {
     pub found: String,
 }
 
+/// A call that stopped a worker, and under which number the kernel keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// The call.
+    pub call: ForbiddenCall,
+    id: u64,
+}
+
 /// A filter's listener.
 #[derive(Debug)]
 pub struct Listener(OwnedFd);
@@ -99,12 +107,12 @@ impl Listener {
         }
     }
 
-    /// The next forbidden call. Call this when the listener is readable, or it
+    /// The next call that isn't on the filter's list. Call this when the listener is readable, or it
     /// waits.
     ///
     /// # Errors
     /// `NotFound` if the worker has gone meanwhile.
-    pub fn receive(&self) -> io::Result<ForbiddenCall> {
+    pub fn receive(&self) -> io::Result<Notification> {
         // The kernel of tomorrow may have more to say than its structures of
         // today hold (seccomp_unotify(2), SECCOMP_GET_NOTIF_SIZES).
         const ROOM: usize = 512;
@@ -133,12 +141,43 @@ impl Listener {
         // SAFETY: the kernel has filled in this structure, of plain numbers,
         // in memory that is aligned for it.
         let told = unsafe { &*room.0.as_ptr().cast::<libc::seccomp_notif>() };
-        Ok(ForbiddenCall::new(
-            told.data.nr.cast_unsigned(),
-            told.data.arch,
-            told.data.args,
-            told.data.instruction_pointer,
-        ))
+        Ok(Notification {
+            call: ForbiddenCall::new(
+                told.data.nr.cast_unsigned(),
+                told.data.arch,
+                told.data.args,
+                told.data.instruction_pointer,
+            ),
+            id: told.id,
+        })
+    }
+
+    /// Lets the call go on as if it were on the list: only for what the host
+    /// would have put there, after a look at the registers alone, of which the
+    /// kernel made a copy (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`,
+    /// seccomp_unotify(2)).
+    ///
+    /// # Errors
+    /// `NotFound` if the worker has gone meanwhile.
+    pub fn go_on(&self, notification: &Notification) -> io::Result<()> {
+        let response = libc::seccomp_notif_resp {
+            id: notification.id,
+            val: 0,
+            error: 0,
+            flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+        };
+        // SAFETY: the structure that the kernel reads.
+        let done = unsafe {
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_SEND,
+                &raw const response,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 

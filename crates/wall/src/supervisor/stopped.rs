@@ -126,7 +126,7 @@ fn stack(pid: Pid, registers: &Registers) -> Vec<u8> {
         let to_page_end = 4096 - (at as usize & 4095);
         let room = &mut bytes[length..STACK.min(length + to_page_end)];
         let size = room.len();
-        match read_memory(pid, at, room) {
+        match read_memory(pid.as_raw_nonzero().get(), at, room) {
             Ok(read) if read == size => length += size,
             _ => break,
         }
@@ -135,7 +135,12 @@ fn stack(pid: Pid, registers: &Registers) -> Vec<u8> {
     bytes
 }
 
-fn read_memory(pid: Pid, at: u64, to: &mut [u8]) -> io::Result<usize> {
+/// Reads another process's memory; how many bytes there were from `at` on
+/// (process_vm_readv(2)).
+///
+/// # Errors
+/// If the first of them is not there, or this process may not.
+pub fn read_memory(pid: i32, at: u64, to: &mut [u8]) -> io::Result<usize> {
     let remote = libc::iovec {
         iov_base: at as *mut libc::c_void,
         iov_len: to.len(),
@@ -145,7 +150,7 @@ fn read_memory(pid: Pid, at: u64, to: &mut [u8]) -> io::Result<usize> {
     // this function's to write; the other process's memory is only read.
     let done = unsafe {
         libc::process_vm_readv(
-            pid.as_raw_nonzero().get(),
+            pid,
             (&raw mut local).cast::<libc::iovec>(),
             1,
             &raw const remote,

@@ -99,6 +99,9 @@ pub struct ProgramSetup {
     /// What its imports can need system calls for: the bits of
     /// `lazaret_wall::policy::Uses`.
     pub uses: u32,
+    /// Whether the filter follows no uses: each call for them is the host's to
+    /// let go on, for `lazaret learn`.
+    pub learn: bool,
     /// What it begins with.
     pub beginning: super::Beginning,
 }
@@ -218,7 +221,7 @@ impl Message for Assign {
                     MAX_HOST_FUNCTIONS,
                     string("host function"),
                 )?;
-                to.u32(p.uses);
+                to.u32(p.uses).flag(p.learn);
                 p.beginning.encode(to)
             }
             Assignment::Tenant(t) => {
@@ -268,6 +271,7 @@ impl Message for Assign {
                     string("host function"),
                 )?,
                 uses: from.u32("uses")?,
+                learn: from.flag("learn")?,
                 beginning: super::Beginning::decode(from)?,
             }),
             WorkerKind::Tenant => Assignment::Tenant(TenantSetup {

@@ -202,6 +202,7 @@ fn make(making: Making<'_>) -> Result<Result<Kept, Box<Report>>, RunError> {
         arguments: Vec::new(),
         environment: Vec::new(),
         uses: making.uses,
+        learn: false,
         beginning: Beginning::Initialiser(initialiser.clone()),
         pages: None,
         input: Input::Empty,
