@@ -87,6 +87,7 @@ pub(super) fn grants(
         })
         .collect();
     let root = rustix::process::geteuid().is_root();
+    let as_user = as_user.or(host.options.worker_user);
     let options = LauncherOptions {
         as_user,
         directories: if root { Vec::new() } else { grants.clone() },
