@@ -122,7 +122,8 @@ pub enum Aim {
     Program,
     /// The worker runs another program as root.
     ProgramAsRoot,
-    /// The worker has executable memory that is of no file of the host's.
+    /// The worker has executable memory with the attacker's code in it, at the address
+    /// that the answer says.
     Code,
     /// The worker's personality has this bit.
     Personality(u32),

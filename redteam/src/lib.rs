@@ -18,6 +18,7 @@
 
 pub mod attack;
 pub mod attacks;
+pub mod classics;
 pub mod decoys;
 pub mod drill;
 pub mod drills;
@@ -25,7 +26,9 @@ pub mod errno;
 pub mod hostile;
 pub mod inside;
 pub mod range;
+pub mod report;
 pub mod seen;
+pub mod suite;
 pub mod system_call;
 
 /// Becomes the red team's worker, or a decoy, if this process was started as one;

@@ -35,6 +35,12 @@ impl Files {
             .prefix("lazaret-redteam-")
             .tempdir()
             .map_err(&fail)?;
+        if root.path().to_string_lossy().contains(char::is_whitespace) {
+            return Err(fail(std::io::Error::other(format!(
+                "the directory for temporary files, {:?}, has a space in its name; set TMPDIR to another",
+                root.path()
+            ))));
+        }
         let files = Self {
             root,
             secret: secret.to_owned(),
@@ -61,9 +67,8 @@ impl Files {
         fs::write(grants.join("outside"), &self.secret)?;
         symlink("../outside", grants.join("granted/relative"))?;
         symlink("..", grants.join("granted/swap-link"))?;
-        for path in ["granted", "granted/swap"] {
-            mode(&grants.join(path), 0o755)?;
-        }
+        mode(&grants.join("granted"), 0o777)?;
+        mode(&grants.join("granted/swap"), 0o755)?;
         mode(&grants.join("outside"), 0o644)
     }
 
@@ -92,7 +97,7 @@ impl Files {
         if !fs::read(&inside).is_ok_and(|bytes| bytes == PLAIN) {
             fs::create_dir_all(self.grants().join("granted"))?;
             fs::write(&inside, PLAIN)?;
-            mode(&inside, 0o644)?;
+            mode(&inside, 0o666)?;
         }
         let _ = fs::remove_file(self.grants().join("granted/made"));
         Ok(())

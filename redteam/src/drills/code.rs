@@ -13,7 +13,7 @@ const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
 const PAGE: u64 = 4096;
 
 /// `mov eax, 0x5ec; ret`.
-const CODE: [u8; 6] = [0xb8, 0xec, 0x05, 0x00, 0x00, 0xc3];
+pub const CODE: [u8; 6] = [0xb8, 0xec, 0x05, 0x00, 0x00, 0xc3];
 
 const fn drill(
     name: &'static str,
@@ -121,5 +121,5 @@ fn put(at: u64) {
 fn run(at: u64) -> String {
     // SAFETY: `put` wrote a whole function there, which changes only `eax`.
     let code: extern "C" fn() -> u32 = unsafe { std::mem::transmute(at as *const ()) };
-    format!("ran, {:#x}", code())
+    format!("{:#x} at={at}", code())
 }

@@ -39,7 +39,7 @@ const fn drill(
 pub const DRILLS: &[Drill] = &[
     drill(
         "granted_parent",
-        "reads a file beside the directory that it was granted, by ..",
+        "reads a file beside the directory that it was granted, by `..`",
         Stand::Reader,
         Aim::Secret,
         &[LANDLOCK, MOUNT],
@@ -47,7 +47,7 @@ pub const DRILLS: &[Drill] = &[
     ),
     drill(
         "granted_link_out",
-        "follows a link in its directory that leads to a file outside by ..",
+        "follows a link in its directory that leads to a file outside by `..`",
         Stand::Reader,
         Aim::Secret,
         &[LANDLOCK, MOUNT],
@@ -87,7 +87,7 @@ pub const DRILLS: &[Drill] = &[
         "writes in a directory that it was granted to read only",
         Stand::Reader,
         Aim::GrantedChanged,
-        &[Barrier::Wall(Layer::Seccomp), LANDLOCK, MOUNT],
+        &[LANDLOCK, MOUNT, Barrier::Wall(Layer::Rlimits)],
         |_| super::files::write(at("inside", libc::O_WRONLY)?, b"overwritten"),
     ),
     drill(

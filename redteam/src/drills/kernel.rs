@@ -28,19 +28,16 @@ const fn drill(
 
 /// The drills.
 pub const DRILLS: &[Drill] = &[
-    drill(
-        "io_uring",
-        "makes a ring for system calls past the filter (io_uring_setup)",
-        Aim::Holds("anon_inode:[io_uring]"),
-        |_| {
-            let mut parameters = [0u8; 120];
-            descriptor(
-                "io_uring_setup",
-                libc::SYS_io_uring_setup,
-                &[4, parameters.as_mut_ptr() as u64],
-            )
-        },
-    ),
+    Drill {
+        name: "io_uring",
+        tries: "makes a ring for system calls past the filter (io_uring_setup)",
+        stand: Stand::Tenant,
+        aim: Aim::Holds("anon_inode:[io_uring]"),
+        // The ring is locked memory, where kernels still count it as such.
+        barriers: &[SECCOMP, Barrier::Wall(Layer::Rlimits)],
+        at_least: 1,
+        run: io_uring,
+    },
     drill(
         "userfaultfd",
         "makes a handler of page faults, with which the kernel can be held in the middle of a copy",
@@ -168,6 +165,15 @@ pub const DRILLS: &[Drill] = &[
         },
     ),
 ];
+
+fn io_uring(_: &mut Inside<'_>) -> Tried {
+    let mut parameters = [0u8; 120];
+    descriptor(
+        "io_uring_setup",
+        libc::SYS_io_uring_setup,
+        &[4, parameters.as_mut_ptr() as u64],
+    )
+}
 
 /// `READ_IMPLIES_EXEC` (personality(2)).
 const READ_IMPLIES_EXEC: u32 = 0x0040_0000;

@@ -82,21 +82,6 @@ pub const DRILLS: &[Drill] = &[
         },
     ),
     drill(
-        "move_mount_away",
-        "takes its root directory's mount away, to see what lies below (umount)",
-        Aim::Mounts,
-        &[SECCOMP, LANDLOCK, CAPABILITIES],
-        2,
-        |_| {
-            step(
-                "umount",
-                libc::SYS_umount2,
-                &[c"/proc".as_ptr() as u64, libc::MNT_DETACH as u64],
-            )?;
-            Ok("gone".into())
-        },
-    ),
-    drill(
         "change_root",
         "makes another directory its root (chroot)",
         Aim::Root,

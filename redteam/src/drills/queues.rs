@@ -5,15 +5,16 @@ use lazaret_wall::Layer;
 use crate::drill::{Aim, Arrival, Barrier, Drill, Stand, Tried, step};
 use crate::inside::Inside;
 
-const BARRIERS: &[Barrier] = &[
-    Barrier::Wall(Layer::Seccomp),
-    Barrier::Wall(Layer::IpcNamespace),
-];
+const SECCOMP: Barrier = Barrier::Wall(Layer::Seccomp);
+const IPC: Barrier = Barrier::Wall(Layer::IpcNamespace);
+/// A queue of POSIX is a file.
+const LANDLOCK: Barrier = Barrier::Wall(Layer::Landlock);
 
 const fn drill(
     name: &'static str,
     tries: &'static str,
     aim: Aim,
+    barriers: &'static [Barrier],
     run: fn(&mut Inside<'_>) -> Tried,
 ) -> Drill {
     Drill {
@@ -21,7 +22,7 @@ const fn drill(
         tries,
         stand: Stand::Tenant,
         aim,
-        barriers: BARRIERS,
+        barriers,
         at_least: 2,
         run,
     }
@@ -33,6 +34,7 @@ pub const DRILLS: &[Drill] = &[
         "shared_segment",
         "writes to a segment of memory that everybody shares (shmget, shmat)",
         Aim::SegmentChanged,
+        &[SECCOMP, IPC],
         |inside| {
             let segment = step("shmget", libc::SYS_shmget, &[key(inside), 0, 0])?;
             let at = step("shmat", libc::SYS_shmat, &[segment, 0, 0])?;
@@ -45,6 +47,7 @@ pub const DRILLS: &[Drill] = &[
         "message_queue",
         "sends to a message queue of System V",
         Aim::Arrived(Arrival::Queue),
+        &[SECCOMP, IPC],
         |inside| {
             let queue = step("msgget", libc::SYS_msgget, &[key(inside), 0])?;
             // A type, and a byte.
@@ -61,6 +64,7 @@ pub const DRILLS: &[Drill] = &[
         "posix_queue",
         "sends to a message queue of POSIX",
         Aim::Arrived(Arrival::PosixQueue),
+        &[SECCOMP, IPC, LANDLOCK],
         |inside| {
             let name = super::files::path(inside, "queue")?;
             let queue = step(

@@ -4,6 +4,7 @@
 use super::look::Look;
 use crate::decoys::Decoys;
 use crate::drill::Aim;
+use crate::drills::code::CODE;
 
 /// The effect, in words, if it is there. `worker` is the worker as it was before;
 /// `reply` what the attacker says that it got.
@@ -73,6 +74,10 @@ pub(super) fn seen(
             decoys.listeners.segment_changed(),
             "the shared segment was changed",
         ),
+        Aim::Code => {
+            let (_, address) = reply?.split_once("at=")?;
+            worker?.holds_code(address.trim().parse().ok()?, &CODE)
+        }
         Aim::Reply(begins) => {
             let reply = reply?;
             reply
@@ -94,7 +99,6 @@ fn of_the_worker(aim: Aim, worker: &Look) -> Option<String> {
         Aim::Root => worker.new_root(),
         Aim::Program => worker.new_program(),
         Aim::ProgramAsRoot => worker.new_program().filter(|_| worker.is_root()),
-        Aim::Code => worker.new_code(),
         Aim::Personality(bit) => {
             let now = worker.personality();
             (now & bit != 0).then(|| format!("its personality is {now:#x}"))
@@ -128,7 +132,7 @@ fn of_the_worker(aim: Aim, worker: &Look) -> Option<String> {
 /// The host's interfaces that no new network namespace has: not the loopback one,
 /// nor those that the kernel makes in each (`fb_tunnels_only_for_init_net`,
 /// Documentation/admin-guide/sysctl/net.rst).
-pub(super) fn interfaces() -> Vec<String> {
+pub(crate) fn interfaces() -> Vec<String> {
     const OWN: [&str; 10] = [
         "lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0",
         "ip6gre0",

@@ -1,8 +1,9 @@
 //! What a worker looks like from outside, through `/proc`: where effects on the
 //! worker itself are looked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 /// What is compared with what was before.
 #[derive(Debug, Clone, Default)]
@@ -13,7 +14,6 @@ pub struct Look {
     mounts: String,
     root: String,
     program: String,
-    code: BTreeSet<String>,
     limits: String,
 }
 
@@ -51,7 +51,6 @@ impl Look {
             mounts: text(pid, "mountinfo"),
             root: link(pid, "root"),
             program: link(pid, "exe"),
-            code: code(pid),
             limits: text(pid, "limits"),
         }
     }
@@ -126,11 +125,24 @@ impl Look {
         status(self.pid, "Uid").is_some_and(|uids| uids.split_whitespace().any(|uid| uid == "0"))
     }
 
-    /// Executable memory that it didn't have.
-    pub fn new_code(&self) -> Option<String> {
-        code(self.pid)
-            .into_iter()
-            .find(|line| !self.code.contains(line))
+    /// Whether these bytes are in its memory at this address, and may be executed.
+    pub fn holds_code(&self, address: u64, code: &[u8]) -> Option<String> {
+        let maps = text(self.pid, "maps");
+        let line = maps.lines().find(|line| {
+            let mut words = line.split_whitespace();
+            let range = words.next().and_then(|range| range.split_once('-'));
+            let executable = words.next().is_some_and(|flags| flags.contains('x'));
+            let number = |text: &str| u64::from_str_radix(text, 16).unwrap_or(0);
+            executable
+                && range.is_some_and(|(from, to)| (number(from)..number(to)).contains(&address))
+        })?;
+        let memory = fs::File::open(format!("/proc/{}/mem", self.pid)).ok()?;
+        let mut found = vec![0; code.len()];
+        memory.read_exact_at(&mut found, address).ok()?;
+        (found == code).then(|| {
+            let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+            format!("its code is in executable memory: {}", words.join(" "))
+        })
     }
 
     /// A mapping whose name begins so.
@@ -206,20 +218,6 @@ fn is_writable(pid: i32, number: i32) -> bool {
         .find_map(|line| line.strip_prefix("flags:"))
         .and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok())
         .is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
-}
-
-/// The executable mappings, without their sizes in memory: address, protection
-/// and name.
-fn code(pid: i32) -> BTreeSet<String> {
-    text(pid, "maps")
-        .lines()
-        .filter(|line| {
-            line.split_whitespace()
-                .nth(1)
-                .is_some_and(|protection| protection.contains('x'))
-        })
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use thiserror::Error;
 
+pub(crate) use self::effect::interfaces;
 use self::look::Look;
 use crate::decoys::{DecoyError, Decoys};
 use crate::drill::{Aim, Barrier, DONE, DRILL, Drill, REFUSED, Stand};
@@ -241,8 +242,22 @@ impl Range {
         }
     }
 
-    /// A worker for the tenant that is taken over: its number.
-    fn worker(&self) -> Result<i32, RangeError> {
+    /// Ends the workers of the tenant that is taken over, whatever they are at.
+    pub fn end_workers(&self) {
+        for pid in self.hostile.info().workers {
+            let handle = Pid::from_raw(pid)
+                .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+            end(handle.as_ref());
+            wait(handle.as_ref());
+        }
+    }
+
+    /// A worker for the tenant that is taken over: its number. It is as honest as any,
+    /// until it is asked for an attack.
+    ///
+    /// # Errors
+    /// If there is none to be had.
+    pub fn worker(&self) -> Result<i32, RangeError> {
         let mut last = None;
         // One that was killed a moment ago may not be known to be gone.
         for _ in 0..5 {
@@ -335,13 +350,7 @@ impl Range {
         }
         // The next one finds nothing of this one.
         end(handle.as_ref());
-        if let Some(handle) = &handle {
-            let patience = Timespec {
-                tv_sec: 5,
-                tv_nsec: 0,
-            };
-            let _ = rustix::event::poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&patience));
-        }
+        wait(handle.as_ref());
         Ok((seen, effect))
     }
 
@@ -404,6 +413,17 @@ fn without(builder: Builder, barrier: Barrier) -> Builder {
 fn end(process: Option<&std::os::fd::OwnedFd>) {
     if let Some(process) = process {
         let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+    }
+}
+
+/// Until it is gone.
+fn wait(process: Option<&std::os::fd::OwnedFd>) {
+    if let Some(process) = process {
+        let patience = Timespec {
+            tv_sec: 5,
+            tv_nsec: 0,
+        };
+        let _ = rustix::event::poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
     }
 }
 

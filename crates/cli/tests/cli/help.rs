@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "run",
     "install",
     "upgrade",
@@ -28,6 +28,7 @@ const VERBS: [&str; 22] = [
     "audit",
     "doctor",
     "bench",
+    "redteam",
     "completions",
     "man",
 ];

@@ -77,12 +77,10 @@ pub fn apply(namespaced: bool) -> Result<(), LayerError> {
 }
 
 /// From outside: all five sets are zero; without a user namespace all but the
-/// bounding set, if nothing executed gains privileges.
+/// bounding set, which counts for nothing where nothing executed gains privileges.
 pub fn verify(status: &str, namespaced: bool) -> Result<String, String> {
     let bounding = status_field(status, "CapBnd")?;
-    let stays = !namespaced
-        && bounding.bytes().any(|digit| digit != b'0')
-        && status_field(status, "NoNewPrivs")? == "1";
+    let stays = !namespaced && bounding.bytes().any(|digit| digit != b'0');
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         if stays && set == "CapBnd" {
             continue;
@@ -92,8 +90,10 @@ pub fn verify(status: &str, namespaced: bool) -> Result<String, String> {
             return Err(format!("{set} is {value}, not zero"));
         }
     }
-    Ok(match stays {
-        false => "all five sets are empty".into(),
-        true => format!("empty but for the bounding set, {bounding}, which no_new_privs closes"),
+    let closed = status_field(status, "NoNewPrivs")? == "1";
+    Ok(match (stays, closed) {
+        (false, _) => "all five sets are empty".into(),
+        (true, true) => format!("empty but for the bounding set {bounding}, out of reach"),
+        (true, false) => format!("empty but for the bounding set {bounding}"),
     })
 }
