@@ -179,6 +179,7 @@ fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchEr
         },
         missing: &missing,
         accepted: &missing,
+        off: lazaret::wall::Off::NONE,
     };
     let verified = Receipt::verify(&expected).map_err(|unverified| {
         BenchError::system("verifying a worker again")(std::io::Error::other(unverified))

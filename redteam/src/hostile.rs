@@ -10,9 +10,10 @@ use lazaret_wire::message::{
 };
 
 use crate::attack::How;
+use crate::drill::{DRILL, answer};
 use crate::inside::Inside;
 use crate::system_call::system_call;
-use crate::{ATTACK, ATTACK_QUERY, COMPILER_MARK, attacks};
+use crate::{ATTACK, ATTACK_QUERY, COMPILER_MARK, attacks, drills};
 
 /// The work of a hostile worker.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +23,13 @@ pub struct Hostile;
 fn run<'a>(text: &'a str, mut inside: Inside<'a>) -> String {
     let (name, argument) = text.split_once(' ').unwrap_or((text, ""));
     inside.argument = argument;
+    if name == DRILL {
+        let (name, _) = argument.split_once(' ').unwrap_or((argument, ""));
+        return match drills::find(name) {
+            Some(drill) => answer((drill.run)(&mut inside)),
+            None => format!("there is no drill `{name}`"),
+        };
+    }
     let Some(attack) = attacks::find(name) else {
         return format!("there is no attack `{name}`");
     };

@@ -44,6 +44,19 @@ impl Inside<'_> {
             .unwrap_or(0)
     }
 
+    /// The value of `name=value` in the argument; nothing if it isn't there.
+    pub fn word(&self, name: &str) -> &str {
+        self.argument
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+            .unwrap_or("")
+    }
+
+    /// The same as a number, 0 if it is none.
+    pub fn word_number(&self, name: &str) -> u64 {
+        self.word(name).parse().unwrap_or(0)
+    }
+
     /// The truth: the call replied with `reply`, and changed no size.
     pub fn honest(&self, reply: &str) -> Done {
         let (fuel, globals, sizes) = match self.tenant {

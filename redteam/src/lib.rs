@@ -18,9 +18,35 @@
 
 pub mod attack;
 pub mod attacks;
+pub mod classics;
+pub mod decoys;
+pub mod drill;
+pub mod drills;
+pub mod errno;
 pub mod hostile;
 pub mod inside;
+pub mod range;
+pub mod report;
+pub mod seen;
+pub mod suite;
 pub mod system_call;
+
+/// Becomes the red team's worker, or a decoy, if this process was started as one;
+/// then it never returns. To be called before `lazaret::init()`, and only in an
+/// executable that has the red team in it.
+///
+/// Neither name gives whoever starts such a process anything that its user hasn't:
+/// a worker takes its orders from the socket of a host that has been told to start
+/// it, and a decoy only waits.
+pub fn init() {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name.as_encoded_bytes() == lazaret_wall::worker::RED_TEAM.to_bytes() {
+        lazaret_guest::start::worker_with(hostile::Hostile)
+    }
+    if name == decoys::process::ARGV0 {
+        decoys::process::main()
+    }
+}
 
 /// The tenant that the hostile worker pretends to be: a running sum, and two
 /// entry points that only the hostile worker has anything for.

@@ -1,12 +1,8 @@
 //! The hostile worker: a `worker_exe` for tests.
 
 #[cfg(target_arch = "x86_64")]
-#[global_allocator]
-static ALLOCATOR: lazaret_guest::allocator::Guarded<std::alloc::System> =
-    lazaret_guest::allocator::Guarded(std::alloc::System);
-
-#[cfg(target_arch = "x86_64")]
 fn main() {
+    lazaret_redteam::init();
     let name = std::env::args_os().next().unwrap_or_default();
     if name.as_encoded_bytes() == lazaret_wall::launcher::ARGV0.to_bytes() {
         lazaret_wall::launcher::main()

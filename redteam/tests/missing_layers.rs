@@ -8,26 +8,20 @@
 
 #[path = "../../tests/older_kernels.rs"]
 mod older_kernels;
+#[path = "../../tests/outer_filter.rs"]
+mod outer_filter;
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
 use lazaret::wall::Layer;
 use lazaret::wall::launcher::LauncherError;
 use lazaret::wall::receipt::State;
 use lazaret::{CompileError, Host, Report, RunError, Verdict, WorkerError};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use outer_filter::{Refused, refuse};
 
 /// Says to a child which of the lacks below it has.
 const LACK: &str = "LAZARET_REDTEAM_LACK";
 const PROGRAM: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
-
-/// A system call that the outer filter refuses: number, a first argument if it
-/// depends on that, and the error.
-type Refused = (i64, Option<u64>, i32);
 
 /// What a host can lack, by the layer that it is.
 const LACKS: &[(&str, Layer, &[Refused])] = &[
@@ -86,29 +80,6 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_PIDFD
     | libc::SIGCHLD) as u32 as u64;
-
-/// Installs a filter that refuses these calls, in this thread.
-fn refuse(calls: &[Refused]) {
-    for (number, first, errno) in calls {
-        let rules = first
-            .map(|value| {
-                let condition =
-                    SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-                        .expect("a condition");
-                SeccompRule::new(vec![condition]).expect("a rule")
-            })
-            .into_iter()
-            .collect();
-        let filter = SeccompFilter::new(
-            BTreeMap::from([(*number, rules)]),
-            SeccompAction::Allow,
-            SeccompAction::Errno(*errno as u32),
-            TargetArch::x86_64,
-        );
-        let program: BpfProgram = filter.expect("a filter").try_into().expect("a program");
-        seccompiler::apply_filter(&program).expect("the filter loads");
-    }
-}
 
 fn run(accepted: &[Layer]) -> Result<Report, RunError> {
     lazaret::init();

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::logging::Logging;
 use crate::verbs::{
     audit, bench, call, checkpoint, completions, doctor, export, fork, fsck, import, incidents,
-    install, learn, logs, man, ps, quarantine, remove, run, snapshot, state_hash, upgrade,
+    install, learn, logs, man, ps, quarantine, redteam, remove, run, snapshot, state_hash, upgrade,
 };
 
 /// Runs WebAssembly that you don't trust, each program and each tenant in a
@@ -17,6 +17,13 @@ pub(crate) struct Arguments {
     pub logging: Logging,
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+impl Arguments {
+    /// Whether the command is there to bring incidents about.
+    pub(crate) fn expects_incidents(&self) -> bool {
+        matches!(self.verb, Some(Verb::Redteam(_)))
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -52,6 +59,7 @@ pub(crate) enum Verb {
     Audit(audit::Audit),
     Doctor(doctor::Doctor),
     Bench(bench::Bench),
+    Redteam(redteam::RedTeam),
     Completions(completions::Completions),
     Man(man::Man),
 }

@@ -140,6 +140,24 @@ pub(crate) enum Failure {
     /// The benchmark.
     #[error(transparent)]
     Bench(#[from] lazaret_bench::BenchError),
+    /// There is no attack to be run.
+    #[error("no attack has {filter:?} in its name or kind; `lazaret redteam --list` prints all")]
+    NoAttack {
+        /// What was looked for.
+        filter: String,
+    },
+    /// A layer that can't be taken off.
+    #[cfg(target_arch = "x86_64")]
+    #[error("--without: {0}")]
+    Barrier(#[from] lazaret_redteam::drill::UnknownBarrier),
+    /// The red team can't go on.
+    #[cfg(target_arch = "x86_64")]
+    #[error("red team: {0}")]
+    RedTeam(#[from] Box<lazaret_redteam::range::RangeError>),
+    /// Attacks are native code.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[error("the attacks are native code for x86-64, and this is another architecture")]
+    NoRedTeam,
 }
 
 /// The Internet Computer's reject code for a canister that trapped or didn't
@@ -223,6 +241,10 @@ impl Failure {
     /// What the command exits with.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Barrier(_) => USAGE,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::NoRedTeam => USAGE,
             Self::NoVerb
             | Self::ReadModule { .. }
             | Self::Module { .. }
@@ -233,6 +255,7 @@ impl Failure {
             | Self::NoData { .. }
             | Self::ReadArchive { .. }
             | Self::Terminal
+            | Self::NoAttack { .. }
             | Self::Incidents(StoreError::NotFound { .. } | StoreError::Ambiguous { .. })
             | Self::Fsck(FsckError::NotFound { .. })
             | Self::Build(BuildError::Cgroup(CgroupError::Limits(_)))

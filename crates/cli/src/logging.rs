@@ -46,8 +46,12 @@ enum Format {
 
 /// Starts logging. Lines that can't be written are dropped: a closed standard
 /// error must not end a program.
-pub(crate) fn start(logging: &Logging) {
+///
+/// Where incidents are what is asked for, nothing is logged but by a level that is
+/// more than the ordinary one.
+pub(crate) fn start(logging: &Logging, expects_incidents: bool) {
     let level = match logging.level {
+        Level::Error | Level::Warn if expects_incidents => LevelFilter::OFF,
         Level::Off => LevelFilter::OFF,
         Level::Error => LevelFilter::ERROR,
         Level::Warn => LevelFilter::WARN,

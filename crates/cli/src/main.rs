@@ -22,9 +22,11 @@ use clap::Parser;
 use crate::arguments::Arguments;
 
 fn main() -> ExitCode {
+    #[cfg(target_arch = "x86_64")]
+    lazaret_redteam::init();
     lazaret::init();
     let arguments = Arguments::parse();
-    logging::start(&arguments.logging);
+    logging::start(&arguments.logging, arguments.expects_incidents());
     match verbs::execute(arguments.verb) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

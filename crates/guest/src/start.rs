@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use lazaret_wall::launcher::SETUP_FD;
 use lazaret_wall::layers::landlock::Granted;
 use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramRights, Uses};
-use lazaret_wall::worker::Closed;
-use lazaret_wall::{Layer, LayerError};
+use lazaret_wall::worker::{Closed, Orders};
+use lazaret_wall::{Layer, LayerError, Off};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
 use lazaret_wire::message::{
@@ -99,7 +99,7 @@ pub fn worker() -> ! {
 
 /// The same with other work. Start-up, set-up and lock are no different.
 pub fn worker_with(mut work: impl Work) -> ! {
-    let (channel, mut exchange, accepted, closed) = greet();
+    let (channel, mut exchange, told, closed) = greet();
     let descriptors = match channel.receive_descriptors(layout::MAX_FILES + 1) {
         Ok(descriptors) => descriptors,
         Err(error) => abort::now(Reason::Wire, &error.to_string()),
@@ -120,13 +120,13 @@ pub fn worker_with(mut work: impl Work) -> ! {
     match assignment {
         Assignment::Tenant(setup) => {
             let prepared = or_fail(&mut exchange, tenant(&setup, descriptors, &channel, shared));
-            let canister = lock(channel, &mut exchange, prepared, &accepted, closed);
+            let canister = lock(channel, &mut exchange, prepared, &told, closed);
             exchange.set_spin(Spin::HOT);
             work.tenant(canister, &mut exchange)
         }
         Assignment::Program(setup) => {
             let prepared = or_fail(&mut exchange, program(&setup, descriptors));
-            let program = lock(channel, &mut exchange, prepared, &accepted, closed);
+            let program = lock(channel, &mut exchange, prepared, &told, closed);
             match exchange.next() {
                 ToWorker::Start => {}
                 other => abort::now(
@@ -139,7 +139,7 @@ pub fn worker_with(mut work: impl Work) -> ! {
         }
         Assignment::Compiler => {
             let prepared = or_fail(&mut exchange, compiler_streams(descriptors));
-            lock(channel, &mut exchange, prepared, &accepted, closed);
+            lock(channel, &mut exchange, prepared, &told, closed);
             let settings = match exchange.next() {
                 ToWorker::Compile(compile) => compile.settings,
                 other => abort::now(
@@ -162,8 +162,25 @@ pub fn worker_with(mut work: impl Work) -> ! {
     )
 }
 
+/// What the host says about layers.
+struct Told {
+    accepted: Vec<Layer>,
+    off: Off,
+    dumpable: bool,
+}
+
+impl Told {
+    fn orders(&self) -> Orders<'_> {
+        Orders {
+            accepted: &self.accepted,
+            off: self.off,
+            dumpable: self.dumpable,
+        }
+    }
+}
+
 /// Takes the shared memory, and closes this process in.
-fn greet() -> (Channel, Exchange, Vec<Layer>, Closed) {
+fn greet() -> (Channel, Exchange, Told, Closed) {
     // SAFETY: the launcher put the socket there, and nothing else uses it.
     let socket = unsafe { OwnedFd::from_raw_fd(SETUP_FD) };
     let fail = |text: String| -> ! {
@@ -205,11 +222,17 @@ fn greet() -> (Channel, Exchange, Vec<Layer>, Closed) {
         .iter()
         .filter_map(|name| name.parse().ok())
         .collect();
+    let off = or_fail(&mut exchange, Off::from_names(&hello.off).map_err(failed));
+    let told = Told {
+        accepted,
+        off,
+        dumpable: hello.dumpable,
+    };
     let closed = or_fail(
         &mut exchange,
-        lazaret_wall::worker::close_in(&accepted).map_err(layer_failed),
+        lazaret_wall::worker::close_in(told.orders()).map_err(layer_failed),
     );
-    (channel, exchange, accepted, closed)
+    (channel, exchange, told, closed)
 }
 
 fn layer_failed(error: LayerError) -> Failed {
@@ -244,7 +267,7 @@ fn lock<T>(
     channel: Channel,
     exchange: &mut Exchange,
     prepared: Prepared<T>,
-    accepted: &[Layer],
+    told: &Told,
     closed: Closed,
 ) -> T {
     let granted: Vec<Granted<'_>> = prepared
@@ -256,7 +279,7 @@ fn lock<T>(
             uses: prepared.uses,
         })
         .collect();
-    let locked = lazaret_wall::worker::lock(closed, prepared.kind, &granted, accepted);
+    let locked = lazaret_wall::worker::lock(closed, prepared.kind, &granted, told.orders());
     let locked = or_fail(exchange, locked.map_err(layer_failed));
     let listener: Vec<BorrowedFd<'_>> = locked.listener.iter().map(AsFd::as_fd).collect();
     if let Err(error) = channel.send(LISTENER, &listener) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use lazaret_image::Durability;
 use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
 use lazaret_wall::launcher::depth;
-use lazaret_wall::{Grade, Layer, Probe, probe};
+use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, probe};
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use thiserror::Error;
 
@@ -59,6 +59,9 @@ pub enum BuildError {
     /// and its hooks.
     #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),
+    /// A layer was to be left out that can't be.
+    #[error(transparent)]
+    NotRemovable(#[from] NotRemovable),
     /// Control groups that were asked for can't be had, or their limits can't be.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -80,6 +83,9 @@ const DEFAULT_COMPACTION: NonZeroU64 = NonZeroU64::new(256 << 20).unwrap();
 pub(crate) struct Options {
     pub accept_missing: Vec<Layer>,
     pub require_grade: Option<Grade>,
+    pub off: Off,
+    pub red_team: bool,
+    pub worker_user: Option<u32>,
     pub worker_exe: Option<PathBuf>,
     pub durability: Durability,
     pub limits: TenantLimits,
@@ -95,6 +101,7 @@ pub(crate) struct Options {
 #[derive(Debug)]
 pub struct Builder {
     options: Options,
+    without: Vec<Layer>,
     data: Option<PathBuf>,
     cache: Option<PathBuf>,
     observer: Option<Observer>,
@@ -113,6 +120,9 @@ impl Builder {
             options: Options {
                 accept_missing: Vec::new(),
                 require_grade: None,
+                off: Off::NONE,
+                red_team: false,
+                worker_user: None,
                 worker_exe: None,
                 durability: Durability::Durable,
                 limits: TenantLimits::default(),
@@ -124,6 +134,7 @@ impl Builder {
                 compaction: Some(DEFAULT_COMPACTION),
                 cgroup: CgroupOptions::default(),
             },
+            without: Vec::new(),
             data: None,
             cache: None,
             observer: None,
@@ -157,6 +168,28 @@ impl Builder {
     #[must_use]
     pub fn accept_missing(mut self, layer: Layer) -> Self {
         self.options.accept_missing.push(layer);
+        self
+    }
+
+    /// Leaves a layer of the wall out on purpose, and those that can't be without
+    /// it ([`Off`]): to show what each layer carries, and where a container gives no
+    /// namespaces. **Never for code that nobody trusts.** Receipts say that it is
+    /// off, and the grade follows.
+    #[must_use]
+    pub fn without(mut self, layer: Layer) -> Self {
+        self.without.push(layer);
+        self
+    }
+
+    /// Starts workers under the name of the red team's
+    /// ([`RED_TEAM`](lazaret_wall::worker::RED_TEAM)): an executable that knows it
+    /// attacks from inside, in place of a guest. Where `user` is given, all of them
+    /// have that id on the host. For `lazaret redteam`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn red_team(mut self, user: Option<u32>) -> Self {
+        self.options.red_team = true;
+        self.options.worker_user = user;
         self
     }
 
@@ -333,6 +366,10 @@ impl Builder {
             0 => {}
             depth => return Err(BuildError::Nested(depth)),
         }
+        let options = Options {
+            off: Off::new(&self.without)?,
+            ..self.options
+        };
         for (index, offered) in self.functions.iter().enumerate() {
             let fail = |reason: String| BuildError::Function {
                 name: offered.name.clone(),
@@ -353,16 +390,16 @@ impl Builder {
                 )));
             }
         }
-        if self.options.tracker == TrackerKind::Kernel
+        if options.tracker == TrackerKind::Kernel
             && let Probe::Missing(missing) = probe::kernel_tracker()
         {
             return Err(BuildError::KernelTracker { missing });
         }
-        self.options.cgroup.check().map_err(CgroupError::from)?;
+        options.cgroup.check().map_err(CgroupError::from)?;
         let cgroups = OnceLock::new();
         // What must be there is an error now, not with the first worker.
-        if self.options.cgroup.must_be_there() {
-            let _ = cgroups.set(Cgroups::open(self.options.cgroup)?);
+        if options.cgroup.must_be_there() {
+            let _ = cgroups.set(Cgroups::open(options.cgroup)?);
         }
         let data = self.data.as_deref().map(DataDir::open).transpose()?;
         let budget = self.memory_budget.map(Budget::new);
@@ -400,12 +437,12 @@ impl Builder {
                 quarantine.clone(),
                 observers,
                 hooks,
-                Symbols::new(self.options.worker_exe.as_deref()),
+                Symbols::new(options.worker_exe.as_deref()),
             )
         })
         .map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
-            options: self.options,
+            options,
             launcher: Mutex::default(),
             cgroups,
             snapshots: Snapshots::new(cache.clone()),

@@ -58,7 +58,9 @@ impl Inner {
         Ok(LauncherOptions {
             executable: self.options.worker_exe.clone(),
             accept_missing: self.options.accept_missing.clone(),
-            as_user: None,
+            off: self.options.off,
+            red_team: self.options.red_team,
+            as_user: self.options.worker_user,
             directories: Vec::new(),
             cgroups: Some(self.cgroups()?.clone()),
         })

@@ -234,7 +234,11 @@ impl Watch {
             Event::Exited(status, _, kill) => {
                 Ending::read(status, kill, self.shared.take_last_words())
             }
-            Event::LauncherEnded => Ending::LauncherEnded,
+            Event::LauncherEnded => {
+                // Without a PID namespace only the kernel's word ties them together.
+                self.signal();
+                Ending::LauncherEnded
+            }
         };
         if !self.asked.load(Acquire)
             && let Some(incident) = self.report(&ending)

@@ -11,6 +11,7 @@ use crate::layers::{
     capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, read,
     rlimits, root, seccomp, status_field,
 };
+use crate::off::Off;
 use crate::policy::Kind;
 use crate::posture::Posture;
 
@@ -25,6 +26,8 @@ pub enum State {
     Applied(String),
     /// Missing, which the operator has accepted.
     Missing(String),
+    /// Left out on purpose, by the host: why.
+    Off(String),
 }
 
 /// One layer on a receipt.
@@ -52,7 +55,7 @@ pub struct Receipt {
     pub layers: Vec<Entry>,
     /// The filter that its kind loads last: the hash of its instructions
     /// ([`seccomp::name`]), as the host compiles it. From outside the kernel
-    /// shows only how many filters there are.
+    /// shows only how many filters there are. Empty if the layer is left out.
     pub filter: String,
     /// What becomes of a forbidden call: it is told to the host, with all that
     /// can be seen, or only kills.
@@ -132,6 +135,8 @@ pub struct Expected<'a> {
     pub missing: &'a [Layer],
     /// Layers that the operator accepts to be missing.
     pub accepted: &'a [Layer],
+    /// Layers that are left out on purpose.
+    pub off: Off,
 }
 
 /// A layer that isn't as it should be: the worker must not run.
@@ -168,11 +173,17 @@ impl Receipt {
             .layers
             .iter()
             .filter_map(|entry| match &entry.state {
-                State::Missing(found) => Some(format!("no {}: {found}", entry.layer)),
+                State::Missing(found) | State::Off(found) => {
+                    Some(format!("no {}: {found}", entry.layer))
+                }
                 _ => None,
             })
             .collect();
-        if self.forbidden_calls == Denied::Kill {
+        let filtered = self
+            .layers
+            .iter()
+            .all(|entry| entry.layer != Layer::Seccomp || !matches!(entry.state, State::Off(_)));
+        if self.forbidden_calls == Denied::Kill && filtered {
             all.push("a forbidden call kills, and leaves no evidence".to_owned());
         }
         if self.learning {
@@ -206,6 +217,16 @@ impl Receipt {
         let namespace = |name| namespaces::verify(posture.namespaces.get(name), name, expected.own);
         let mut layers = Vec::with_capacity(Layer::ALL.len());
         for &layer in Layer::ALL {
+            if let Some(why) = expected.off.why(layer) {
+                // Whatever is left out, it is never root.
+                if layer == Layer::UserNamespace {
+                    namespaces::verify_user(&status, expected.host_uid)
+                        .map_err(|found| Unverified { layer, found })?;
+                }
+                let state = State::Off(why);
+                layers.push(Entry { layer, state });
+                continue;
+            }
             let found = match layer {
                 Layer::UserNamespace => namespace("user").and_then(|namespace| {
                     Ok(format!(
@@ -220,7 +241,9 @@ impl Receipt {
                 Layer::UtsNamespace => namespace("uts"),
                 Layer::EmptyRoot => root::verify(pid),
                 Layer::NoNewPrivs => no_new_privs::verify(&status),
-                Layer::Capabilities => capabilities::verify(&status),
+                Layer::Capabilities => {
+                    capabilities::verify(&status, !expected.off.has(Layer::UserNamespace))
+                }
                 Layer::Environment => environment::verify(pid),
                 Layer::Descriptors => {
                     descriptors::verify(&posture.descriptors, expected.descriptors)
@@ -252,13 +275,16 @@ impl Receipt {
         }
         let missing: Vec<Layer> = layers
             .iter()
-            .filter(|entry| matches!(entry.state, State::Missing(_)))
+            .filter(|entry| matches!(entry.state, State::Missing(_) | State::Off(_)))
             .map(|entry| entry.layer)
             .collect();
-        let filter = seccomp::name(expected.kind, expected.denied).map_err(|error| Unverified {
-            layer: Layer::Seccomp,
-            found: error.to_string(),
-        })?;
+        let filter = match expected.off.has(Layer::Seccomp) {
+            true => String::new(),
+            false => seccomp::name(expected.kind, expected.denied).map_err(|error| Unverified {
+                layer: Layer::Seccomp,
+                found: error.to_string(),
+            })?,
+        };
         let receipt = Self {
             pid,
             host_uid: expected.host_uid,

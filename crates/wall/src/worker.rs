@@ -10,23 +10,51 @@ use std::os::fd::OwnedFd;
 use crate::layer::{Layer, LayerError};
 use crate::layers::landlock::Granted;
 use crate::layers::seccomp::Denied;
-use crate::layers::{capabilities, dumpable, landlock, mdwe, no_new_privs, root, seccomp};
+use crate::layers::{
+    capabilities, dumpable, landlock, mdwe, namespaces, no_new_privs, root, seccomp,
+};
+use crate::off::Off;
 use crate::policy::{Kind, policy};
 
 /// `argv[0]` of a worker.
 pub const ARGV0: &std::ffi::CStr = c"lazaret:worker";
 
+/// `argv[0]` of a worker of the red team: one that attacks. Only a host that was
+/// built for that has its launcher use it.
+pub const RED_TEAM: &std::ffi::CStr = c"lazaret:red-team";
+
 /// Layers that could not be put on and whose absence was accepted.
 pub type Missing = Vec<Layer>;
 
+/// What the host says about layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Orders<'a> {
+    /// Those whose absence the operator has accepted.
+    pub accepted: &'a [Layer],
+    /// Those that are left out on purpose.
+    pub off: Off,
+    /// Whether the worker stays open to processes of its own user: where both
+    /// have the same id and no user namespace lies between them, the host could
+    /// not look at it otherwise (ptrace(2), access mode checking).
+    pub dumpable: bool,
+}
+
 struct Putting<'a> {
     accepted: &'a [Layer],
+    off: Off,
     missing: Missing,
 }
 
 impl Putting<'_> {
-    fn on(&mut self, layer: Layer, result: Result<(), LayerError>) -> Result<(), LayerError> {
-        match result {
+    fn on(
+        &mut self,
+        layer: Layer,
+        apply: impl FnOnce() -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        if self.off.has(layer) {
+            return Ok(());
+        }
+        match apply() {
             Ok(()) => Ok(()),
             Err(_) if self.accepted.contains(&layer) => {
                 self.missing.push(layer);
@@ -63,27 +91,24 @@ pub struct Locked {
 ///
 /// # Errors
 /// The first layer that can't be put on and isn't accepted to be missing.
-pub fn close_in(accepted: &[Layer]) -> Result<Closed, LayerError> {
+pub fn close_in(orders: Orders<'_>) -> Result<Closed, LayerError> {
     let mut putting = Putting {
-        accepted,
+        accepted: orders.accepted,
+        off: orders.off,
         missing: Missing::new(),
     };
-    let name = c"worker";
-    // Its own UTS namespace still has the host's name.
-    // SAFETY: a string and its length.
-    if unsafe { libc::sethostname(name.as_ptr(), name.to_bytes().len()) } != 0 {
-        putting.on(
-            Layer::UtsNamespace,
-            Err(LayerError::last(Layer::UtsNamespace, "sethostname")),
-        )?;
+    putting.on(Layer::UtsNamespace, namespaces::forget_the_host_s_name)?;
+    putting.on(Layer::EmptyRoot, root::apply)?;
+    putting.on(Layer::NoNewPrivs, no_new_privs::apply)?;
+    let namespaced = !orders.off.has(Layer::UserNamespace);
+    putting.on(Layer::Capabilities, || capabilities::apply(namespaced))?;
+    if !orders.dumpable {
+        dumpable::apply()?;
     }
-    putting.on(Layer::EmptyRoot, root::apply())?;
-    putting.on(Layer::NoNewPrivs, no_new_privs::apply())?;
-    putting.on(Layer::Capabilities, capabilities::apply())?;
-    dumpable::apply()?;
     let mut listener = None;
-    let filter = load(Kind::Launch, true).map(|loaded| listener = loaded);
-    putting.on(Layer::Seccomp, filter)?;
+    putting.on(Layer::Seccomp, || {
+        load(Kind::Launch, true).map(|loaded| listener = loaded)
+    })?;
     Ok(Closed {
         missing: putting.missing,
         listener,
@@ -99,20 +124,22 @@ pub fn lock(
     closed: Closed,
     kind: Kind,
     granted: &[Granted<'_>],
-    accepted: &[Layer],
+    orders: Orders<'_>,
 ) -> Result<Locked, LayerError> {
     let mut putting = Putting {
-        accepted,
+        accepted: orders.accepted,
+        off: orders.off,
         missing: closed.missing,
     };
-    putting.on(Layer::Landlock, landlock::apply(granted))?;
-    putting.on(Layer::Mdwe, mdwe::apply())?;
+    putting.on(Layer::Landlock, || landlock::apply(granted))?;
+    putting.on(Layer::Mdwe, mdwe::apply)?;
     // A chain of filters has one listener at a time.
     let notifies = closed.listener.is_some();
     drop(closed.listener);
     let mut listener = None;
-    let filter = load(kind, notifies).map(|loaded| listener = loaded);
-    putting.on(Layer::Seccomp, filter)?;
+    putting.on(Layer::Seccomp, || {
+        load(kind, notifies).map(|loaded| listener = loaded)
+    })?;
     Ok(Locked {
         missing: putting.missing,
         listener,

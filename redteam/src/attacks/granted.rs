@@ -86,7 +86,7 @@ pub(super) fn open_at(directory: i32, path: &CStr, flags: i32) -> i64 {
 }
 
 /// The first descriptor that is a directory.
-pub(super) fn directory() -> Option<i32> {
+pub fn directory() -> Option<i32> {
     (3..64).find(|fd| {
         let opened = open_at(*fd, c".", libc::O_DIRECTORY);
         // SAFETY: opened just now, or refused, which closes nothing.

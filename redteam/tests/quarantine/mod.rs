@@ -14,10 +14,11 @@ use std::time::Duration;
 use lazaret::incident::What;
 use lazaret::wall::policy::{Kind, ProgramRights, Uses};
 use lazaret::{
-    Builder, CallError, CallOptions, CompileError, Ending, Host, Output, Reply, RunError, Tenant,
-    TrackerKind, Verdict, Violation,
+    Builder, CallOptions, CompileError, Ending, Host, Output, RunError, Tenant, TrackerKind,
+    Verdict, Violation,
 };
 use lazaret_redteam::attack::{Attack, Expected};
+pub use lazaret_redteam::seen::Seen;
 use lazaret_redteam::{ATTACK, ATTACK_QUERY, COMPILER_MARK, TENANT};
 
 /// Limits of heap and of stable memory: small, so that bombs are cheap. The
@@ -31,29 +32,7 @@ pub const PATIENCE: Duration = Duration::from_millis(400);
 const NO_IMPORTS: &str = r#"(module (memory (export "memory") 1) (func (export "_start")))"#;
 
 /// A program that imports whatever any system call could be needed for.
-const ALL_IMPORTS: &str = r#"(module
-  (import "wasi_snapshot_preview1" "fd_read" (func (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "clock_time_get" (func (param i32 i64 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "random_get" (func (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "poll_oneoff" (func (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_open"
-    (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_readdir" (func (param i32 i32 i32 i64 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_filestat_get" (func (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_sync" (func (param i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_advise" (func (param i32 i64 i64 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func (param i32 i64) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_filestat_set_times"
-    (func (param i32 i64 i64 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_create_directory" (func (param i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_unlink_file" (func (param i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_rename" (func (param i32 i32 i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_symlink" (func (param i32 i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "path_link"
-    (func (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start")))"#;
+const ALL_IMPORTS: &str = include_str!("../../src/range/program.wat");
 
 /// A program without directories or imports.
 pub const BARE: Kind = Kind::Program(ProgramRights {
@@ -75,54 +54,6 @@ pub const fn program(directories: bool, writable: bool) -> Kind {
         writable,
         uses: Uses::ALL,
     })
-}
-
-/// How an attack ended, as the host saw it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
-    /// It answered.
-    Reply(String),
-    /// Its worker ended so.
-    Ended(Ending),
-    /// It said nothing in time.
-    Silence,
-    /// Its pages could not be copied.
-    Unreadable(String),
-    /// Anything else.
-    Other(String),
-}
-
-impl Seen {
-    /// A call of a tenant.
-    pub fn call(result: Result<Reply, CallError>) -> Self {
-        match result {
-            Ok(reply) => Self::Reply(String::from_utf8_lossy(&reply.bytes).into_owned()),
-            Err(CallError::WorkerEnded(ending)) => Self::Ended(ending),
-            Err(CallError::TimeLimit(_)) => Self::Silence,
-            Err(error @ (CallError::Memory(_) | CallError::Commit(_))) => {
-                Self::Unreadable(error.to_string())
-            }
-            Err(error) => Self::Other(format!("{error:?}")),
-        }
-    }
-
-    /// Whether it is how the attack should end.
-    pub fn is(&self, expected: Expected) -> bool {
-        match (self, expected) {
-            (Self::Ended(Ending::Violation(_)), Expected::Violation)
-            | (Self::Ended(Ending::Malformed(_)), Expected::Malformed)
-            | (Self::Ended(Ending::OutOfMemory { .. }), Expected::OutOfMemory)
-            | (Self::Silence, Expected::Silence)
-            | (Self::Unreadable(_), Expected::Unreadable) => true,
-            (Self::Ended(Ending::Aborted { reason, .. }), Expected::Aborted(wanted)) => {
-                *reason == wanted
-            }
-            (Self::Ended(Ending::Signal(signal)), Expected::Signal(wanted)) => *signal == wanted,
-            (Self::Ended(Ending::Exited(code)), Expected::Exited(wanted)) => *code == wanted,
-            (Self::Reply(text), Expected::Reply(start)) => text.starts_with(start),
-            _ => false,
-        }
-    }
 }
 
 /// The host, the tenant that is taken over, its neighbour, and what both know.

@@ -17,6 +17,7 @@ pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod ps;
 pub(crate) mod quarantine;
+pub(crate) mod redteam;
 pub(crate) mod remove;
 pub(crate) mod run;
 pub(crate) mod snapshot;
@@ -50,6 +51,7 @@ pub(crate) fn execute(verb: Option<Verb>) -> Result<u8, Failure> {
         Verb::Audit(verb) => verb.execute(),
         Verb::Doctor(verb) => verb.execute(),
         Verb::Bench(verb) => verb.execute(),
+        Verb::Redteam(verb) => verb.execute(),
         Verb::Completions(verb) => verb.execute(),
         Verb::Man(verb) => verb.execute(),
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::support::{Run, lazaret};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 24] = [
     "run",
     "learn",
     "install",
@@ -29,6 +29,7 @@ const VERBS: [&str; 23] = [
     "audit",
     "doctor",
     "bench",
+    "redteam",
     "completions",
     "man",
 ];

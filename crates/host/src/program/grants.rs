@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lazaret_wall::Layer;
 use lazaret_wall::launcher::{Grants, Launcher, LauncherOptions};
+use rustix::fs::{Mode, OFlags};
 
 use super::error::RunError;
 use crate::host::Inner;
@@ -87,13 +89,29 @@ pub(super) fn grants(
         })
         .collect();
     let root = rustix::process::geteuid().is_root();
+    let as_user = as_user.or(host.options.worker_user);
     let options = LauncherOptions {
         as_user,
         directories: if root { Vec::new() } else { grants.clone() },
         ..host.launcher_options()?
     };
     let launcher = Arc::new(Launcher::start(&options)?);
-    let opened = if root {
+    let opened = if root && launcher.off().has(Layer::MountNamespace) {
+        grants
+            .iter()
+            .map(|grant| {
+                rustix::fs::open(
+                    &grant.path,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .map_err(|errno| RunError::Directory {
+                    path: grant.path.clone(),
+                    reason: io::Error::from(errno).to_string(),
+                })
+            })
+            .collect::<Result<_, _>>()?
+    } else if root {
         lazaret_wall::grants::open_as_root(&grants, launcher.first_host_uid(), as_user.is_some())
             .map_err(|error| RunError::Directory {
                 path: error.path.clone(),

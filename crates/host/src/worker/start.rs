@@ -71,12 +71,16 @@ impl Worker {
         // All that it will be told lies ready before it is born, so that it
         // never waits for this side, which is told of it later.
         let (setup, theirs) = Channel::pair()?;
+        let off = start.launcher.off();
         let hello = Hello {
             accept_missing: start
                 .accepted
                 .iter()
                 .map(|layer| layer.name().to_owned())
                 .collect(),
+            off: off.names(),
+            // Root may look at anybody, and whoever has made its user namespace.
+            dumpable: off.has(Layer::UserNamespace) && !rustix::process::geteuid().is_root(),
         };
         let mut buffer = Vec::new();
         hello.to_bytes(&mut buffer)?;
@@ -183,6 +187,7 @@ impl Worker {
             descriptors: start.open,
             missing: &missing,
             accepted: start.accepted,
+            off,
             kind,
             denied,
             learning: start.lessons.is_some(),

@@ -13,6 +13,7 @@ use super::clone::{Cloned, clone};
 use super::error::{LauncherError, PATIENCE};
 use super::ids::HostIds;
 use crate::layer::Layer;
+use crate::off::Off;
 
 /// The environment variable that says how many Lazaret processes lie between
 /// this one and the first host: a host that starts itself by mistake must not
@@ -49,6 +50,7 @@ pub(super) fn start(
     ids: &HostIds,
     environment: &CStr,
     group: Option<BorrowedFd<'_>>,
+    off: Off,
 ) -> Result<OwnedFd, LauncherError> {
     let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
     let environment = [environment.as_ptr(), std::ptr::null()];
@@ -62,14 +64,18 @@ pub(super) fn start(
         Some(_) => NAMESPACES,
         None => NAMESPACES | libc::CLONE_NEWCGROUP,
     };
+    let (flags, mapped) = (off.namespaces(flags), !off.has(Layer::UserNamespace));
     // SAFETY: this process may have threads, so the child makes system calls
     // only, on data that was prepared before, until it is another program.
-    let cloned = unsafe { clone(flags, group) }.map_err(|errno| LauncherError::Layer {
-        layer: Layer::UserNamespace,
-        message: format!(
-            "clone3 into new namespaces: {errno}; {}",
-            Layer::UserNamespace.remedy()
-        ),
+    let cloned = unsafe { clone(flags, group) }.map_err(|errno| match flags {
+        0 => LauncherError::Failed(format!("clone3: {errno}")),
+        _ => LauncherError::Layer {
+            layer: Layer::UserNamespace,
+            message: format!(
+                "clone3 into new namespaces: {errno}; {}",
+                Layer::UserNamespace.remedy()
+            ),
+        },
     })?;
     match cloned {
         Cloned::Child => {
@@ -96,8 +102,8 @@ pub(super) fn start(
                     0usize,
                     0usize,
                 ) < 1
-                    || libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
-                    || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
+                    || mapped && libc::syscall(libc::SYS_setresgid, 0, 0, 0) != 0
+                    || mapped && libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0
                     || libc::syscall(libc::SYS_dup3, socket, 0, 0) < 0
                 {
                     libc::_exit(126);
@@ -138,7 +144,7 @@ pub(super) fn start(
                     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
                 return Err(error.into());
             }
-            if let Err((file, source)) = map_ids(pid, ids) {
+            if mapped && let Err((file, source)) = map_ids(pid, ids) {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
                 let _ =
                     rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);

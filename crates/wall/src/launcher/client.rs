@@ -4,9 +4,11 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::birth::{DEPTH, depth, early_end, start};
@@ -19,6 +21,10 @@ use crate::cgroup::{Cgroups, Lease, MemoryKill};
 use crate::executable;
 use crate::layer::Layer;
 use crate::layers::rlimits;
+use crate::off::Off;
+
+/// How long a launcher that ends its workers one by one may take.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 
 /// A worker that was started.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ pub struct Launcher {
     book: Arc<Mutex<Book>>,
     pidfd: OwnedFd,
     missing: Vec<Layer>,
+    off: Off,
     directories: Vec<OwnedFd>,
     ids: HostIds,
     cgroups: Option<Arc<Cgroups>>,
@@ -74,7 +81,8 @@ impl Launcher {
             .cgroups
             .as_ref()
             .and_then(|cgroups| cgroups.launcher());
-        let pidfd = start(&ours, theirs, &executable, &ids, &environment, group)?;
+        let off = options.off;
+        let pidfd = start(&ours, theirs, &executable, &ids, &environment, group, off)?;
         let configure = Configure {
             directories,
             accept_missing: options
@@ -82,6 +90,8 @@ impl Launcher {
                 .iter()
                 .map(|layer| layer.name().to_owned())
                 .collect(),
+            off: off.names(),
+            red_team: options.red_team,
         };
         let mut bytes = Vec::new();
         configure
@@ -126,6 +136,7 @@ impl Launcher {
                 .iter()
                 .filter_map(|name| name.parse().ok())
                 .collect(),
+            off,
             directories,
             ids,
             cgroups: options.cgroups.clone(),
@@ -136,6 +147,11 @@ impl Launcher {
     /// Layers that the launcher could not put on (and was allowed not to).
     pub fn missing(&self) -> &[Layer] {
         &self.missing
+    }
+
+    /// Layers that its workers don't have, on purpose.
+    pub fn off(&self) -> Off {
+        self.off
     }
 
     /// The granted directories, in the order of the options.
@@ -198,7 +214,10 @@ impl Launcher {
         };
         let order = Spawn {
             id,
-            user,
+            user: match self.off.has(Layer::UserNamespace) {
+                true => self.ids.host_uid(user),
+                false => user,
+            },
             data_limit: limits.data,
             address_space: limits.address_space,
             descriptor_limit: rlimits::at_birth(limits.descriptors),
@@ -262,6 +281,15 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
+        // Without a PID namespace its workers don't end with it just like that: it
+        // ends them when the socket closes.
+        if self.off.has(Layer::PidNamespace)
+            && rustix::net::shutdown(&*self.channel, rustix::net::Shutdown::Both).is_ok()
+        {
+            let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+            let patience = Timespec::try_from(LAST_STEPS).ok();
+            let _ = rustix::event::poll(&mut end, patience.as_ref());
+        }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();

@@ -66,7 +66,13 @@ pub unsafe fn clone(flags: i32, into: Option<BorrowedFd<'_>>) -> Result<Cloned, 
         // promise.
         pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, WITHOUT_CGROUP) };
     }
-    if pid < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+    let refused = match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::ENOSYS) => true,
+        // A filter may refuse all of clone3, and clone for its flags only.
+        Some(libc::EPERM) => flags == 0,
+        _ => false,
+    };
+    if pid < 0 && refused {
         // Docker's default profile answers ENOSYS to clone3, so that callers
         // fall back to clone, whose flags a filter can look at.
         // SAFETY: as above; arguments in the order of x86-64 and aarch64

@@ -15,6 +15,7 @@ mod process;
 mod protocol;
 mod root;
 mod spawn;
+mod strangers;
 
 pub use birth::{DEPTH, depth};
 pub use book::Event;

@@ -8,6 +8,7 @@ use super::error::LauncherError;
 use super::protocol::Directory;
 use crate::cgroup::Cgroups;
 use crate::layer::Layer;
+use crate::off::Off;
 
 /// A directory to grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,12 @@ pub struct LauncherOptions {
     pub executable: Option<PathBuf>,
     /// Layers that may be missing.
     pub accept_missing: Vec<Layer>,
+    /// Layers that are left out on purpose.
+    pub off: Off,
+    /// Whether workers are started under the name of the red team's
+    /// ([`RED_TEAM`](crate::worker::RED_TEAM)): hostile code of the executable's
+    /// own, in place of a guest's.
+    pub red_team: bool,
     /// The host user that workers run as; root only.
     pub as_user: Option<u32>,
     /// Directories that its workers are given.

@@ -1,6 +1,6 @@
 //! The launcher process itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lazaret_wire::codec::Message;
@@ -10,9 +10,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::borrow::Stack;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
-use super::root;
 use super::spawn::{Materials, Started, spawn};
+use super::{root, strangers};
 use crate::layer::Layer;
+use crate::off::Off;
 
 /// The launcher: called by `init` when this process was started as one. It
 /// ends with the host.
@@ -52,7 +53,11 @@ fn run(channel: Channel) -> i32 {
         return 1;
     }
     drop(directories);
-    serve(&channel, &mut materials)
+    let code = serve(&channel, &mut materials);
+    if materials.off.has(Layer::PidNamespace) {
+        strangers::kill(&materials.proc, &HashSet::new());
+    }
+    code
 }
 
 fn say(
@@ -98,13 +103,22 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     let executable = descriptors
         .pop()
         .ok_or_else(|| plain("no executable was handed over".into()))?;
+    let off = Off::from_names(&order.off).map_err(plain)?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
-    crate::layers::no_new_privs::apply()
-        .map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+    if !off.has(Layer::NoNewPrivs) {
+        crate::layers::no_new_privs::apply()
+            .map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+    }
+    if off.has(Layer::PidNamespace) {
+        strangers::adopt().map_err(|errno| plain(format!("PR_SET_CHILD_SUBREAPER: {errno}")))?;
+    }
     let stack = Stack::new().map_err(|errno| plain(format!("a stack: {errno}")))?;
-    let directories = root::open_directories(&order.directories).map_err(plain)?;
+    let detached = !off.has(Layer::MountNamespace);
+    let directories = root::open_directories(&order.directories, detached).map_err(plain)?;
     let mut missing = Vec::new();
-    if let Err(error) = root::enter() {
+    if !off.has(Layer::EmptyRoot)
+        && let Err(error) = root::enter()
+    {
         if !order.accepts(Layer::EmptyRoot) {
             return Err((Some(Layer::EmptyRoot), error.to_string()));
         }
@@ -116,6 +130,11 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
             proc,
             null,
             stack,
+            off,
+            worker_name: match order.red_team {
+                false => crate::worker::ARGV0,
+                true => crate::worker::RED_TEAM,
+            },
         },
         directories,
         missing,
@@ -141,6 +160,11 @@ fn serve(channel: &Channel, materials: &mut Materials) -> i32 {
             let mut drain = [0; 128];
             let _ = rustix::io::read(&signals, &mut drain);
             while let Some((pid, status, usage)) = reap() {
+                // What it had started goes with it.
+                if materials.off.has(Layer::PidNamespace) {
+                    let others = workers.keys().copied().filter(|other| *other != pid);
+                    strangers::kill(&materials.proc, &others.collect());
+                }
                 if let Some(id) = workers.remove(&pid)
                     && say(channel, &Report::Exited { id, status, usage }, &[]).is_err()
                 {

@@ -14,6 +14,12 @@ pub struct Configure {
     pub directories: Vec<Directory>,
     /// Layers that may be missing.
     pub accept_missing: Vec<String>,
+    /// Layers that are left out on purpose, as [`Off::names`] has them.
+    ///
+    /// [`Off::names`]: crate::Off::names
+    pub off: Vec<String>,
+    /// Whether workers are the red team's.
+    pub red_team: bool,
 }
 
 /// A directory that workers will be given.
@@ -39,7 +45,8 @@ pub const SETUP_FD: i32 = 3;
 pub struct Spawn {
     /// The host's number for it.
     pub id: u64,
-    /// Its user and group id, inside the launcher's user namespace.
+    /// Its user and group id, inside the launcher's user namespace; on the host
+    /// where it has none.
     pub user: u32,
     /// Bytes of private memory it may have (RLIMIT_DATA).
     pub data_limit: u64,
@@ -137,8 +144,12 @@ impl Message for Configure {
         })?;
         to.list("layers", &self.accept_missing, 64, |to, name| {
             text(to, "layer", name)
-        })
-        .map(drop)
+        })?;
+        to.list("layers left out", &self.off, 64, |to, name| {
+            text(to, "layer", name)
+        })?;
+        to.flag(self.red_team);
+        Ok(())
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -154,6 +165,10 @@ impl Message for Configure {
             accept_missing: from.list("layers", 64, |from| {
                 from.text("layer", MAX_TEXT).map(str::to_owned)
             })?,
+            off: from.list("layers left out", 64, |from| {
+                from.text("layer", MAX_TEXT).map(str::to_owned)
+            })?,
+            red_team: from.flag("red team")?,
         })
     }
 }

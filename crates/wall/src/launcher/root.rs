@@ -109,15 +109,24 @@ const NODEV: u64 = 0x4;
 /// Opens the directories that workers will be given, each as a detached mount
 /// of its own: from it, `..` leads nowhere. Where the kernel refuses to clone
 /// the mount (or the host is root and sees the path otherwise), the error says
-/// so; Landlock would still hold, but two layers are promised.
-pub fn open_directories(directories: &[Directory]) -> Result<Vec<OwnedFd>, String> {
+/// so; Landlock would still hold, but two layers are promised. Without a mount
+/// namespace (`detached` is false) they are opened where they are.
+pub fn open_directories(directories: &[Directory], detached: bool) -> Result<Vec<OwnedFd>, String> {
     directories
         .iter()
         .map(|directory| {
             let path = Path::new(OsStr::from_bytes(&directory.path));
             let say =
                 |step: &str, errno: Errno| format!("directory {}: {step}: {errno}", path.display());
-            let tree = detached(path).map_err(|errno| say("open_tree", errno))?;
+            let tree = match detached {
+                true => self::detached(path).map_err(|errno| say("open_tree", errno))?,
+                false => rustix::fs::open(
+                    path,
+                    OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )
+                .map_err(|errno| say("open", errno))?,
+            };
             let stat = rustix::fs::fstat(&tree).map_err(|errno| say("stat", errno))?;
             if stat.st_dev != directory.device || stat.st_ino != directory.inode {
                 return Err(format!(
@@ -126,7 +135,9 @@ pub fn open_directories(directories: &[Directory]) -> Result<Vec<OwnedFd>, Strin
                 ));
             }
             let flags = NOSUID | NODEV | if directory.writable { 0 } else { RDONLY };
-            set_attributes(&tree, flags, None).map_err(|errno| say("mount_setattr", errno))?;
+            if detached {
+                set_attributes(&tree, flags, None).map_err(|errno| say("mount_setattr", errno))?;
+            }
             rustix::fs::openat(
                 &tree,
                 ".",

@@ -1,7 +1,7 @@
 //! Starting one worker: namespaces, ids, limits, descriptors, exec.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -14,7 +14,7 @@ use rustix::thread::futex;
 use super::borrow::{Borrower, Stack, reap};
 use super::protocol::{SETUP_FD, Spawn};
 use crate::layer::Layer;
-use crate::worker::ARGV0;
+use crate::off::Off;
 
 /// What the launcher holds for all workers.
 pub struct Materials {
@@ -26,6 +26,10 @@ pub struct Materials {
     pub null: OwnedFd,
     /// Where a worker stands until it is executed.
     pub stack: Stack,
+    /// Layers that workers don't have, on purpose.
+    pub off: Off,
+    /// `argv[0]` of workers.
+    pub worker_name: &'static CStr,
 }
 
 /// Why a worker could not be started: the layer, if it was one, and the reason.
@@ -44,6 +48,11 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 /// to each other in this shared memory.
 struct Birth<'a> {
     order: &'a Spawn,
+    off: Off,
+    name: &'static CStr,
+    /// The launcher's number in the PID namespace of a worker that has none of
+    /// its own.
+    launcher: i32,
     executable: BorrowedFd<'a>,
     null: BorrowedFd<'a>,
     setup: BorrowedFd<'a>,
@@ -77,8 +86,12 @@ pub fn spawn(
     into: Option<OwnedFd>,
     tasks: &[OwnedFd],
 ) -> Result<Started, SpawnError> {
+    let (off, name) = (materials.off, materials.worker_name);
     let mut birth = Birth {
         order,
+        off,
+        name,
+        launcher: rustix::process::getpid().as_raw_nonzero().get(),
         executable: materials.executable.as_fd(),
         null: materials.null.as_fd(),
         setup: setup.as_fd(),
@@ -92,7 +105,7 @@ pub fn spawn(
     // system calls only, and never returns.
     let borrower = unsafe {
         Borrower::start(
-            NAMESPACES,
+            off.namespaces(NAMESPACES),
             into.as_ref().map(AsFd::as_fd),
             &mut materials.stack,
             worker,
@@ -109,8 +122,10 @@ pub fn spawn(
     let birth = unsafe { &*shared };
     let (pid, entered) = (borrower.pid, borrower.into || into.is_none());
     // If they can't be mapped, the worker is ended here.
-    map_ids(order, &materials.proc, borrower.pidfd())
-        .map_err(|message| (Some(Layer::UserNamespace), message))?;
+    if !off.has(Layer::UserNamespace) {
+        map_ids(order, &materials.proc, borrower.pidfd())
+            .map_err(|message| (Some(Layer::UserNamespace), message))?;
+    }
     birth.mapped.store(1, Release);
     // Nobody waits if it has gone on by itself.
     let _ = futex::wake(&birth.mapped, futex::Flags::empty(), 1);
@@ -174,7 +189,7 @@ extern "C" fn worker(birth: *mut c_void) -> c_int {
     birth.failed.set(Some(match prepare(birth) {
         Err(failed) => failed,
         Ok(executable) => {
-            let arguments = [ARGV0.as_ptr(), std::ptr::null()];
+            let arguments = [birth.name.as_ptr(), std::ptr::null()];
             let environment = [std::ptr::null::<libc::c_char>()];
             // SAFETY: NUL-terminated strings in null-terminated arrays.
             unsafe {
@@ -226,16 +241,42 @@ fn prepare(birth: &Birth<'_>) -> Result<i32, (&'static str, Errno)> {
     // Where setgroups is denied there is nothing to drop.
     // SAFETY: an empty list.
     unsafe { libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<u32>()) };
+    // Without a user namespace an ordinary user's worker stays that user.
+    let own = birth.order.user == rustix::process::geteuid().as_raw();
+    let (id, change) = match birth.off.has(Layer::UserNamespace) {
+        false => (0, true),
+        true => (birth.order.user, !own),
+    };
+    if birth.off.has(Layer::UserNamespace) && change {
+        // Root's, which it has only here. The receipt says what became of it.
+        let _ = crate::layers::capabilities::empty_bounding_set();
+    }
     // The raw calls, as libc's wrappers signal threads.
     // SAFETY: plain numbers.
-    let set = unsafe {
-        libc::syscall(libc::SYS_setresgid, 0, 0, 0) == 0
-            && libc::syscall(libc::SYS_setresuid, 0, 0, 0) == 0
-    };
+    let set = !change
+        || unsafe {
+            libc::syscall(libc::SYS_setresgid, id, id, id) == 0
+                && libc::syscall(libc::SYS_setresuid, id, id, id) == 0
+        };
     if !set {
         return Err(("set user and group id", last()));
     }
-    limits(birth.order).map_err(at("set limits"))?;
+    if birth.off.has(Layer::PidNamespace) {
+        // After the ids, whose change would take it away (kernel: `commit_creds`,
+        // kernel/cred.c).
+        // SAFETY: plain numbers.
+        if unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(("PR_SET_PDEATHSIG", last()));
+        }
+        // It may have ended before that.
+        // SAFETY: takes nothing.
+        if unsafe { libc::syscall(libc::SYS_getppid) } != i64::from(birth.launcher) {
+            return Err(("look for the launcher", Errno::SRCH));
+        }
+    }
+    if !birth.off.has(Layer::Rlimits) {
+        limits(birth.order, change && birth.order.user != 0).map_err(at("set limits"))?;
+    }
 
     // Descriptors: 0 to 2 nothing, 3 the set-up socket, 4 the executable,
     // closed by exec. Copies are made above the range first.
@@ -269,7 +310,8 @@ fn place(from: i32, to: i32, flags: i32) -> Result<(), (&'static str, Errno)> {
     }
 }
 
-fn limits(order: &Spawn) -> Result<(), Errno> {
+/// `alone` is whether nobody else on the host has the worker's user id.
+fn limits(order: &Spawn, alone: bool) -> Result<(), Errno> {
     let both = |value: u64| Rlimit {
         current: Some(value),
         maximum: Some(value),
@@ -286,7 +328,7 @@ fn limits(order: &Spawn) -> Result<(), Errno> {
     set(Resource::Stack, order.stack)?;
     // Per user id on the host: an ordinary user's other processes count too,
     // so this can't be the limit that holds. The filter refuses clone.
-    if order.user != 0 {
+    if alone {
         set(Resource::Nproc, 1)?;
     }
     if let Some(seconds) = order.cpu_seconds {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::proc;
-use crate::layer::Layer;
+use crate::layer::{Layer, LayerError};
 
 /// The layers that are namespaces, with their names in `/proc/PID/ns`.
 pub const NAMESPACES: &[(Layer, &str)] = &[
@@ -14,6 +14,16 @@ pub const NAMESPACES: &[(Layer, &str)] = &[
     (Layer::IpcNamespace, "ipc"),
     (Layer::UtsNamespace, "uts"),
 ];
+
+/// In a worker: its own UTS namespace still has the host's name.
+pub fn forget_the_host_s_name() -> Result<(), LayerError> {
+    let name = c"worker";
+    // SAFETY: a string and its length.
+    match unsafe { libc::sethostname(name.as_ptr(), name.to_bytes().len()) } {
+        0 => Ok(()),
+        _ => Err(LayerError::last(Layer::UtsNamespace, "sethostname")),
+    }
+}
 
 fn identity(path: &Path) -> Result<String, String> {
     std::fs::read_link(path)

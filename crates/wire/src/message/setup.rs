@@ -162,14 +162,24 @@ impl Assignment {
 pub struct Hello {
     /// Names of layers whose absence the operator has accepted.
     pub accept_missing: Vec<String>,
+    /// Names of layers that the host leaves out on purpose
+    /// (`lazaret_wall::Off::names`).
+    pub off: Vec<String>,
+    /// Whether the worker stays open to processes of its own user, as the host
+    /// could not look at it otherwise (`lazaret_wall::worker::Orders`).
+    pub dumpable: bool,
 }
 
 impl Message for Hello {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         to.list("accepted layers", &self.accept_missing, 64, |to, name| {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
-        })
-        .map(drop)
+        })?;
+        to.list("layers left out", &self.off, 64, |to, name| {
+            to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
+        })?
+        .flag(self.dumpable);
+        Ok(())
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -177,6 +187,10 @@ impl Message for Hello {
             accept_missing: from.list("accepted layers", 64, |from| {
                 from.text("layer", MAX_NAME).map(str::to_owned)
             })?,
+            off: from.list("layers left out", 64, |from| {
+                from.text("layer", MAX_NAME).map(str::to_owned)
+            })?,
+            dumpable: from.flag("dumpable")?,
         })
     }
 }
@@ -380,6 +394,20 @@ impl Message for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_about_layers_comes_back_as_it_was_sent() {
+        let sent = Hello {
+            accept_missing: vec!["mdwe".into()],
+            off: vec!["seccomp".into(), "landlock".into()],
+            dumpable: true,
+        };
+        let mut bytes = Vec::new();
+        sent.to_bytes(&mut bytes).unwrap();
+        assert_eq!(Hello::from_bytes(&bytes), Ok(sent));
+        bytes.pop();
+        assert!(Hello::from_bytes(&bytes).is_err());
+    }
 
     #[test]
     fn a_tenant_comes_back_as_it_was_sent() {
