@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use lazaret::wall::probe::{self, kernel_tracker};
-use lazaret::wall::{Layer, Probe};
+use lazaret::wall::{Layer, Probe, Profile};
 use lazaret::{Builder, Host, TrackerKind};
 
 /// Whether this kernel is older than Linux `major`.`minor`.
@@ -42,12 +42,29 @@ pub fn missing_layers() -> &'static [Layer] {
     })
 }
 
+/// Which wall the tests are about: `scripts/as-in-a-container.sh` runs them where no
+/// namespaces can be made.
+pub fn profile() -> Profile {
+    std::env::var("LAZARET_PROFILE")
+        .map_or(Profile::Full, |name| name.parse().expect("LAZARET_PROFILE"))
+}
+
+/// Whether a test can't run as it is about namespaces, and there are none; it says
+/// so.
+pub fn needs_namespaces() -> bool {
+    let none = profile() == Profile::Container;
+    if none {
+        eprintln!("skipped: it is about namespaces, and the profile is `container`");
+    }
+    none
+}
+
 /// How to make a host, which accepts that the layers are missing that this
 /// kernel is too old for.
 pub fn builder() -> Builder {
     missing_layers()
         .iter()
-        .fold(Host::builder(), |builder, layer| {
+        .fold(Host::builder().profile(profile()), |builder, layer| {
             builder.accept_missing(*layer)
         })
 }
@@ -56,6 +73,10 @@ pub fn builder() -> Builder {
 /// for it.
 pub fn lacks(tracker: TrackerKind) -> bool {
     static LACKS: OnceLock<bool> = OnceLock::new();
+    if tracker == TrackerKind::Kernel && profile() == Profile::Container {
+        eprintln!("skipped, with the kernel's tracker: a container refuses userfaultfd");
+        return true;
+    }
     tracker == TrackerKind::Kernel
         && *LACKS.get_or_init(|| match kernel_tracker() {
             Probe::Missing(why) if older_than(6, 7) => {

@@ -43,7 +43,7 @@ pub(crate) fn rows(
     fs::write(&module, wasm).map_err(BenchError::system("writing hello.wasm"))?;
     let ours = lazaret(options).map(|path| {
         let mut command = Command::new(path);
-        command.arg("run");
+        command.args(["run", "--profile", options.profile.name()]);
         for layer in &options.accept_missing {
             command.args(["--accept-missing", layer.name()]);
         }

@@ -35,7 +35,7 @@ mod update;
 
 use std::path::PathBuf;
 
-use lazaret::wall::Layer;
+use lazaret::wall::{Layer, Profile};
 use lazaret::{Builder, Host};
 
 pub use curves::{Curves, curves};
@@ -62,6 +62,8 @@ pub struct Options {
     /// Layers of the wall that may be missing on this host, for every host that
     /// is measured. The figures are then those of a weaker wall.
     pub accept_missing: Vec<Layer>,
+    /// Which wall there is to be, for every host that is measured.
+    pub profile: Profile,
 }
 
 impl Options {
@@ -89,7 +91,7 @@ impl Options {
     fn host(&self) -> Builder {
         self.accept_missing
             .iter()
-            .fold(Host::builder(), |builder, layer| {
+            .fold(Host::builder().profile(self.profile), |builder, layer| {
                 builder.accept_missing(*layer)
             })
     }

@@ -55,6 +55,7 @@ pub(crate) fn row(
     let run = |initialiser: &[&str]| {
         let mut run = std::process::Command::new(&command);
         run.arg("run").arg("--cache-dir").arg(&cache);
+        run.args(["--profile", options.profile.name()]);
         for layer in &options.accept_missing {
             run.args(["--accept-missing", layer.name()]);
         }

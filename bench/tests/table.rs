@@ -8,6 +8,14 @@ use lazaret_bench::{Options, Row, Table};
 /// Rows that need a program that may not be installed, or the command itself.
 const MAY_LACK_OURS: &[&str] = &["run/bwrap", "run/node", "snapshot"];
 
+/// Which wall the tests are about (`scripts/as-in-a-container.sh`).
+fn profile() -> lazaret::wall::Profile {
+    std::env::var("LAZARET_PROFILE").map_or_else(
+        |_| lazaret::wall::Profile::default(),
+        |name| name.parse().expect("LAZARET_PROFILE"),
+    )
+}
+
 const KEYS: &[&str] = &[
     "query",
     "query/absolute",
@@ -81,6 +89,7 @@ fn every_row_is_there_with_plausible_numbers() {
     let mut said = Vec::new();
     let options = Options {
         quick: true,
+        profile: profile(),
         ..Options::default()
     };
     let table = lazaret_bench::run(&options, &mut |what| said.push(what.to_owned())).unwrap();
@@ -145,6 +154,7 @@ fn a_filter_leaves_only_its_rows() {
     let options = Options {
         quick: true,
         filter: Some("update/100".into()),
+        profile: profile(),
         ..Options::default()
     };
     let table = lazaret_bench::run(&options, &mut |_| {}).unwrap();
@@ -156,6 +166,7 @@ fn curves_are_written_and_drawn() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         quick: true,
+        profile: profile(),
         ..Options::default()
     };
     let target = directory.path().join("figures");

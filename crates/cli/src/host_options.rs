@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lazaret::incident::Hook;
-use lazaret::wall::{Grade, Layer};
+use lazaret::wall::{Grade, Layer, Profile};
 use lazaret::{Builder, Host, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
@@ -21,6 +21,11 @@ pub(crate) struct Wall {
     /// several times. `lazaret doctor` tells which are, and how to get them
     #[arg(long = "accept-missing", value_name = "LAYER")]
     pub accept_missing: Vec<Layer>,
+    /// Which wall there is to be: `full`, every layer, or `container`, for where
+    /// no namespaces can be made, as in Docker and Kubernetes by default; the grade
+    /// is C then. See docs/containers.md
+    #[arg(long, value_name = "PROFILE", env = "LAZARET_PROFILE", default_value_t)]
+    pub profile: Profile,
     /// Run nothing behind a wall of a lower grade, whatever may be missing: A
     /// is the best, D the worst; `lazaret doctor` tells this host's
     #[arg(long, value_name = "GRADE")]
@@ -39,6 +44,7 @@ impl Wall {
             Host::builder().on_compile(progress::observer()),
             |builder, layer| builder.accept_missing(*layer),
         );
+        let builder = builder.profile(self.profile);
         let builder = match self.require_grade {
             Some(grade) => builder.require_grade(grade),
             None => builder,

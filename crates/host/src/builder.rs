@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use lazaret_image::Durability;
 use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
 use lazaret_wall::launcher::depth;
-use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, probe};
+use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, Profile, probe};
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::artefact::{Cache, CompileLimits, Compiling, Observer};
@@ -59,6 +60,12 @@ pub enum BuildError {
     /// and its hooks.
     #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),
+    /// Without user namespaces, root needs a capability to look at its workers,
+    /// which have other user ids.
+    #[error(
+        "as root without CAP_SYS_PTRACE this process can't look at workers that have no user namespace of their own: run it as another user than root (USER in the image, runAsUser in Kubernetes), or give it that capability"
+    )]
+    RootCanNotLook,
     /// A layer was to be left out that can't be.
     #[error(transparent)]
     NotRemovable(#[from] NotRemovable),
@@ -178,6 +185,13 @@ impl Builder {
     #[must_use]
     pub fn without(mut self, layer: Layer) -> Self {
         self.without.push(layer);
+        self
+    }
+
+    /// Which wall there is to be ([`Profile`]): the whole one, if not set.
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.without.extend(profile.without());
         self
     }
 
@@ -370,6 +384,13 @@ impl Builder {
             off: Off::new(&self.without)?,
             ..self.options
         };
+        if options.off.has(Layer::UserNamespace)
+            && rustix::process::geteuid().is_root()
+            && !rustix::thread::capabilities(None)
+                .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
+        {
+            return Err(BuildError::RootCanNotLook);
+        }
         for (index, offered) in self.functions.iter().enumerate() {
             let fail = |reason: String| BuildError::Function {
                 name: offered.name.clone(),

@@ -121,7 +121,10 @@ impl Layer {
             | Self::MountNamespace
             | Self::NetworkNamespace
             | Self::IpcNamespace
-            | Self::UtsNamespace => "; nothing runs without it yet".to_owned(),
+            | Self::UtsNamespace => {
+                "; to run without any namespace, behind a wall of grade C: --profile container"
+                    .to_owned()
+            }
             _ => format!("; to run without it: --accept-missing {self}"),
         }
     }

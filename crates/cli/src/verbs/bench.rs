@@ -48,6 +48,7 @@ impl Bench {
             directory: self.directory,
             command: None,
             accept_missing: self.wall.accept_missing,
+            profile: self.wall.profile,
         };
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()

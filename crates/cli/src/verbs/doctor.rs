@@ -2,7 +2,7 @@
 
 use clap::Args;
 use lazaret::wall::probe::{self, Finding};
-use lazaret::wall::{Grade, Probe};
+use lazaret::wall::{Grade, Off, Probe, Profile};
 use serde::Serialize;
 
 use super::audit::pages::Pages;
@@ -20,6 +20,9 @@ Example:
 
 Exit codes: 1 if anything that is required is missing.")]
 pub(crate) struct Doctor {
+    /// For which wall: `full`, or `container`, which does without namespaces
+    #[arg(long, value_name = "PROFILE", env = "LAZARET_PROFILE", default_value_t)]
+    profile: Profile,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,7 +55,10 @@ struct Auto {
 
 impl Doctor {
     pub(crate) fn execute(self) -> Result<u8, Failure> {
-        let findings = probe::all();
+        let mut findings = probe::all();
+        for finding in &mut findings {
+            leave_out(finding, self.profile);
+        }
         let diagnosis = Diagnosis {
             kernel: kernel(),
             architecture: std::env::consts::ARCH,
@@ -74,6 +80,15 @@ impl Doctor {
             false => output::print(&text(&diagnosis))?,
         }
         Ok(code)
+    }
+}
+
+/// What a profile does without isn't required, and isn't there.
+fn leave_out(finding: &mut Finding, profile: Profile) {
+    let off = Off::new(profile.without()).unwrap_or(Off::NONE);
+    if off.layers().any(|layer| layer.name() == finding.name) {
+        finding.required = false;
+        finding.probe = Probe::Missing(format!("the profile `{profile}` does without it"));
     }
 }
 

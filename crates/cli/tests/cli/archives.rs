@@ -182,7 +182,8 @@ fn a_file_is_replaced_only_by_a_whole_archive() {
         .collect();
     assert_eq!(beside.len(), 2, "{beside:?}");
     data.verb("export")
-        .args(["nobody", "x"])
+        .arg("nobody")
+        .arg(data.directory.path().join("x"))
         .run()
         .fails(2, &["there is no tenant `nobody`"]);
     data.verb("export")

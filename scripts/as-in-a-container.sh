@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the tests as in a container by default: without namespaces, mounts and what else Docker's and
+# Kubernetes' profiles refuse, as an ordinary user, with `--profile container`. Tests that are about
+# namespaces say that they are left out.
+#
+#     scripts/as-in-a-container.sh                 everything
+#     scripts/as-in-a-container.sh -E 'test(x)'    arguments go to `cargo nextest run`
+#
+# The fixtures must be there (scripts/fixtures.sh), as nothing is fetched in here.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+cargo build --quiet --release --workspace --example as_in_a_container
+target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+
+# The user that the tests become may not write where root builds.
+own=$(mktemp -d "${TMPDIR:-/tmp}/as-in-a-container.XXXXXX")
+trap 'rm -rf "$own"' EXIT
+chmod 1777 "$own"
+
+host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export "CARGO_TARGET_${host}_RUNNER=$target/release/examples/as_in_a_container"
+export LAZARET_PROFILE=container TMPDIR=$own
+cargo nextest run --workspace --release "$@"
