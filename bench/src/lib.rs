@@ -18,6 +18,7 @@
 mod command;
 mod curves;
 mod error;
+mod filter;
 mod floor;
 mod hogs;
 mod in_process;
@@ -32,6 +33,7 @@ mod state;
 mod table;
 mod trackers;
 mod update;
+mod wall;
 
 use std::path::PathBuf;
 
@@ -120,6 +122,8 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     trackers::rows(options, progress, &mut rows)?;
     state::rows(options, progress, &mut rows)?;
     start::rows(options, progress, &mut rows)?;
+    wall::rows(options, progress, &mut rows)?;
+    filter::rows(options, progress, &mut rows)?;
     hogs::rows(options, progress, &mut rows)?;
     command::rows(options, progress, &mut rows)?;
     snapshot::row(options, progress, &mut rows)?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 
+use lazaret::Host;
+
 use crate::Options;
 use crate::error::BenchError;
 use crate::sample::Quantiles;
@@ -34,10 +36,48 @@ pub(crate) fn row(
         .data_dir(directory.path())
         .relaxed_durability()
         .build()?;
-    // A page that a single process maps counts as its own, be it of a file: so
-    // there are several workers, as there are on any host.
+    let Idle {
+        private,
+        pss,
+        kinds,
+        tables,
+    } = idle(&host)?;
+    rows.push(
+        Row::new("memory", "memory of an idle worker, private", "MiB")
+            .ours(WORKERS.len(), Some(private))
+            .target(Target::Value(1.0))
+            .note(format!(
+                "proportional share (PSS), of {} workers beside host and launcher: {:.2} MiB",
+                WORKERS.len(),
+                pss.p50
+            ))
+            .note(format!("private, in KiB: {}", breakdown(kinds)))
+            .note(format!(
+                "page tables, which the kernel counts apart: {tables} KiB"
+            )),
+    );
+    Ok(())
+}
+
+/// The tenants whose workers are looked at. A page that a single process maps
+/// counts as its own, be it of a file: so there are several, as there are on any
+/// host.
+pub(crate) const WORKERS: [&str; 4] = ["one", "two", "three", "four"];
+
+/// Memory of idle workers, in mebibytes.
+pub(crate) struct Idle {
+    pub(crate) private: Quantiles,
+    pss: Quantiles,
+    /// Of the last one, in kibibytes, by what is mapped.
+    kinds: BTreeMap<String, u64>,
+    /// Its page tables, in kibibytes.
+    tables: u64,
+}
+
+/// Looks at idle workers of tenants of this host.
+pub(crate) fn idle(host: &Host) -> Result<Idle, BenchError> {
     let mut tenants = Vec::new();
-    for name in ["one", "two", "three", "four"] {
+    for name in WORKERS {
         let tenant = host.install(name, EMPTY, &[])?;
         for _ in 0..100 {
             tenant.query("empty", &[])?;
@@ -58,27 +98,18 @@ pub(crate) fn row(
         let mut values: Vec<u64> = totals.iter().map(of).collect();
         values.sort_unstable();
         let mebibytes =
-            |kibibytes: Option<&u64>| kibibytes.map(|kibibytes| *kibibytes as f64 / 1024.0);
-        Some(Quantiles {
-            p50: mebibytes(values.get(values.len() / 2))?,
-            p99: mebibytes(values.last())?,
-        })
+            |kibibytes: Option<&u64>| kibibytes.map_or(0.0, |kibibytes| *kibibytes as f64 / 1024.0);
+        Quantiles {
+            p50: mebibytes(values.get(values.len() / 2)),
+            p99: mebibytes(values.last()),
+        }
     };
-    let pss = quantiles(|total| total.pss).map_or(0.0, |pss| pss.p50);
-    rows.push(
-        Row::new("memory", "memory of an idle worker, private", "MiB")
-            .ours(totals.len(), quantiles(|total| total.private))
-            .target(Target::Value(1.0))
-            .note(format!(
-                "proportional share (PSS), of {} workers beside host and launcher: {pss:.2} MiB",
-                tenants.len()
-            ))
-            .note(format!("private, in KiB: {}", breakdown(kinds)))
-            .note(format!(
-                "page tables, which the kernel counts apart: {tables} KiB"
-            )),
-    );
-    Ok(())
+    Ok(Idle {
+        private: quantiles(|total| total.private),
+        pss: quantiles(|total| total.pss),
+        kinds,
+        tables,
+    })
 }
 
 fn read(pid: i32, name: &str) -> Result<String, BenchError> {

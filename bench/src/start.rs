@@ -7,7 +7,7 @@ use lazaret::wall::layers::seccomp::Denied;
 use lazaret::wall::layers::{descriptors, namespaces};
 use lazaret::wall::receipt::Expected;
 use lazaret::wall::{Kind, Receipt};
-use lazaret::{CgroupMode, Tenant};
+use lazaret::{Builder, CgroupMode, Host, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -83,42 +83,74 @@ fn start(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, Bench
     )))
 }
 
-/// The same with control groups and without, in turns.
-fn with_groups(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, BenchError> {
-    progress("the start of a locked worker with control groups and without");
-    let mut sides = Vec::new();
-    for mode in [CgroupMode::Auto, CgroupMode::Off] {
-        let directory = options.temporary()?;
-        let host = options
-            .host()
-            .data_dir(directory.path())
-            .relaxed_durability()
-            .cgroups(|options| options.mode = mode)
-            .build()?;
-        let tenant = host.install("empty", EMPTY, &[])?;
-        tenant.query("empty", &[])?;
-        sides.push((host, tenant, Sample::default(), directory));
+/// Two hosts that are measured in turns, each with a tenant that has been called.
+pub(crate) struct Pair {
+    pub(crate) hosts: [(Host, Tenant); 2],
+    _directories: [tempfile::TempDir; 2],
+}
+
+impl Pair {
+    /// Hosts with these options.
+    pub(crate) fn new(options: &Options, builders: [Builder; 2]) -> Result<Self, BenchError> {
+        let [one, other] = builders;
+        let made = |builder: Builder| {
+            let directory = options.temporary()?;
+            let host = builder
+                .data_dir(directory.path())
+                .relaxed_durability()
+                .build()?;
+            let tenant = host.install("empty", EMPTY, &[])?;
+            tenant.query("empty", &[])?;
+            Ok::<_, BenchError>(((host, tenant), directory))
+        };
+        let ((one, first), (other, second)) = (made(one)?, made(other)?);
+        Ok(Self {
+            hosts: [one, other],
+            _directories: [first, second],
+        })
     }
-    for round in 0..options.times(300) {
-        // Neither is always the one after the other.
-        if round % 2 == 1 {
-            sides.reverse();
+
+    /// Times something with both tenants, so often each.
+    pub(crate) fn time(
+        &self,
+        times: usize,
+        mut what: impl FnMut(&Tenant, &mut Sample) -> Result<(), BenchError>,
+    ) -> Result<[Sample; 2], BenchError> {
+        let mut samples = [Sample::default(), Sample::default()];
+        for round in 0..times {
+            // Neither is always the one after the other.
+            for turn in [round % 2, 1 - round % 2] {
+                if let (Some((_, tenant)), Some(sample)) =
+                    (self.hosts.get(turn), samples.get_mut(turn))
+                {
+                    what(tenant, sample)?;
+                }
+            }
         }
-        for (_, tenant, sample, _) in &mut sides {
+        Ok(samples)
+    }
+
+    /// The start of a worker and its first answer.
+    pub(crate) fn starts(&self, times: usize) -> Result<[Sample; 2], BenchError> {
+        self.time(times, |tenant, sample| {
             let worker = tenant.info().worker;
             tenant.sleep();
             gone(worker)?;
             sample.time(|| tenant.query("empty", &[]))?;
-        }
-        if round % 2 == 1 {
-            sides.reverse();
-        }
+            Ok(())
+        })
     }
-    let [(host, _, with, _), (_, _, without, _)] = sides.as_slice() else {
-        return Err(BenchError::system("measuring with groups and without")(
-            std::io::ErrorKind::InvalidData.into(),
-        ));
-    };
+}
+
+/// The same with control groups and without, in turns.
+fn with_groups(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, BenchError> {
+    progress("the start of a locked worker with control groups and without");
+    let pair = Pair::new(
+        options,
+        [CgroupMode::Auto, CgroupMode::Off]
+            .map(|mode| options.host().cgroups(|options| options.mode = mode)),
+    )?;
+    let [with, without] = pair.starts(options.times(300))?;
     let row = Row::new(
         "start/cgroup",
         "start of a locked worker and its first answer, in a control group",
@@ -130,6 +162,7 @@ fn with_groups(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row,
         without.quantiles(MILLISECOND),
     )
     .target(Target::Ratio(1.3));
+    let [(host, _), _] = &pair.hosts;
     Ok(
         match host.cgroups().ok().and_then(|groups| groups.degraded()) {
             Some((missing, _)) => {

@@ -112,7 +112,13 @@ fn a_forbidden_call_leaves_all_that_can_be_seen() {
 #[test]
 fn every_end_that_nobody_asked_for_is_on_record() {
     type Is = fn(&What) -> bool;
-    let ends: [(&str, Severity, Is); 4] = [
+    let ends: [(&str, Severity, Is); 6] = [
+        ("past_the_end", Severity::Critical, |what| {
+            matches!(what, What::CanaryTouched { .. })
+        }),
+        ("past_the_end below", Severity::Critical, |what| {
+            matches!(what, What::CanaryTouched { .. })
+        }),
         ("exit", Severity::High, |what| {
             matches!(what, What::UnaskedExit { code: 0 })
         }),

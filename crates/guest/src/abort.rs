@@ -29,6 +29,8 @@ pub enum Reason {
     Wire = 4,
     /// A signal that no guest can cause.
     Signal = 5,
+    /// Somebody touched a canary page beside the shared memory.
+    Canary = 6,
 }
 
 impl Reason {
@@ -40,6 +42,7 @@ impl Reason {
             Self::StackOverflow,
             Self::Wire,
             Self::Signal,
+            Self::Canary,
         ]
         .into_iter()
         .find(|reason| *reason as u32 == number)
@@ -134,7 +137,14 @@ extern "C" fn last_resort(
         words,
         "{text}, address {address:#x}, by the code at {at:#x}"
     );
-    now(Reason::Signal, words.text())
+    let canary = SHARED.get().is_some_and(|shared| shared.is_canary(address));
+    now(
+        match canary {
+            true => Reason::Canary,
+            false => Reason::Signal,
+        },
+        words.text(),
+    )
 }
 
 /// Text in a buffer of its own: a handler can't allocate.

@@ -203,7 +203,7 @@ fn greet() -> (Channel, Exchange, Told, Closed) {
     let shared = match datagram
         .descriptors
         .first()
-        .map(|file| Shared::map(file.as_fd()))
+        .map(|file| Shared::map_between_canaries(file.as_fd()))
     {
         Some(Ok(shared)) => shared,
         Some(Err(error)) => fail(error.to_string()),

@@ -100,6 +100,7 @@ impl fmt::Display for Violation {
 impl Ending {
     /// The reason of a worker that was stopped by a fault outside of guest
     /// code.
+    pub(crate) const CANARY: &'static str = "canary page touched";
     pub(crate) const UNEXPECTED_SIGNAL: &'static str = "unexpected signal";
 
     /// Reads how a process ended together with what it last said.
@@ -131,6 +132,10 @@ impl Ending {
                 },
                 Some(Reason::Wire) => Self::Aborted {
                     reason: "unexpected request",
+                    text,
+                },
+                Some(Reason::Canary) => Self::Aborted {
+                    reason: Self::CANARY,
                     text,
                 },
                 Some(Reason::Signal) => Self::Aborted {

@@ -352,6 +352,10 @@ fn what(ending: &Ending) -> Option<What> {
             problem: problem.clone(),
         },
         Ending::Aborted {
+            reason: Ending::CANARY,
+            text,
+        } => What::CanaryTouched { said: text.clone() },
+        Ending::Aborted {
             reason: Ending::UNEXPECTED_SIGNAL,
             text,
         } => What::Crash {

@@ -271,6 +271,10 @@ fn a_read_only_disk_is_named_and_can_be_checked() {
 }
 
 fn main() {
+    // Small disks are mounts of their own.
+    if harness::older_kernels::needs_namespaces() {
+        return harness::main(&[]);
+    }
     if std::env::args_os()
         .next()
         .is_some_and(|name| !name.as_encoded_bytes().starts_with(b"lazaret:"))

@@ -130,6 +130,8 @@ impl Place {
 #[derive(Debug)]
 pub struct Shared {
     base: NonNull<u8>,
+    /// Bytes of canary pages on each side.
+    canaries: usize,
 }
 
 // SAFETY: the mapping belongs to this value until it is dropped, and all access
@@ -142,6 +144,19 @@ impl Shared {
     /// Maps a file made by [`create`], after a look at its size, seals, magic
     /// and version.
     pub fn map(file: BorrowedFd<'_>) -> Result<Self, SharedError> {
+        Self::checked(file, Self::map_unchecked)
+    }
+
+    /// The same between two canary pages, which nobody may touch: whoever runs
+    /// past an end of the mapping in a worker is found out.
+    pub fn map_between_canaries(file: BorrowedFd<'_>) -> Result<Self, SharedError> {
+        Self::checked(file, Self::map_guarded)
+    }
+
+    fn checked(
+        file: BorrowedFd<'_>,
+        map: fn(BorrowedFd<'_>) -> Result<Self, SharedError>,
+    ) -> Result<Self, SharedError> {
         let found = rustix::fs::fstat(file).map_err(system("stat"))?.st_size as u64;
         if found != layout::SIZE as u64 {
             return Err(SharedError::Size {
@@ -153,7 +168,7 @@ impl Shared {
         if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
             return Err(SharedError::Unsealed);
         }
-        let shared = Self::map_unchecked(file)?;
+        let shared = map(file)?;
         let magic = shared.u64(layout::MAGIC_AT).load(Relaxed);
         let version = shared.u32(layout::VERSION_AT).load(Relaxed);
         if magic != layout::MAGIC || version != layout::VERSION {
@@ -177,12 +192,55 @@ impl Shared {
         }
         .map_err(system("mmap"))?;
         match NonNull::new(base.cast()) {
-            Some(base) => Ok(Self { base }),
+            Some(base) => Ok(Self { base, canaries: 0 }),
             None => Err(SharedError::System {
                 step: "mmap",
                 source: io::ErrorKind::Other.into(),
             }),
         }
+    }
+
+    fn map_guarded(file: BorrowedFd<'_>) -> Result<Self, SharedError> {
+        const CANARY: usize = layout::PAGE;
+        // SAFETY: a fresh reservation at an address of the kernel's choice.
+        let reserved = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                layout::SIZE + 2 * CANARY,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(system("reserve"))?;
+        // SAFETY: over the middle of the reservation above, which is nobody's.
+        let base = unsafe {
+            rustix::mm::mmap(
+                reserved.cast::<u8>().add(CANARY).cast(),
+                layout::SIZE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                file,
+                0,
+            )
+        }
+        .map_err(system("mmap"))?;
+        match NonNull::new(base.cast()) {
+            Some(base) => Ok(Self {
+                base,
+                canaries: CANARY,
+            }),
+            None => Err(SharedError::System {
+                step: "mmap",
+                source: io::ErrorKind::Other.into(),
+            }),
+        }
+    }
+
+    /// Whether an address is in a canary page beside the mapping.
+    pub fn is_canary(&self, address: usize) -> bool {
+        let (begin, end) = (self.address(), self.address() + layout::SIZE);
+        (begin - self.canaries..begin).contains(&address)
+            || (end..end + self.canaries).contains(&address)
     }
 
     /// Where the mapping begins in this process.
@@ -364,9 +422,10 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map_unchecked` with this size, and
-        // every borrow of it ends with self.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), layout::SIZE) };
+        let size = layout::SIZE + 2 * self.canaries;
+        // SAFETY: the mapping was made with this size, its canaries on both
+        // sides, and every borrow of it ends with self.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().sub(self.canaries).cast(), size) };
     }
 }
 

@@ -24,7 +24,25 @@ pub const ATTACKS: &[Attack] = &[
         Expected::Malformed,
         everything,
     ),
+    Attack::native(
+        "past_the_end",
+        Guard::Ending,
+        Expected::Aborted("canary page touched"),
+        past_the_end,
+    ),
 ];
+
+/// Runs past an end of the shared memory.
+fn past_the_end(inside: &mut Inside<'_>) -> String {
+    let at = match inside.argument {
+        "below" => inside.shared().address() - 8,
+        _ => inside.shared().address() + SIZE,
+    };
+    // SAFETY: none is wanted: nothing is there.
+    format!("read {}", unsafe {
+        std::ptr::read_volatile(at as *const u8)
+    })
+}
 
 /// xorshift64* (Marsaglia, "Xorshift RNGs"; Vigna's multiplier).
 struct Random(u64);

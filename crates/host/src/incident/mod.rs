@@ -109,6 +109,12 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         said: Option<String>,
     },
+    /// A worker touched a canary page: memory beside what it shares with its
+    /// host, which nothing in it ever uses.
+    CanaryTouched {
+        /// What it said of it: the address, and from where.
+        said: String,
+    },
     /// Somebody killed a worker who was not its host: the kernel's
     /// out-of-memory killer, or another process.
     Killed {

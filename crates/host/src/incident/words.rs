@@ -65,6 +65,14 @@ pub(super) fn of(what: &What, subject: &Subject) -> Words {
             ),
             "Report this record to Lazaret's maintainers. If the same module does it again, treat it as hostile.",
         ),
+        What::CanaryTouched { said } => words(
+            Severity::Critical,
+            "canary page",
+            format!(
+                "{whose} touched a page beside the memory that it shares with its host ({said}). Nothing in a worker ever uses it, so something ran past an end there, or looked for what lies around. It was ended."
+            ),
+            BREAK_OUT,
+        ),
         What::Killed { signal } => words(
             Severity::Medium,
             "process",
@@ -124,6 +132,9 @@ mod tests {
                 said: None,
             },
             What::Killed { signal: 9 },
+            What::CanaryTouched {
+                said: "address 0x1000".into(),
+            },
             What::Aborted {
                 reason: "panic".into(),
                 said: "oh".into(),
@@ -143,6 +154,6 @@ mod tests {
             assert!(of(what, &compiler).explanation.starts_with("A compiler "));
         }
         assert_eq!(of(&all[0], &tenant).severity, Severity::Critical);
-        assert_eq!(of(&all[6], &tenant).severity, Severity::Low);
+        assert_eq!(of(&all[7], &tenant).severity, Severity::Low);
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn what(what: &What) -> String {
             Some(said) => format!("crash: {said}"),
             None => format!("crash by signal {signal}"),
         },
+        What::CanaryTouched { said } => format!("canary page touched: {said}"),
         What::Killed { signal } => format!("killed by signal {signal}"),
         What::Aborted { reason, said } => format!("ended itself: {reason}: {said}"),
         What::PostureChanged { differences } => {
