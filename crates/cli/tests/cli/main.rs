@@ -16,6 +16,7 @@ mod inspection;
 mod learn;
 mod lifecycle;
 mod live_workers;
+mod redteam;
 mod report;
 mod signals;
 mod snapshots;

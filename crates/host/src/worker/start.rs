@@ -167,12 +167,14 @@ impl Worker {
             },
         };
         let denied = worker.take_listener(&setup)?;
-        rlimits::lower_descriptors(spawned.pid, start.limits.descriptors).map_err(|error| {
-            match worker.ended_by_itself() {
-                Some(ending) => WorkerError::Ended(ending),
-                None => error.into(),
-            }
-        })?;
+        if start.launcher.lowers_limits() {
+            rlimits::lower_descriptors(spawned.pid, start.limits.descriptors).map_err(|error| {
+                match worker.ended_by_itself() {
+                    Some(ending) => WorkerError::Ended(ending),
+                    None => error.into(),
+                }
+            })?;
+        }
         let missing: Vec<Layer> = ready
             .missing
             .iter()

@@ -154,6 +154,15 @@ impl Launcher {
         self.off
     }
 
+    /// Whether the host lowers the limit of a worker's descriptors once it is set up.
+    /// Over a worker in a user namespace that it has made it may, and over one with its
+    /// own ids; over one with other ids and no such namespace not every root may
+    /// (`check_prlimit_permission`, kernel: kernel/sys.c), nor need it.
+    pub fn lowers_limits(&self) -> bool {
+        let apart = self.off.has(Layer::UserNamespace) && rustix::process::geteuid().is_root();
+        !self.off.has(Layer::Rlimits) && !apart
+    }
+
     /// The granted directories, in the order of the options.
     pub fn directories(&self) -> &[OwnedFd] {
         &self.directories
@@ -220,7 +229,10 @@ impl Launcher {
             },
             data_limit: limits.data,
             address_space: limits.address_space,
-            descriptor_limit: rlimits::at_birth(limits.descriptors),
+            descriptor_limit: match self.lowers_limits() {
+                true => rlimits::at_birth(limits.descriptors),
+                false => limits.descriptors,
+            },
             file_limit: limits.file,
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,

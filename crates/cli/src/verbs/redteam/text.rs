@@ -123,15 +123,38 @@ fn cell(text: &str) -> String {
     harmless(text, false).replace('|', "\\|")
 }
 
-/// Without what is another each time: numbers of processes, names of directories.
+/// Without what is another each time: long numbers, and names of directories.
 fn plain(text: &str) -> String {
     text.split(' ')
-        .map(|word| match word.find("lazaret-redteam-") {
-            Some(_) => "…",
-            None => word,
+        .map(|word| match word.contains("lazaret-redteam-") {
+            true => "…".to_owned(),
+            false => without_long_numbers(word),
         })
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+fn without_long_numbers(word: &str) -> String {
+    let mut plain = String::new();
+    let mut number = String::new();
+    let end = |plain: &mut String, number: &mut String| {
+        match number.len() {
+            0..4 => plain.push_str(number),
+            _ => plain.push('…'),
+        }
+        number.clear();
+    };
+    for c in word.chars() {
+        match c.is_ascii_digit() {
+            true => number.push(c),
+            false => {
+                end(&mut plain, &mut number);
+                plain.push(c);
+            }
+        }
+    }
+    end(&mut plain, &mut number);
+    plain
 }
 
 #[cfg(test)]
@@ -192,6 +215,16 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn what_is_another_each_time_is_left_out_of_tables() {
+        assert_eq!(
+            plain(
+                "descriptor 0 is socket:[15854290], /tmp/lazaret-redteam-x/y of 127.0.0.1:42048, mode 777"
+            ),
+            "descriptor 0 is socket:[…], … of 127.0.0.1:…, mode 777"
+        );
     }
 
     #[test]
