@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests need, prepares their fixtures, and runs all of them.
 #
-#     scripts/test.sh                     everything
+#     scripts/test.sh                     everything, and once more as in a container
 #     scripts/test.sh -p lazaret-wire     arguments go to `cargo nextest run`; documentation tests
-#                                         are left out then
+#                                         and the container are left out then
 #
 # Needs Rust with a C linker, and Node.js with npm (installed on Debian-like systems when run as
 # root). The tests that check the wall as an ordinary user change their uid themselves when run as
@@ -37,4 +37,6 @@ scripts/fixtures.sh
 cargo nextest run --workspace --release "$@"
 if (($# == 0)); then
   cargo test --doc --workspace --release
+  say 'once more, as in a container that refuses namespaces'
+  scripts/as-in-a-container.sh
 fi

@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(*read, worker);
         assert_eq!(read.look(), Standing::Same);
         let mut other = worker.clone();
-        other.posture.status.insert("Seccomp".into(), "2".into());
+        other.posture.status.insert("Threads".into(), "7".into());
         assert!(matches!(other.look(), Standing::Different(differences) if differences.len() == 1));
         child.kill().unwrap();
         child.wait().unwrap();
