@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lazaret::incident::Hook;
-use lazaret::wall::{Grade, Layer, Profile};
-use lazaret::{Builder, Host, PageCopy, TrackerKind};
+use lazaret::wall::{Grade, Layer, Measure, Profile};
+use lazaret::{Builder, Host, MeasureOptions, PageCopy, TrackerKind};
 
 use crate::failure::Failure;
 use crate::groups::Groups;
@@ -30,6 +30,14 @@ pub(crate) struct Wall {
     /// is the best, D the worst; `lazaret doctor` tells this host's
     #[arg(long, value_name = "GRADE")]
     pub require_grade: Option<Grade>,
+    /// Run nothing unless this measure against side channels holds; can be given
+    /// several times. Without it, each is taken that this host has: `lazaret
+    /// doctor` tells which
+    #[arg(long, value_name = "MEASURE")]
+    pub require_measure: Vec<Measure>,
+    /// Leave out this measure against side channels; can be given several times
+    #[arg(long, value_name = "MEASURE")]
+    pub measure_off: Vec<Measure>,
     /// Run this shell command for every incident but reached limits: its JSON
     /// is on standard input, its name, severity and tenant in LAZARET_INCIDENT,
     /// LAZARET_SEVERITY and LAZARET_TENANT. It may take 10 s
@@ -45,6 +53,10 @@ impl Wall {
             |builder, layer| builder.accept_missing(*layer),
         );
         let builder = builder.profile(self.profile);
+        let builder = builder.measures(MeasureOptions {
+            off: self.measure_off.clone(),
+            required: self.require_measure.clone(),
+        });
         let builder = match self.require_grade {
             Some(grade) => builder.require_grade(grade),
             None => builder,

@@ -11,7 +11,7 @@ use lazaret_wall::launcher::SETUP_FD;
 use lazaret_wall::layers::landlock::Granted;
 use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramRights, Uses};
 use lazaret_wall::worker::{Closed, Orders};
-use lazaret_wall::{Layer, LayerError, Off};
+use lazaret_wall::{Layer, LayerError, Measure, Off};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
 use lazaret_wire::message::{
@@ -167,6 +167,8 @@ struct Told {
     accepted: Vec<Layer>,
     off: Off,
     dumpable: bool,
+    /// Measures that are left out.
+    measures_off: Vec<Measure>,
 }
 
 impl Told {
@@ -227,6 +229,11 @@ fn greet() -> (Channel, Exchange, Told, Closed) {
         accepted,
         off,
         dumpable: hello.dumpable,
+        measures_off: hello
+            .measures_off
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect(),
     };
     let closed = or_fail(
         &mut exchange,
@@ -279,6 +286,8 @@ fn lock<T>(
             uses: prepared.uses,
         })
         .collect();
+    // From here on nothing of this process reads a fine clock.
+    let untaken = lazaret_wall::measures::apply(&told.measures_off);
     let locked = lazaret_wall::worker::lock(closed, prepared.kind, &granted, told.orders());
     let locked = or_fail(exchange, locked.map_err(layer_failed));
     let listener: Vec<BorrowedFd<'_>> = locked.listener.iter().map(AsFd::as_fd).collect();
@@ -296,6 +305,7 @@ fn lock<T>(
             .missing
             .iter()
             .map(|layer| layer.name().to_owned())
+            .chain(untaken.iter().map(|measure| measure.name().to_owned()))
             .collect(),
     }));
     prepared.runs

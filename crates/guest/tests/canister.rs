@@ -630,7 +630,12 @@ fn answer_one(
 #[test]
 fn functions_of_the_embedder_answer_or_trap() {
     let mut with = setup();
-    with.host_functions = vec!["other".to_owned(), "ask".to_owned()];
+    with.host_functions = ["other", "ask"]
+        .map(|name| lazaret_wire::message::ProvidedFunction {
+            name: name.to_owned(),
+            fuel: 0,
+        })
+        .to_vec();
     let mut tenant = load(HOST, with, Vec::new(), false).unwrap();
     tenant.install();
     let host = answer_one(tenant.shared, 1, Ok(b"answer".to_vec()));

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::cache_file;
 use crate::ending::Ending;
+use crate::measures::MeasureOptions;
 pub(crate) use crate::sealed::{memfd, seal};
 use crate::worker::{Duty, Start, Worker, WorkerError};
 
@@ -221,6 +222,7 @@ pub(crate) struct Compiler<'a> {
     pub supervisor: &'a Supervisor,
     pub accepted: &'a [Layer],
     pub required: Option<Grade>,
+    pub measures: &'a MeasureOptions,
     pub limits: CompileLimits,
 }
 
@@ -243,6 +245,7 @@ fn compile(
         duty: Duty::Serve,
         lessons: None,
         required: compiler.required,
+        measures: compiler.measures,
         tenant: None,
         module: &module,
         code: None,

@@ -8,17 +8,17 @@ use lazaret_image::Durability;
 use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
 use lazaret_wall::launcher::depth;
 use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, Profile, probe};
-use lazaret_wire::message::host_call::MAX_HOST_BYTES;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::artefact::{Cache, CompileLimits, Compiling, Observer};
 use crate::budget::Budget;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::functions::{Functions, HostFunction, Offered};
+use crate::functions::{Declaration, Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
 use crate::incident::{Hook, Incident, Retention, Running, Store};
 use crate::live_worker::Register;
+use crate::measures::MeasureOptions;
 use crate::page_copy::PageCopy;
 use crate::program::Snapshots;
 use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
@@ -93,6 +93,7 @@ pub(crate) struct Options {
     pub off: Off,
     pub red_team: bool,
     pub worker_user: Option<u32>,
+    pub measures: MeasureOptions,
     pub worker_exe: Option<PathBuf>,
     pub durability: Durability,
     pub limits: TenantLimits,
@@ -130,6 +131,7 @@ impl Builder {
                 off: Off::NONE,
                 red_team: false,
                 worker_user: None,
+                measures: MeasureOptions::default(),
                 worker_exe: None,
                 durability: Durability::Durable,
                 limits: TenantLimits::default(),
@@ -212,6 +214,14 @@ impl Builder {
     #[must_use]
     pub fn require_grade(mut self, grade: Grade) -> Self {
         self.options.require_grade = Some(grade);
+        self
+    }
+
+    /// Which measures against side channels are left out, and which must hold
+    /// for every worker; by default each is taken that this host has.
+    #[must_use]
+    pub fn measures(mut self, options: MeasureOptions) -> Self {
+        self.options.measures = options;
         self
     }
 
@@ -356,19 +366,31 @@ impl Builder {
     /// in bytes; whatever is over them is the guest's trap.
     #[must_use]
     pub fn host_function(
-        mut self,
+        self,
         name: &str,
         max_argument: usize,
         max_result: usize,
         function: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
     ) -> Self {
-        self.functions.push(Offered::new(
-            name.to_owned(),
-            max_argument,
-            max_result,
-            Box::<HostFunction>::from(Box::new(function)),
-        ));
+        self.offer(Declaration::new(name, max_argument, max_result), function)
+    }
+
+    /// The same with all that can be declared of it: what it is for, what a call
+    /// costs, how often it may be called.
+    #[must_use]
+    pub fn offer(
+        mut self,
+        declaration: Declaration,
+        function: impl Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync + 'static,
+    ) -> Self {
+        let function = Box::<HostFunction>::from(Box::new(function));
+        self.functions.push(Offered::new(declaration, function));
         self
+    }
+
+    /// The functions that are offered so far.
+    pub fn offered(&self) -> &[Offered] {
+        &self.functions
     }
 
     /// Makes the host. Its launcher starts with the first worker.
@@ -392,23 +414,16 @@ impl Builder {
             return Err(BuildError::RootCanNotLook);
         }
         for (index, offered) in self.functions.iter().enumerate() {
-            let fail = |reason: String| BuildError::Function {
-                name: offered.name.clone(),
-                reason,
-            };
-            if self.functions[..index]
+            let name = &offered.declaration.name;
+            let twice = self.functions[..index]
                 .iter()
-                .any(|other| other.name == offered.name)
-            {
-                return Err(fail("is offered twice".into()));
-            }
-            if offered.name.is_empty() || offered.name.len() > 200 {
-                return Err(fail("a name has 1 to 200 bytes".into()));
-            }
-            if offered.max_argument > MAX_HOST_BYTES || offered.max_result > MAX_HOST_BYTES {
-                return Err(fail(format!(
-                    "bounds may be at most {MAX_HOST_BYTES} bytes"
-                )));
+                .any(|other| other.declaration.name == *name)
+                .then(|| "is offered twice".to_owned());
+            if let Some(reason) = twice.or_else(|| offered.declaration.wrong()) {
+                return Err(BuildError::Function {
+                    name: name.clone(),
+                    reason,
+                });
             }
         }
         if options.tracker == TrackerKind::Kernel

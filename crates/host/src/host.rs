@@ -92,6 +92,7 @@ impl Inner {
             supervisor: &self.supervisor,
             accepted: &self.options.accept_missing,
             required: self.options.require_grade,
+            measures: &self.options.measures,
             limits: self.options.compile,
         };
         self.cache.get(&compiler, wasm, settings)
@@ -399,7 +400,8 @@ impl Host {
         self.inner.cgroups().map(Arc::as_ref)
     }
 
-    /// The functions that this host offers to guests.
+    /// The functions that this host offers to guests: all of them, as there is no
+    /// other way to a number on the wire.
     pub fn offered(&self) -> &[Offered] {
         &self.inner.functions.0
     }

@@ -34,6 +34,7 @@ mod host;
 pub mod incident;
 mod init;
 pub mod live_worker;
+mod measures;
 mod memory;
 mod module;
 mod page_copy;
@@ -56,7 +57,7 @@ pub use builder::{BuildError, Builder};
 pub use data_dir::DataDirError;
 pub use ending::{Ending, Violation};
 pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
-pub use functions::{HostFunction, Offered};
+pub use functions::{Declaration, HostFunction, Offered, Rate};
 pub use host::{Host, WORKER_KINDS};
 pub use init::init;
 pub use lazaret_guest::allocator::Guarded;
@@ -64,7 +65,8 @@ pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError,
 pub use lazaret_wall as wall;
 pub use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Mode as CgroupMode};
 pub use lazaret_wire as wire;
-pub use lazaret_wire::message::{Trap, TrapKind};
+pub use lazaret_wire::message::{Clock, Trap, TrapKind};
+pub use measures::{MeasureOptions, Refused};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use page_copy::PageCopy;
 pub use program::{

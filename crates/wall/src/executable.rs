@@ -1,10 +1,27 @@
-//! The executable that launcher and workers are made of: this very file.
+//! The executable that launcher and workers are made of: this very file, which
+//! none of them can write.
+//!
+//! A process can reopen the file that it runs through `/proc/self/exe`, and
+//! overwrite what its host will execute next (CVE-2019-5736). A worker has no
+//! `/proc` and can open nothing; and if it could, the file that it runs is
+//! [`unwritable`]: sealed, or on a mount of its own that is read-only, which the
+//! host can see from outside.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
+
+use crate::launcher::set_attributes;
+
+/// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` (kernel:
+/// `include/uapi/linux/mount.h`).
+const READ_ONLY_MOUNT: u64 = 0x1 | 0x2 | 0x4;
 
 /// Opens the executable that workers run: `path`, or the file that this
 /// process runs (`/proc/self/exe` names it even if it was renamed or removed).
@@ -18,13 +35,77 @@ pub fn open(path: Option<&Path>) -> io::Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     let others = stat.st_mode & 0o005 == 0o005;
-    if others
-        || rustix::process::geteuid().as_raw() == stat.st_uid
-            && !rustix::process::geteuid().is_root()
-    {
+    if others && rustix::process::geteuid().is_root() {
+        // Here, as the launcher may not be able to reach the file's directory.
+        return Ok(on_read_only_mount(&file).unwrap_or(file));
+    }
+    if others || rustix::process::geteuid().as_raw() == stat.st_uid {
+        // The launcher sees to it: it may mount, in its own namespaces.
         return Ok(file);
     }
     sealed_copy(file)
+}
+
+/// Why whoever runs this file can't write it, or nothing if it could be:
+/// `sealed` or `read-only mount`. Works for a descriptor opened with `O_PATH`
+/// too, but for the seals.
+pub fn unwritable(file: impl AsFd) -> Option<&'static str> {
+    let file = file.as_fd();
+    if rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE)) {
+        return Some("sealed");
+    }
+    // The flags of the mount and of the file system together (kernel:
+    // `calculate_f_flags`, fs/statfs.c).
+    let flags = rustix::fs::fstatvfs(file).ok()?.f_flag;
+    flags
+        .contains(StatVfsMountFlags::RDONLY)
+        .then_some("on a read-only mount")
+}
+
+/// The same file, such that whoever runs it can't write it. In the launcher,
+/// before it leaves the host's root.
+pub(crate) fn made_unwritable(file: OwnedFd) -> io::Result<OwnedFd> {
+    if unwritable(&file).is_some() {
+        return Ok(file);
+    }
+    match on_read_only_mount(&file) {
+        Ok(file) => Ok(file),
+        // Renamed, removed, out of reach, or a kernel without mount_setattr
+        // (before Linux 5.12).
+        Err(_) => sealed_copy(file),
+    }
+}
+
+/// The same file on a read-only mount of its own, which is attached nowhere and
+/// is gone with its last user. It takes CAP_SYS_ADMIN in this process's mount
+/// namespace.
+fn on_read_only_mount(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = rustix::fs::readlink(link, Vec::new())?;
+    let path = PathBuf::from(OsStr::from_bytes(link.as_bytes()));
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Errno::NOENT);
+    };
+    // The mount is of its directory, so that the file keeps its name in
+    // /proc/PID/maps.
+    let tree = rustix::mount::open_tree(
+        CWD,
+        directory,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?;
+    set_attributes(&tree, READ_ONLY_MOUNT, None)?;
+    let opened = rustix::fs::openat(
+        &tree,
+        name,
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let [wanted, found] = [file, &opened].map(rustix::fs::fstat);
+    let (wanted, found) = (wanted?, found?);
+    match (wanted.st_dev, wanted.st_ino) == (found.st_dev, found.st_ino) {
+        true => Ok(opened),
+        false => Err(Errno::STALE),
+    }
 }
 
 fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
@@ -52,6 +133,37 @@ fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    /// Only root may mount without a namespace of its own; the red team's tests
+    /// see what an ordinary user's workers run.
+    #[test]
+    fn a_file_is_made_unwritable_under_its_own_name() {
+        use std::os::fd::AsRawFd;
+        let open = || std::os::fd::OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
+        assert_eq!(
+            super::unwritable(open()),
+            None,
+            "tests run from a writable mount"
+        );
+        let made = super::made_unwritable(open()).unwrap();
+        let how = super::unwritable(&made).expect("a file that can't be written");
+        let link = format!("/proc/self/fd/{}", made.as_raw_fd());
+        let error = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&link)
+            .unwrap_err();
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(how, "on a read-only mount");
+            // Whatever the kernel says of busy files (ETXTBSY), it looks at the
+            // mount first.
+            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            let name = std::env::current_exe().unwrap();
+            let seen = std::fs::read_link(&link).unwrap();
+            assert_eq!(seen.file_name(), name.file_name());
+        } else {
+            assert_eq!(how, "sealed");
+        }
+    }
+
     #[test]
     fn a_sealed_copy_is_the_same_file_and_can_not_be_written() {
         use std::io::{Read, Seek};

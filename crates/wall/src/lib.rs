@@ -29,6 +29,7 @@
 #![deny(missing_docs)]
 
 pub mod address_layout;
+pub mod advice;
 pub mod architecture;
 pub mod cgroup;
 pub mod executable;
@@ -38,6 +39,7 @@ pub mod launcher;
 pub mod layer;
 pub mod layers;
 pub mod off;
+pub mod measures;
 pub mod policy;
 pub mod posture;
 pub mod probe;
@@ -50,6 +52,7 @@ pub use architecture::Architecture;
 pub use grade::Grade;
 pub use layer::{Layer, LayerError, Probe};
 pub use off::{NotRemovable, Off};
+pub use measures::Measure;
 pub use policy::{Kind, Policy, policy};
 pub use posture::Posture;
 pub use profile::Profile;

@@ -294,6 +294,7 @@ pub fn all() -> Vec<Finding> {
         cost: "workers copy their pages themselves (--page-copy worker), which takes longer; `lazaret run --snapshot-after` doesn't work",
         remedy: "sysctl kernel.yama.ptrace_scope to 0, 1 or 2; in a container allow both calls in the seccomp profile",
     });
+    findings.extend(crate::measures::findings());
     findings.extend(cgroups());
     findings
 }
@@ -312,6 +313,11 @@ pub fn grade(findings: &[Finding]) -> Grade {
         .iter()
         .any(|finding| finding.name == NOTIFICATION && finding.probe.works());
     crate::grade::grade(&missing, told)
+}
+
+/// The layers that are namespaces.
+pub fn namespace_layers() -> impl Iterator<Item = Layer> {
+    namespaces::NAMESPACES.iter().map(|(layer, _)| *layer)
 }
 
 /// The namespaces, for tables.

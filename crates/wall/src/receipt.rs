@@ -12,6 +12,7 @@ use crate::layers::{
     rlimits, root, seccomp, status_field,
 };
 use crate::off::Off;
+use crate::measures;
 use crate::policy::Kind;
 use crate::posture::Posture;
 
@@ -53,6 +54,8 @@ pub struct Receipt {
     pub grade: Grade,
     /// Every layer.
     pub layers: Vec<Entry>,
+    /// Every measure against side channels and leftovers, and how it stands.
+    pub measures: Vec<measures::Entry>,
     /// The filter that its kind loads last: the hash of its instructions
     /// ([`seccomp::name`]), as the host compiles it. From outside the kernel
     /// shows only how many filters there are. Empty if the layer is left out.
@@ -158,6 +161,7 @@ impl Receipt {
             threads: 0,
             grade: Grade::D,
             layers: Vec::new(),
+            measures: Vec::new(),
             filter: String::new(),
             forbidden_calls: Denied::Kill,
             learning: false,
@@ -296,6 +300,7 @@ impl Receipt {
             },
             learning: expected.learning,
             layers,
+            measures: Vec::new(),
             filter,
             forbidden_calls: expected.denied,
             address_layout: AddressLayout::here(),

@@ -65,6 +65,12 @@ pub const ATTACKS: &[Attack] = &[
         Expected::Reply("refused"),
         make_link_out,
     ),
+    Attack::native(
+        "race_links",
+        STOPPED_BY,
+        Expected::Reply("inside"),
+        race_links,
+    ),
 ];
 
 /// `openat`.
@@ -134,4 +140,41 @@ fn make_link_out(_: &mut Inside<'_>) -> String {
         return format!("the link could not be made: {}", -made);
     }
     tried(open_at(directory, c"made-link", 0))
+}
+
+/// Opens `dir/file` by several paths while somebody outside swaps `dir` for a link
+/// that leads out, and counts what it read: `inside N outside M refused R`. Not as
+/// the engine opens, by openat2 and its RESOLVE_BENEATH, but so that the kernel
+/// follows whatever there is.
+fn race_links(inside: &mut Inside<'_>) -> String {
+    let Some(directory) = directory() else {
+        return "there is no directory".into();
+    };
+    let (mut within, mut outside, mut refused) = (0, 0, 0);
+    for _ in 0..inside.number() {
+        for path in [
+            c"dir/file",
+            c"dir/../dir/file",
+            c"dir/../outside/file",
+            c"dir/./.././dir/file",
+        ] {
+            let opened = open_at(directory, path, 0);
+            if opened < 0 {
+                refused += 1;
+                continue;
+            }
+            let mut byte = 0u8;
+            let (file, into) = (opened as u64, &raw mut byte as u64);
+            // SAFETY: one byte on this stack, and a descriptor of this function's.
+            unsafe {
+                system_call(libc::SYS_read, [file, into, 1, 0, 0, 0]);
+                system_call(libc::SYS_close, [file, 0, 0, 0, 0, 0]);
+            }
+            match byte {
+                b'i' => within += 1,
+                _ => outside += 1,
+            }
+        }
+    }
+    format!("inside {within} outside {outside} refused {refused}")
 }

@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod cards;
+pub mod channels;
 pub mod compat;
 pub mod endings;
 pub mod executable_memory;
@@ -11,6 +12,7 @@ pub mod futex;
 pub mod granted;
 pub mod host_calls;
 pub mod impossible;
+pub mod leftovers;
 pub mod log;
 pub mod network;
 pub mod own_memory;
@@ -29,6 +31,7 @@ use crate::attack::Attack;
 pub const KINDS: &[&[Attack]] = &[
     answers::ATTACKS,
     cards::ATTACKS,
+    channels::ATTACKS,
     compat::ATTACKS,
     endings::ATTACKS,
     executable_memory::ATTACKS,
@@ -38,6 +41,7 @@ pub const KINDS: &[&[Attack]] = &[
     granted::ATTACKS,
     host_calls::ATTACKS,
     impossible::ATTACKS,
+    leftovers::ATTACKS,
     log::ATTACKS,
     network::ATTACKS,
     own_memory::ATTACKS,

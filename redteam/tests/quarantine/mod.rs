@@ -14,7 +14,7 @@ use std::time::Duration;
 use lazaret::incident::What;
 use lazaret::wall::policy::{Kind, ProgramRights, Uses};
 use lazaret::{
-    Builder, CallOptions, CompileError, Ending, Host, Output, RunError, Tenant, TrackerKind,
+    Builder, CallOptions, Clock, CompileError, Ending, Host, Output, RunError, Tenant, TrackerKind,
     Verdict, Violation,
 };
 use lazaret_redteam::attack::{Attack, Expected};
@@ -46,6 +46,13 @@ pub const NOTHING: Kind = program(false, false);
 pub const READ_ONLY: Kind = program(true, false);
 /// A program with a directory to write.
 pub const READ_WRITE: Kind = program(true, true);
+
+/// The same, with clocks as programs have them if nobody says otherwise.
+pub const COARSE: Kind = Kind::Program(ProgramRights {
+    directories: true,
+    writable: true,
+    uses: Uses::ALL.without(Uses::EXACT_CLOCKS),
+});
 
 /// A program with these grants, and with all imports.
 pub const fn program(directories: bool, writable: bool) -> Kind {
@@ -255,12 +262,15 @@ impl Quarantine {
             .program(if grants.uses == Uses::NONE {
                 NO_IMPORTS
             } else {
-                assert_eq!(grants.uses, Uses::ALL);
+                assert_eq!(grants.uses.with(Uses::EXACT_CLOCKS), Uses::ALL);
                 ALL_IMPORTS
             })
             .arguments([ATTACK, text])
             .stdout(Output::Buffer(printed.clone()))
             .time(Duration::from_secs(20));
+        if grants.uses.any(Uses::EXACT_CLOCKS) {
+            program = program.clock(Clock::Exact);
+        }
         if grants.directories {
             program = program.directory(self.directory(), "/granted", grants.writable);
         }

@@ -8,13 +8,13 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lazaret::CgroupOptions;
 use lazaret::wall::cgroup::{Availability, Cgroups, Controller};
 use lazaret::wall::layers::landlock;
 use lazaret::wall::policy::{ProgramRights, UNFILTERED, Unfiltered, Uses};
-use lazaret::wall::{Kind, Layer, probe};
+use lazaret::wall::{Kind, Layer, Measure, Probe, probe};
 use lazaret::wire::message::Purpose;
 use lazaret::wire::table::{Carrier, Direction};
+use lazaret::{CgroupOptions, Declaration, Host};
 use serde::Serialize;
 
 use self::pages::Pages;
@@ -69,6 +69,11 @@ struct Account {
     /// System calls that the kernel answers before it asks any filter.
     unfiltered: &'static [Unfiltered],
     layers: Vec<LayerEntry>,
+    /// Measures against side channels.
+    measures: Vec<MeasureEntry>,
+    /// Functions of an embedder's that guests may import: this command has none
+    /// of its own.
+    host_functions: Vec<Declaration>,
     namespaces: Vec<&'static str>,
 }
 
@@ -131,6 +136,31 @@ fn groups() -> Vec<GroupEntry> {
 }
 
 #[derive(Debug, Serialize)]
+struct MeasureEntry {
+    name: &'static str,
+    purpose: &'static str,
+    /// Whether this host has it.
+    works: bool,
+    /// In words.
+    here: String,
+}
+
+impl MeasureEntry {
+    fn new(measure: &Measure) -> Self {
+        let (works, here) = match measure.probe() {
+            Probe::Works(detail) => (true, detail),
+            Probe::Missing(why) => (false, why),
+        };
+        Self {
+            name: measure.name(),
+            purpose: measure.purpose(),
+            works,
+            here,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct LayerEntry {
     name: &'static str,
     purpose: &'static str,
@@ -164,6 +194,12 @@ impl Audit {
                     purpose: layer.purpose(),
                     here: (*layer == Layer::Landlock).then(landlock::coverage_here),
                 })
+                .collect(),
+            measures: Measure::ALL.iter().map(MeasureEntry::new).collect(),
+            host_functions: Host::builder()
+                .offered()
+                .iter()
+                .map(|offered| offered.declaration.clone())
                 .collect(),
             namespaces: probe::namespace_names().collect(),
         };

@@ -1,6 +1,9 @@
 //! `lazaret doctor`: what this host offers.
 
+use std::path::Path;
+
 use clap::Args;
+use lazaret::wall::advice::{self, Advice, Facts};
 use lazaret::wall::probe::{self, Finding};
 use lazaret::wall::{Grade, Off, Probe, Profile};
 use serde::Serialize;
@@ -42,6 +45,8 @@ struct Diagnosis {
     /// What that means.
     grade_means: &'static str,
     findings: Vec<Finding>,
+    /// Why something is missing on this very host, and what to do.
+    advice: Vec<Advice>,
     /// What `--tracker auto` and `--page-copy auto` stand for.
     auto: Auto,
 }
@@ -68,6 +73,10 @@ impl Doctor {
                 .all(|finding| finding.probe.works() || !finding.required),
             grade: probe::grade(&findings),
             grade_means: probe::grade(&findings).meaning(),
+            advice: advice::advice(&Facts::read(Path::new("/")))
+                .into_iter()
+                .filter(|advice| concerns(advice, &findings))
+                .collect(),
             findings,
             auto: {
                 let (tracker, page_copy) = Pages::here().chosen();
@@ -89,6 +98,24 @@ fn leave_out(finding: &mut Finding, profile: Profile) {
     if off.layers().any(|layer| layer.name() == finding.name) {
         finding.required = false;
         finding.probe = Probe::Missing(format!("the profile `{profile}` does without it"));
+    }
+}
+
+/// Whether something is missing that a piece of advice is about. What is said of an
+/// early Landlock is said of one that works.
+fn concerns(advice: &Advice, findings: &[Finding]) -> bool {
+    let missing = |name: &str| {
+        findings
+            .iter()
+            .any(|finding| finding.name == name && !finding.probe.works())
+    };
+    match advice.about {
+        "landlock" => true,
+        // Whatever refuses one namespace, refuses or needs the others.
+        "user-namespace" => {
+            missing("empty-root") || probe::namespace_layers().any(|layer| missing(layer.name()))
+        }
+        about => missing(about),
     }
 }
 
@@ -133,6 +160,16 @@ fn text(diagnosis: &Diagnosis) -> String {
             }
         }
     }
+    for advice in &diagnosis.advice {
+        text.push_str(&format!(
+            "\n{TITLE}{}{TITLE:#}: {}\n",
+            advice.about,
+            output::harmless(&advice.because, false)
+        ));
+        for remedy in &advice.remedies {
+            text.push_str(&format!("  {}\n", output::harmless(remedy, false)));
+        }
+    }
     text.push_str(&format!(
         "\nGrade {}: {}.\nTenants' pages: noted by {} (--tracker auto), copied by the {} (--page-copy auto).\n",
         diagnosis.grade,
@@ -173,6 +210,24 @@ mod tests {
     }
 
     #[test]
+    fn advice_is_given_for_what_is_missing_only() {
+        let about = |about: &'static str| Advice {
+            about,
+            because: String::new(),
+            remedies: Vec::new(),
+        };
+        let works = |name| finding(name, true, Probe::Works(String::new()));
+        let missing = |name| finding(name, true, Probe::Missing(String::new()));
+        let concerns = |name, findings: &[Finding]| concerns(&about(name), findings);
+        assert!(concerns("mdwe", &[missing("mdwe")]) && !concerns("mdwe", &[works("mdwe")]));
+        // Docker refuses a mount, and lets the rest be made.
+        let docker = [works("user-namespace"), missing("mount-namespace")];
+        assert!(concerns("user-namespace", &docker));
+        assert!(!concerns("user-namespace", &[works("user-namespace")]));
+        assert!(concerns("landlock", &[works("landlock")]));
+    }
+
+    #[test]
     fn what_is_missing_comes_with_its_cost_and_remedy() {
         let diagnosis = |findings: Vec<Finding>| Diagnosis {
             kernel: "6.18".into(),
@@ -182,6 +237,11 @@ mod tests {
             grade: Grade::A,
             grade_means: Grade::A.meaning(),
             findings,
+            advice: vec![Advice {
+                about: "mdwe",
+                because: "the kernel is old".into(),
+                remedies: vec!["take a new one".into()],
+            }],
             auto: Auto {
                 tracker: "cards",
                 page_copy: "worker",
@@ -209,6 +269,7 @@ mod tests {
             bad.contains("EINVAL")
                 && bad.contains("cost: a cost")
                 && bad.contains("remedy: a remedy")
+                && bad.contains("\nmdwe: the kernel is old\n  take a new one\n")
                 && bad.contains("1 of what is required"),
             "{bad}"
         );

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use lazaret::{
-    CompileError, Ending, Input, Output, Program, Report, RunError, SnapshotError, Verdict,
+    Clock, CompileError, Ending, Input, Output, Program, Report, RunError, SnapshotError, Verdict,
     WorkerError,
 };
 
@@ -40,6 +40,15 @@ pub(crate) struct Run {
     /// Set a variable, or hand on the value that it has here
     #[arg(long = "env", value_name = "K[=V]", help_heading = "Grants")]
     environment: Vec<Variable>,
+    /// What the program is told of time: clocks that move on with the kernel's
+    /// tick, every 1 to 10 ms, exact ones, or ones that stand still
+    #[arg(
+        long,
+        value_name = "KIND",
+        default_value = "coarse",
+        help_heading = "Grants"
+    )]
+    clock: ClockKind,
     /// Standard input from a file
     #[arg(long, value_name = "FILE", help_heading = "Grants")]
     stdin: Option<PathBuf>,
@@ -111,6 +120,29 @@ pub(crate) struct Run {
     // of ours would be ours.
     #[arg(value_name = "MODULE [ARGS]", required = true, trailing_var_arg = true, value_hint = ValueHint::FilePath)]
     command: Vec<OsString>,
+}
+
+/// What a program is told of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ClockKind {
+    /// The kernel's clocks as they are, and with them the cycle counter: fine
+    /// enough to time what others leave in the processor's caches
+    Exact,
+    /// Clocks that move on with the kernel's tick
+    Coarse,
+    /// Clocks that show when the program was loaded; it can still wait
+    Frozen,
+}
+
+impl ClockKind {
+    /// As the library says it.
+    fn kind(self) -> Clock {
+        match self {
+            Self::Exact => Clock::Exact,
+            Self::Coarse => Clock::Coarse,
+            Self::Frozen => Clock::Frozen,
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -253,6 +285,7 @@ impl Run {
         };
         let mut program = program
             .arguments(arguments)
+            .clock(self.clock.kind())
             .memory(self.memory.0)
             .stdin(stdin)
             .stdout(Output::Descriptor(Arc::new(own(io::stdout())?)))

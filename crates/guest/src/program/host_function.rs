@@ -9,9 +9,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
+use lazaret_instrument::names;
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
-use lazaret_wire::message::{HostCall, HostReturn};
-use wasmtime::{Caller, Linker};
+use lazaret_wire::message::{HostCall, HostReturn, ProvidedFunction};
+use wasmtime::{Caller, Extern, Linker, Val};
 
 use super::imports::{HOST, memory, slice};
 use super::state::State;
@@ -56,18 +57,44 @@ impl Line {
     }
 }
 
+/// Takes what a call costs from a metered program's fuel. If there isn't so much,
+/// it ends as the program's own code would have ended it.
+fn charge(caller: &mut Caller<'_, State>, fuel: u64) -> wasmtime::Result<()> {
+    if fuel == 0 {
+        return Ok(());
+    }
+    let Some(Extern::Global(left)) = caller.get_export(names::FUEL) else {
+        return Ok(());
+    };
+    let after = left
+        .get(&mut *caller)
+        .i64()
+        .unwrap_or(0)
+        .saturating_sub_unsigned(fuel);
+    left.set(&mut *caller, Val::I64(after))?;
+    if after >= 0 {
+        return Ok(());
+    }
+    if let Some(Extern::Global(stop)) = caller.get_export(names::STOP) {
+        stop.set(&mut *caller, Val::I32(names::STOP_FUEL))?;
+    }
+    Err(wasmtime::Trap::UnreachableCodeReached.into())
+}
+
 /// Adds host function number `number`.
 pub(super) fn add_to_linker(
     linker: &mut Linker<State>,
     number: usize,
-    name: &str,
+    provided: &ProvidedFunction,
 ) -> wasmtime::Result<()> {
     let number = u16::try_from(number)?;
+    let fuel = provided.fuel;
     linker.func_wrap_async(
         HOST,
-        name,
+        &provided.name,
         move |mut caller: Caller<'_, State>, (at, length, out, capacity): (i32, i32, i32, i32)| {
             Box::new(async move {
+                charge(&mut caller, fuel)?;
                 let memory = memory(&mut caller)?;
                 let argument = slice(memory.data_mut(&mut caller), at.cast_unsigned(), length.cast_unsigned())
                     .ok_or(wasmtime::Trap::MemoryOutOfBounds)?;

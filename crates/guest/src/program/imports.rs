@@ -1,5 +1,6 @@
 //! What a program may import, and where it comes from.
 
+use lazaret_wire::message::ProvidedFunction;
 use wasmtime::{Caller, Engine, Extern, Linker};
 use wasmtime_wasi::p1;
 
@@ -77,7 +78,7 @@ pub(super) struct Exit(pub(super) u32);
 /// A linker with everything that a program is given.
 pub(super) fn linker(
     engine: &Engine,
-    host_functions: &[String],
+    host_functions: &[ProvidedFunction],
 ) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
@@ -91,8 +92,8 @@ pub(super) fn linker(
     // From the kernel each time: the engine's generator is seeded once.
     linker.func_wrap(WASI, "random_get", random_get)?;
     linker.allow_shadowing(false);
-    for (number, name) in host_functions.iter().enumerate() {
-        host_function::add_to_linker(&mut linker, number, name)?;
+    for (number, provided) in host_functions.iter().enumerate() {
+        host_function::add_to_linker(&mut linker, number, provided)?;
     }
     Ok(linker)
 }

@@ -230,7 +230,7 @@ fn check(module: &Module, setup: &ProgramSetup) -> Result<(), LoadError> {
                 && setup
                     .host_functions
                     .iter()
-                    .any(|name| name == import.name());
+                    .any(|function| function.name == import.name());
             !host && !provided(import.module(), import.name())
         })
         .map(|import| format!("{}.{}", import.module(), import.name()))
@@ -264,15 +264,15 @@ fn state(
 ) -> Result<State, LoadError> {
     let streams = streams.map(Stream::new);
     let [stdin, stdout, stderr] = streams.clone();
-    let monotonic = clocks::Monotonic::start();
+    let clocks = clocks::Clocks::start(setup.clock);
     let mut wasi = WasiCtxBuilder::new();
     // Or the engine would start threads for files.
     wasi.allow_blocking_current_thread(true);
     wasi.stdin(stdin)
         .stdout(stdout)
         .stderr(stderr)
-        .wall_clock(clocks::Wall)
-        .monotonic_clock(monotonic);
+        .wall_clock(clocks)
+        .monotonic_clock(clocks);
     for argument in &setup.arguments {
         wasi.arg(text("argument", argument)?);
     }
@@ -293,7 +293,7 @@ fn state(
     Ok(State {
         wasi: wasi.build_p1(),
         limiter,
-        monotonic,
+        clocks,
         streams,
         line,
     })

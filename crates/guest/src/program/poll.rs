@@ -12,7 +12,6 @@ use wasmtime_wasi::p1::types::{Errno, Fd, Fdstat, Filetype, Rights};
 use wasmtime_wasi::p1::wasi_snapshot_preview1::WasiSnapshotPreview1;
 use wiggle::GuestMemory;
 
-use super::clocks::real_time;
 use super::imports::{WASI, errno, memory, slice};
 use super::state::State;
 use super::streams;
@@ -30,7 +29,7 @@ const LONGEST: Duration = Duration::from_secs(1 << 20);
 
 /// What a subscription waits for.
 enum Source {
-    /// The program's monotonic clock reaches this.
+    /// So much time has gone since the program was loaded.
     Monotonic(Duration),
     /// Real time reaches this.
     Real(Duration),
@@ -40,6 +39,13 @@ enum Source {
     Ready,
     /// It can't be waited for.
     Error(u16),
+}
+
+impl State {
+    /// After so much time from now.
+    fn after(&self, time: Duration) -> Source {
+        Source::Monotonic(self.clocks.elapsed().saturating_add(time))
+    }
 }
 
 struct Subscription {
@@ -135,9 +141,10 @@ async fn subscription(
             let time = Duration::from_nanos(u64::from_le_bytes(number(raw, 24)));
             let absolute = u16::from_le_bytes(number(raw, 40)) & ABSOLUTE != 0;
             match (clock, absolute) {
-                (0, true) => Source::Real(time),
-                (1, true) => Source::Monotonic(time),
-                (0 | 1, false) => Source::Monotonic(state.monotonic.elapsed().saturating_add(time)),
+                (0, true) if state.clocks.real_moves() => Source::Real(time),
+                (0, true) => state.after(time.saturating_sub(state.clocks.real())),
+                (1, true) => state.after(time.saturating_sub(state.clocks.monotonic())),
+                (0 | 1, false) => state.after(time),
                 _ => return Ok(Err(errno::INVAL)),
             }
         }
@@ -222,8 +229,8 @@ fn wait(subscriptions: &[Subscription], state: &State) -> Result<Vec<[u8; EVENT 
 /// How long to wait at most for this source alone; `None` if the kernel says.
 fn remaining(source: &Source, state: &State) -> Option<Duration> {
     match source {
-        Source::Monotonic(time) => Some(time.saturating_sub(state.monotonic.elapsed())),
-        Source::Real(time) => Some(time.saturating_sub(real_time())),
+        Source::Monotonic(time) => Some(time.saturating_sub(state.clocks.elapsed())),
+        Source::Real(time) => Some(time.saturating_sub(state.clocks.real())),
         Source::Stream(..) => None,
         Source::Ready | Source::Error(_) => Some(Duration::ZERO),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use super::clocks::Monotonic;
+use super::clocks::Clocks;
 use super::host_function::Line;
 use super::limiter::Limiter;
 use super::streams::Stream;
@@ -13,8 +13,8 @@ use super::streams::Stream;
 pub(super) struct State {
     pub(super) wasi: WasiP1Ctx,
     pub(super) limiter: Limiter,
-    /// The clock that `wasi` has too.
-    pub(super) monotonic: Monotonic,
+    /// The clocks that `wasi` has too.
+    pub(super) clocks: Clocks,
     /// Standard input, output and error, which `wasi` has too.
     pub(super) streams: [Stream; 3],
     pub(super) line: Arc<Line>,

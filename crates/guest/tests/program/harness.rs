@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use lazaret_guest::engine;
 use lazaret_guest::exchange::Exchange;
 use lazaret_guest::program::Program;
-use lazaret_wire::message::{Beginning, Exited, Failed, Preopen, ProgramSetup, Purpose};
+use lazaret_wire::message::{Beginning, Clock, Exited, Failed, Preopen, ProgramSetup, Purpose};
 use lazaret_wire::{Shared, shared};
 use wasmtime::Engine;
 
@@ -30,6 +30,7 @@ pub fn setup() -> ProgramSetup {
         host_functions: Vec::new(),
         learn: false,
         uses: u32::MAX,
+        clock: Clock::Coarse,
         beginning: Beginning::Fresh,
     }
 }

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use lazaret_guest::exchange::Exchange;
 use lazaret_guest::program::Program;
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{FromWorker, HostReturn, ProgramEnd, ProgramSetup, ToWorker, TrapKind};
+use lazaret_wire::message::{
+    FromWorker, HostReturn, ProgramEnd, ProgramSetup, ProvidedFunction, ToWorker, TrapKind,
+};
 use lazaret_wire::{Rung, Shared, Spin, bell, layout, shared};
 
 use super::harness::{compile, engine, pipe, setup};
@@ -54,7 +56,12 @@ fn run(body: &str, calls: u32) -> ProgramEnd {
     let shared: &'static Shared = Box::leak(Box::new(Shared::map(file.as_fd()).unwrap()));
     let host = std::thread::spawn(move || host(shared, calls));
     let setup = ProgramSetup {
-        host_functions: vec!["other".to_owned(), "reverse".to_owned()],
+        host_functions: ["other", "reverse"]
+            .map(|name| ProvidedFunction {
+                name: name.to_owned(),
+                fuel: 0,
+            })
+            .to_vec(),
         ..setup()
     };
     let streams = [

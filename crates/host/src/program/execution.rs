@@ -10,7 +10,7 @@ use lazaret_wall::launcher::{Launcher, Limits, Usage};
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::policy::{ProgramRights, Uses};
 use lazaret_wire::message::{
-    Assignment, Beginning, Exited, FromWorker, HostReturn, Preopen, ProgramSetup, ToWorker,
+    Assignment, Beginning, Clock, Exited, FromWorker, HostReturn, Preopen, ProgramSetup, ToWorker,
 };
 
 use super::error::RunError;
@@ -21,7 +21,7 @@ use super::streams::{Counted, Input, Output, Relays, StreamError, connect};
 use super::verdict::verdict;
 use crate::artefact::Artefact;
 use crate::ending::Ending;
-use crate::functions::Functions;
+use crate::functions::{Functions, Throttled};
 use crate::host::Inner;
 use crate::incident::Incident;
 use crate::worker::{Duty, Start, Worker};
@@ -64,6 +64,8 @@ pub(super) struct Plan<'a> {
     pub(super) uses: Uses,
     /// Whether it is learned from.
     pub(super) learn: bool,
+    /// What it is told of time.
+    pub(super) clock: Clock,
     pub(super) beginning: Beginning,
     /// The pages of the snapshot that it begins from.
     pub(super) pages: Option<&'a OwnedFd>,
@@ -126,6 +128,7 @@ impl Execution {
             duty: Duty::Serve,
             lessons: lessons.as_ref(),
             required: host.options.require_grade,
+            measures: &host.options.measures,
             tenant: None,
             module: &plan.artefact.module,
             code: Some(plan.artefact),
@@ -155,9 +158,10 @@ impl Execution {
                     .collect(),
                 memory_limit: limits.memory,
                 fuel: limits.fuel,
-                host_functions: host.functions.names(),
+                host_functions: host.functions.provided(),
                 uses: plan.uses.bits(),
                 learn: plan.learn,
+                clock: plan.clock,
                 beginning: plan.beginning,
             }),
             descriptors: &descriptors,
@@ -189,12 +193,18 @@ impl Execution {
     /// lives if it said that it has ended.
     pub(super) fn wait(&mut self, functions: &Functions) -> Result<Exited, Ending> {
         let limit = self.limits.time.unwrap_or(Duration::MAX);
+        let throttle = functions.throttle();
         loop {
             let left = limit.saturating_sub(self.began.elapsed());
             match self.worker.wait(left) {
                 Ok(FromWorker::Exited(exited)) => return Ok(exited),
                 Ok(FromWorker::HostCall(call)) => {
-                    let result = functions.call(call.function, &call.argument);
+                    let result = match functions.admit(&throttle, call.function, false) {
+                        Ok(()) => functions.call(call.function, &call.argument),
+                        Err(Throttled::Refused(words)) => Err(words),
+                        // Only what changes a tenant's state waits.
+                        Err(Throttled::Wait(_)) => Err("called too often".to_owned()),
+                    };
                     if let Err(error) = self
                         .worker
                         .send(&ToWorker::HostReturn(HostReturn { result }))

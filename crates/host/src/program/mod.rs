@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lazaret_wire::message::{Beginning, CompileSettings, Initialiser, Purpose};
+use lazaret_wall::policy::Uses;
+use lazaret_wire::message::{Beginning, Clock, CompileSettings, Initialiser, Purpose};
 
 pub use error::RunError;
 use execution::{Execution, Plan, RunLimits, millis};
@@ -42,6 +43,7 @@ pub struct Program {
     environment: Vec<String>,
     directories: Vec<Directory>,
     as_user: Option<u32>,
+    clock: Clock,
     limits: RunLimits,
     snapshot_after: Option<String>,
     snapshot_allow_wasi: bool,
@@ -63,6 +65,7 @@ impl Program {
             environment: Vec::new(),
             directories: Vec::new(),
             as_user: None,
+            clock: Clock::Coarse,
             limits: RunLimits {
                 memory: DEFAULT_MEMORY,
                 time: None,
@@ -113,6 +116,15 @@ impl Program {
     #[must_use]
     pub fn as_user(mut self, uid: u32) -> Self {
         self.as_user = Some(uid);
+        self
+    }
+
+    /// What it is told of time: [`Clock::Coarse`] if not set, whose clocks move
+    /// on every 1 to 10 ms. With exact clocks its worker can read the cycle
+    /// counter too, and time what others leave in the processor's caches.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -226,7 +238,10 @@ impl Program {
             }
             .into());
         }
-        let uses = info.uses();
+        let uses = match (self.clock, info.uses()) {
+            (Clock::Exact, uses) if uses.any(Uses::CLOCKS) => uses.with(Uses::EXACT_CLOCKS),
+            (_, uses) => uses,
+        };
         let initialiser = self.snapshot_after.map(|export| Initialiser {
             export,
             allow_wasi: self.snapshot_allow_wasi,
@@ -249,6 +264,7 @@ impl Program {
                     uses,
                     limits: self.limits,
                     as_user: self.as_user,
+                    clock: self.clock,
                     initialiser,
                     error: self.error.clone(),
                 };
@@ -275,6 +291,7 @@ impl Program {
             environment: self.environment,
             uses,
             learn: self.learn,
+            clock: self.clock,
             beginning: kept.map_or(Beginning::Fresh, |kept| {
                 Beginning::Snapshot(kept.state.clone())
             }),

@@ -23,6 +23,7 @@ use super::workers::Workers;
 use super::{Shared, hex, snapshot};
 use crate::budget::{Account, Budget, total};
 use crate::data_dir::{self, DataDir, DataDirError};
+use crate::functions::Throttle;
 use crate::host::Inner;
 use crate::module;
 use crate::worker::Duty;
@@ -144,7 +145,7 @@ pub(crate) fn install(
         aside.clone(),
         data.snapshots(name),
     );
-    let shared = shared(
+    let mut shared = shared(
         name,
         aside.clone(),
         image,
@@ -153,6 +154,7 @@ pub(crate) fn install(
         account.clone(),
         disk,
     );
+    shared.throttle = host.functions.throttle();
     let installed = initialise(host, Arc::new(shared), argument);
     if let Err(error) = installed {
         let _ = fs::remove_dir_all(&aside);
@@ -187,6 +189,7 @@ fn shared(
         census: Census::default(),
         disk,
         account,
+        throttle: Throttle::default(),
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
         lane: Mutex::new(Lane {
@@ -288,6 +291,7 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
         data.snapshots(name),
     );
     let mut tenant = shared(name, directory, image, meta, module, account, disk);
+    tenant.throttle = host.functions.throttle();
     tenant.checkpoints.at_close = host.options.durability == Durability::Relaxed;
     Ok(tenant)
 }

@@ -33,8 +33,10 @@ const MOST_WRITTEN: usize = 8192;
 /// How long a worker may take to get ready for another version.
 const PREPARE_TIME: Duration = Duration::from_secs(10);
 
-/// Who answers the host calls of a guest.
-pub(super) type Answer<'a> = dyn FnMut(&HostCall) -> Result<Vec<u8>, String> + 'a;
+/// Who answers the host calls of a guest: with what, and what the call has cost in
+/// fuel; nothing where the call's time ends before it may be made.
+pub(super) type Answer<'a> =
+    dyn FnMut(&HostCall, &mut Deadline) -> Option<(Result<Vec<u8>, String>, u64)> + 'a;
 
 /// A worker that holds a tenant at a version.
 pub(crate) struct Live {
@@ -108,6 +110,7 @@ impl Live {
             version,
             ..
         } = self;
+        let mut spent = 0u64;
         for (list, close) in [&mut request.close_heap, &mut request.close_stable]
             .into_iter()
             .zip(&mut self.close)
@@ -123,7 +126,10 @@ impl Live {
                 Ok(FromWorker::Done(done)) => break done,
                 Ok(FromWorker::HostCall(call)) => {
                     deadline.left();
-                    let result = answer(&call);
+                    let Some((result, fuel)) = answer(&call, &mut deadline) else {
+                        return Err(CallError::TimeLimit(time));
+                    };
+                    spent = spent.saturating_add(fuel);
                     worker.send(&ToWorker::HostReturn(HostReturn { result }))?;
                 }
                 Ok(FromWorker::Grow(bytes)) => {
@@ -141,7 +147,7 @@ impl Live {
             }
         };
         let (page, sizes) = (65_536, request.sizes);
-        let possible = done.fuel_left <= request.fuel
+        let possible = done.fuel_left <= request.fuel.saturating_sub(spent)
             && done.sizes.heap <= limits.heap.max(sizes.heap)
             && done.sizes.stable <= limits.stable.max(sizes.stable)
             && done.sizes.heap % page == 0

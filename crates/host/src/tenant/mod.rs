@@ -63,9 +63,10 @@ pub(crate) use upgrade::upgrade;
 use workers::Workers;
 
 use crate::budget::{Account, NodeMemory, Reservation, total};
+use crate::functions::Throttle;
 use crate::host::Inner;
 use crate::tracker::Written;
-use crate::worker::Duty;
+use crate::worker::{Deadline, Duty};
 
 /// What all handles of a tenant share.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     account: Option<Arc<Account>>,
     /// Lines of two calls don't mix.
     log: Mutex<PathBuf>,
+    /// How often its code has called the embedder's functions.
+    throttle: Throttle,
     /// Locked before the lane, if both are.
     hashing: Mutex<Hashing>,
 }
@@ -333,7 +336,12 @@ impl Shared {
         time: Duration,
     ) -> Result<Done, CallError> {
         self.check_quarantine(host)?;
-        let mut answer = |call: &HostCall| host.functions.call(call.function, &call.argument);
+        // What changes nothing may be refused by the clock.
+        let waits = live.request.entry != Entry::Query;
+        let mut answer = |call: &HostCall, deadline: &mut Deadline| {
+            host.functions
+                .answer(&self.throttle, call, waits, deadline)
+        };
         let result = live.run(&mut answer, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {

@@ -26,7 +26,7 @@ use crate::budget::{Budget, Reservation, total};
 use crate::data_dir::DataDir;
 use crate::host::Inner;
 use crate::incident::{Incident, Severity, What};
-use crate::worker::Duty;
+use crate::worker::{Deadline, Duty};
 
 /// What the states of incidents are tagged with, before their version.
 const TAG: &str = "incident-v";
@@ -380,9 +380,9 @@ fn step(
         Some(account) => account.borrow(total(live.sizes)),
         None => Reservation::default(),
     };
-    let mut answer = |_: &HostCall| {
+    let mut answer = |_: &HostCall, _: &mut Deadline| {
         let missing = "there is no answer on record for this host call".to_owned();
-        answers.pop_front().unwrap_or(Err(missing))
+        Some((answers.pop_front().unwrap_or(Err(missing)), 0))
     };
     let done = live.run(&mut answer, limits, &mut growth, limits.time);
     let happened = live.worker().incident();

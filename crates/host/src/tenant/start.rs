@@ -149,6 +149,7 @@ impl Live {
             duty,
             lessons: None,
             required: host.options.require_grade,
+            measures: &host.options.measures,
             tenant: Some(name),
             module: &module.hash,
             code: Some(&artefact),
@@ -178,7 +179,7 @@ impl Live {
                 tracking,
                 reusable: artefact.made.reusable,
                 budgeted: host.budget.is_some(),
-                host_functions: host.functions.names(),
+                host_functions: host.functions.provided(),
             }),
             descriptors: &descriptors,
             open: Open {

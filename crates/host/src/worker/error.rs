@@ -8,6 +8,7 @@ use lazaret_wire::{EncodeError, SharedError};
 use thiserror::Error;
 
 use crate::ending::Ending;
+use crate::measures::Refused;
 
 /// Why a worker could not be started, or didn't answer.
 #[derive(Debug, Error)]
@@ -52,6 +53,9 @@ pub enum WorkerError {
         /// What it lacks.
         missing: String,
     },
+    /// A measure that the operator requires doesn't hold for it.
+    #[error(transparent)]
+    Measure(#[from] Refused),
     /// There is no thread or descriptor left to look after it.
     #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
     Supervisor(#[source] std::io::Error),

@@ -27,6 +27,7 @@ use crate::ending::{Death, Ending};
 use crate::incident::{Noted, Subject};
 use crate::process::is_exiting;
 use crate::program::Lessons;
+use crate::measures::MeasureOptions;
 use crate::supervisor::Supervisor;
 use crate::watch::Watch;
 
@@ -47,6 +48,8 @@ pub(crate) struct Start<'a> {
     pub accepted: &'a [Layer],
     /// The grade below which nothing runs.
     pub required: Option<Grade>,
+    /// Measures that are left out, and that must hold.
+    pub measures: &'a MeasureOptions,
     /// The tenant whose it is, if it is one's.
     pub tenant: Option<&'a str>,
     /// The hash of the module that it is for.
@@ -72,7 +75,12 @@ impl Worker {
         // never waits for this side, which is told of it later.
         let (setup, theirs) = Channel::pair()?;
         let off = start.launcher.off();
+        let measures_off = start.measures.off_for(&start.assignment);
         let hello = Hello {
+            measures_off: measures_off
+                .iter()
+                .map(|(measure, _)| measure.name().to_owned())
+                .collect(),
             accept_missing: start
                 .accepted
                 .iter()
@@ -209,6 +217,13 @@ impl Worker {
         })?;
         worker.receipt = receipt;
         worker.receipt.cgroup = grouping;
+        worker.receipt.measures = start
+            .measures
+            .verify(spawned.pid, &ready.missing, &measures_off)
+            .map_err(|refused| match worker.ended_by_itself() {
+                Some(ending) => WorkerError::Ended(ending),
+                None => refused.into(),
+            })?;
         worker
             .watch
             .set_receipt(worker.receipt.clone(), posture, may_open);

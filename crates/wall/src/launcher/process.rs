@@ -104,6 +104,8 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         .pop()
         .ok_or_else(|| plain("no executable was handed over".into()))?;
     let off = Off::from_names(&order.off).map_err(plain)?;
+    let executable = crate::executable::made_unwritable(executable)
+        .map_err(|error| plain(format!("the executable: {error}")))?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
     if !off.has(Layer::NoNewPrivs) {
         crate::layers::no_new_privs::apply()

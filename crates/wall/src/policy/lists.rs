@@ -219,8 +219,27 @@ pub(super) fn program(list: &mut List, rights: ProgramRights) {
     use Check::Is;
     let stream = |fd: u32| vec![Is(0, fd)];
     let uses = |of: Uses| rights.uses.any(of);
-    if uses(Uses::CLOCKS) {
+    if uses(Uses::EXACT_CLOCKS) {
         any!(list, "clocks, where the vDSO has none": clock_gettime clock_getres);
+    } else if uses(Uses::CLOCKS) {
+        // Or the coarse clocks would be no more than a word.
+        let coarse = || {
+            [libc::CLOCK_REALTIME_COARSE, libc::CLOCK_MONOTONIC_COARSE]
+                .map(|clock| vec![Is(0, clock.cast_unsigned())])
+                .to_vec()
+        };
+        when!(
+            list,
+            clock_gettime,
+            coarse(),
+            "coarse clocks, where there is no vDSO"
+        );
+        when!(
+            list,
+            clock_getres,
+            coarse(),
+            "coarse clocks, where there is no vDSO"
+        );
     }
     if uses(Uses::RANDOM) {
         any!(list, "random numbers": getrandom);

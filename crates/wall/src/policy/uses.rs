@@ -65,6 +65,8 @@ uses! {
     SYMLINK = 16, "symlink": "path_symlink";
     /// Make hard links.
     LINK = 17, "link": "path_link";
+    /// Read exact clocks, which is granted and doesn't follow from imports.
+    EXACT_CLOCKS = 18, "exact-clocks":;
 }
 
 /// The module name of WASI preview 1.

@@ -22,8 +22,8 @@ pub use host_call::{HostCall, HostReturn};
 pub use outcome::{Done, Effects, Outcome, Trap, TrapKind};
 pub use program::{Exited, ProgramEnd};
 pub use setup::{
-    Assign, Assignment, Failed, Hello, MAX_RUNS, Preopen, ProgramSetup, Ready, Region, Run,
-    TenantSetup, Tracking, WorkerKind,
+    Assign, Assignment, Clock, Failed, Hello, MAX_RUNS, Preopen, ProgramSetup, ProvidedFunction,
+    Ready, Region, Run, TenantSetup, Tracking, WorkerKind,
 };
 pub use snapshot::{Beginning, Initialised, Initialiser, PageRun, Snapshot};
 pub use transfer::{Space, Transfer, TransferDirection, TransferRun};

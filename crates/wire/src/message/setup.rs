@@ -31,6 +31,18 @@ byte_enum! {
 }
 
 byte_enum! {
+    /// What a program is told of time.
+    Clock, "clock" {
+        /// The kernel's clocks as they are.
+        Exact = 0,
+        /// Clocks that move on with the kernel's tick, every 1 to 10 ms.
+        Coarse = 1,
+        /// Clocks that show when the program was loaded.
+        Frozen = 2,
+    }
+}
+
+byte_enum! {
     /// One of a tenant's two memories.
     Region, "region" {
         /// The module's linear memory.
@@ -80,6 +92,30 @@ pub struct Run {
     pub offset: u64,
 }
 
+/// A function of the embedder's that a guest may import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvidedFunction {
+    /// Its name.
+    pub name: String,
+    /// What a call costs, in fuel.
+    pub fuel: u64,
+}
+
+impl Message for ProvidedFunction {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        to.bytes("host function", self.name.as_bytes(), MAX_NAME)?
+            .u64(self.fuel);
+        Ok(())
+    }
+
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            name: from.text("host function", MAX_NAME)?.to_owned(),
+            fuel: from.u64("fuel of a host function")?,
+        })
+    }
+}
+
 /// A WASI program. Descriptors: artefact, standard input, output, error, the
 /// pages of its snapshot if it begins from one, then one for each directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,13 +131,15 @@ pub struct ProgramSetup {
     /// Fuel, if the module is metered.
     pub fuel: Option<u64>,
     /// Host functions, in the order of their numbers.
-    pub host_functions: Vec<String>,
+    pub host_functions: Vec<ProvidedFunction>,
     /// What its imports can need system calls for: the bits of
     /// `lazaret_wall::policy::Uses`.
     pub uses: u32,
     /// Whether the filter follows no uses: each call for them is the host's to
     /// let go on, for `lazaret learn`.
     pub learn: bool,
+    /// What it is told of time.
+    pub clock: Clock,
     /// What it begins with.
     pub beginning: super::Beginning,
 }
@@ -132,7 +170,7 @@ pub struct TenantSetup {
     /// ([`FromWorker::Grow`](super::FromWorker::Grow)), as the node has a budget.
     pub budgeted: bool,
     /// Host functions, in the order of their numbers.
-    pub host_functions: Vec<String>,
+    pub host_functions: Vec<ProvidedFunction>,
 }
 
 /// What to become.
@@ -168,6 +206,8 @@ pub struct Hello {
     /// Whether the worker stays open to processes of its own user, as the host
     /// could not look at it otherwise (`lazaret_wall::worker::Orders`).
     pub dumpable: bool,
+    /// Names of measures that are left out on purpose.
+    pub measures_off: Vec<String>,
 }
 
 impl Message for Hello {
@@ -179,7 +219,10 @@ impl Message for Hello {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
         })?
         .flag(self.dumpable);
-        Ok(())
+        to.list("measures off", &self.measures_off, 64, |to, name| {
+            to.bytes("measure", name.as_bytes(), MAX_NAME).map(drop)
+        })
+        .map(drop)
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -191,6 +234,9 @@ impl Message for Hello {
                 from.text("layer", MAX_NAME).map(str::to_owned)
             })?,
             dumpable: from.flag("dumpable")?,
+            measures_off: from.list("measures off", 64, |from| {
+                from.text("measure", MAX_NAME).map(str::to_owned)
+            })?,
         })
     }
 }
@@ -210,6 +256,7 @@ impl Message for Assign {
                 to.bytes(field, text.as_bytes(), MAX_STRING).map(drop)
             }
         };
+        let provided = |to: &mut Writer<'_>, function: &ProvidedFunction| function.encode(to);
         match &self.assignment {
             Assignment::Compiler => Ok(()),
             Assignment::Program(p) => {
@@ -233,9 +280,10 @@ impl Message for Assign {
                     "host functions",
                     &p.host_functions,
                     MAX_HOST_FUNCTIONS,
-                    string("host function"),
+                    provided,
                 )?;
                 to.u32(p.uses).flag(p.learn);
+                p.clock.encode(to)?;
                 p.beginning.encode(to)
             }
             Assignment::Tenant(t) => {
@@ -256,7 +304,7 @@ impl Message for Assign {
                     "host functions",
                     &t.host_functions,
                     MAX_HOST_FUNCTIONS,
-                    string("host function"),
+                    provided,
                 )
                 .map(drop)
             }
@@ -282,10 +330,11 @@ impl Message for Assign {
                 host_functions: from.list(
                     "host functions",
                     MAX_HOST_FUNCTIONS,
-                    string("host function"),
+                    ProvidedFunction::decode,
                 )?,
                 uses: from.u32("uses")?,
                 learn: from.flag("learn")?,
+                clock: Clock::decode(from)?,
                 beginning: super::Beginning::decode(from)?,
             }),
             WorkerKind::Tenant => Assignment::Tenant(TenantSetup {
@@ -308,7 +357,7 @@ impl Message for Assign {
                 host_functions: from.list(
                     "host functions",
                     MAX_HOST_FUNCTIONS,
-                    string("host function"),
+                    ProvidedFunction::decode,
                 )?,
             }),
         };
@@ -331,7 +380,7 @@ pub struct Ready {
     pub stable_at: u64,
     /// The same of the cards of heap and stable memory; 0 where there are none.
     pub cards_at: [u64; 2],
-    /// Layers that the worker could not apply, by name. The host checks from
+    /// Layers and measures that the worker could not apply, by name. The host checks from
     /// outside what can be checked.
     pub missing: Vec<String>,
 }
@@ -443,7 +492,10 @@ mod tests {
                     tracking,
                     reusable,
                     budgeted: !reusable,
-                    host_functions: vec!["log".to_owned()],
+                    host_functions: vec![ProvidedFunction {
+                        name: "log".to_owned(),
+                        fuel: 7,
+                    }],
                 }),
             };
             let mut bytes = Vec::new();

@@ -54,6 +54,22 @@ fn write(to: &mut String, account: &Account) -> std::fmt::Result {
             writeln!(to, "  {:<18} here: {here}", "")?;
         }
     }
+    writeln!(to, "\n{TITLE}Measures against side channels{TITLE:#}")?;
+    for measure in &account.measures {
+        let state = if measure.works { "works" } else { "missing" };
+        writeln!(to, "  {:<20} {state:<8} {}", measure.name, measure.purpose)?;
+        writeln!(to, "  {:<20} here: {}", "", harmless(&measure.here, false))?;
+    }
+    writeln!(
+        to,
+        "\n{TITLE}Functions of the embedder{TITLE:#}\n  (a program that embeds Lazaret lists its own by Host::offered)"
+    )?;
+    for declaration in &account.host_functions {
+        writeln!(to, "  {}", harmless(&declaration.to_string(), false))?;
+    }
+    if account.host_functions.is_empty() {
+        writeln!(to, "  none: this command offers none")?;
+    }
     writeln!(
         to,
         "\n{TITLE}Namespaces{TITLE:#}\n  A worker's are not the host's: {}",

@@ -5,8 +5,8 @@
 //! `$out_cap` bytes go to `$out_ptr`, and its whole length is returned. An
 //! error of the embedder's function is a trap with its message.
 
-use lazaret_wire::message::HostCall;
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
+use lazaret_wire::message::{HostCall, ProvidedFunction};
 use wasmtime::{Engine, FuncType, Linker};
 
 use super::super::costs;
@@ -19,12 +19,13 @@ pub(super) fn add(
     linker: &mut Linker<State>,
     engine: &Engine,
     number: usize,
-    name: &str,
+    provided: &ProvidedFunction,
     memory64: bool,
 ) -> wasmtime::Result<FuncType> {
     let number = u16::try_from(number)?;
     // At most 256 of at most 256 bytes, once in a worker's life.
-    let owned: &'static str = name.to_owned().leak();
+    let name: &'static str = provided.name.clone().leak();
+    let price = costs::HOST_FUNCTION.saturating_add(provided.fuel);
     let pointer = Type::I.wasm(memory64);
     let parameters = std::iter::repeat_n(pointer.clone(), 4);
     define(
@@ -37,9 +38,10 @@ pub(super) fn add(
             call(
                 &mut Guest {
                     caller,
-                    import: (HOST, owned),
+                    import: (HOST, name),
                 },
                 number,
+                price,
                 arguments,
             )
         },
@@ -49,11 +51,12 @@ pub(super) fn add(
 fn call(
     guest: &mut Guest<'_>,
     function: u16,
+    price: u64,
     &[at, length, out, capacity, ..]: &Arguments,
 ) -> Result<u64, Stop> {
     let (_, name) = guest.import;
     let failed = |message: String| Stop::HostFunction { name, message };
-    guest.charge(costs::HOST_FUNCTION)?;
+    guest.charge(price)?;
     if length > MAX_HOST_BYTES as u64 {
         return Err(guest.contract(format_args!(
             "an argument of {length} bytes; at most {MAX_HOST_BYTES} may be passed"

@@ -14,6 +14,7 @@ mod system;
 
 use std::mem::MaybeUninit;
 
+use lazaret_wire::message::ProvidedFunction;
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, ValRaw, ValType};
 
 use super::context::Contexts;
@@ -91,7 +92,7 @@ pub(super) fn linker(
     engine: &Engine,
     module: &Module,
     memory64: bool,
-    host_functions: &[String],
+    host_functions: &[ProvidedFunction],
 ) -> Result<Linker<State>, LoadError> {
     let mut linker = Linker::new(engine);
     // A module may import the same function twice.
@@ -103,13 +104,19 @@ pub(super) fn linker(
             unknown.push(full());
             continue;
         };
-        let position = || host_functions.iter().position(|name| name == import.name());
+        let provided = || {
+            host_functions
+                .iter()
+                .enumerate()
+                .find(|(_, function)| function.name == import.name())
+        };
         let expected = match import.module() {
             IC0 => table()
                 .find(|known| known.name == import.name())
                 .map(|known| add(&mut linker, engine, known, memory64)),
-            HOST => position()
-                .map(|number| host::add(&mut linker, engine, number, import.name(), memory64)),
+            HOST => provided().map(|(number, function)| {
+                host::add(&mut linker, engine, number, function, memory64)
+            }),
             _ => None,
         };
         match expected {

@@ -19,7 +19,7 @@ use lazaret_wall::policy::Uses;
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{self, PAGE};
 use lazaret_wire::message::{
-    Beginning, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot,
+    Beginning, Clock, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot,
 };
 use thiserror::Error;
 
@@ -127,6 +127,8 @@ pub(super) struct Making<'a> {
     pub(super) uses: Uses,
     pub(super) limits: RunLimits,
     pub(super) as_user: Option<u32>,
+    /// What the initialiser is told of time.
+    pub(super) clock: Clock,
     pub(super) initialiser: &'a Initialiser,
     pub(super) error: Output,
 }
@@ -203,6 +205,7 @@ fn make(making: Making<'_>) -> Result<Result<Kept, Box<Report>>, RunError> {
         environment: Vec::new(),
         uses: making.uses,
         learn: false,
+        clock: making.clock,
         beginning: Beginning::Initialiser(initialiser.clone()),
         pages: None,
         input: Input::Empty,
