@@ -223,7 +223,7 @@ fn the_documented_table_is_the_tested_one() {
         "# Covert channels\n\n\
 What two tenants on one machine could share, through which one could learn of the\n\
 other or tell it something: who closes it, and which test shows that. This table is\n\
-`redteam/src/attacks/channels.rs`; `redteam/tests/channels.rs` tries each call in a\n\
+`redteam/src/attacks/channels/table.rs`; `redteam/tests/channels.rs` tries each call in a\n\
 tenant's worker and in that of the program that may do most, and keeps this file as\n\
 it is there (`UPDATE_DOCS=1` writes it anew).\n\n\
 | what is shared | state | by what, or how far | calls that are tried, and other tests |\n\

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 
 use lazaret::wall::Measure;
 use lazaret::wall::executable::unwritable;
@@ -47,25 +48,42 @@ fn the_file_that_a_worker_runs_can_not_be_written_through_it() {
                 .find(|entry| entry.measure == Measure::Executable)
                 .expect("the measure is on the receipt");
             assert_eq!(entry.standing, Standing::Verified(how.to_owned()));
-            // The same file by its path can be written, so it is the mount, or
-            // the copy, that holds.
-            std::fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-                .expect("it is this user's");
+            // Its mode can be changed by its path, and not through what runs: so it
+            // is the mount, or the copy, that holds, and not that the file is in use
+            // (ETXTBSY), which ends with the worker.
+            let mode = || std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&own, mode()).expect("it is this user's");
             let through = format!("/proc/self/fd/{}", running.as_raw_fd());
+            let changed = std::fs::set_permissions(&through, mode());
+            match how {
+                "sealed" => assert_ne!(
+                    running.metadata().expect("its inode").ino(),
+                    own.metadata().expect("its inode").ino()
+                ),
+                _ => assert_eq!(
+                    changed.expect_err("a change through it").raw_os_error(),
+                    Some(libc::EROFS)
+                ),
+            }
+            assert!(
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .open(&through)
+                    .is_err(),
+                "it was opened for writing"
+            );
+            // When nobody runs it any more, still not.
+            drop((tenant, host));
+            process::until("its end", || {
+                !std::path::Path::new(&format!("/proc/{pid}")).exists()
+            });
             let error = std::fs::OpenOptions::new()
                 .write(true)
-                .open(through)
+                .open(&through)
                 .expect_err("it must not be opened for writing");
-            let expected = if how == "sealed" {
-                // A memfd whose writers are shut out by seals and by its mode.
-                [libc::EPERM, libc::EACCES, libc::ETXTBSY].as_slice()
-            } else {
-                [libc::EROFS].as_slice()
-            };
-            assert!(
-                expected.contains(&error.raw_os_error().unwrap_or(0)),
-                "{how}: {error}"
-            );
+            if how != "sealed" {
+                assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            }
         },
     );
 }

@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lazaret_wire::message::{HostCall, ProvidedFunction};
 use lazaret_wire::message::host_call::MAX_HOST_BYTES;
+use lazaret_wire::message::{HostCall, ProvidedFunction};
 use serde::Serialize;
 
 use crate::worker::Deadline;

@@ -102,6 +102,13 @@ fn workers(host: &Host) -> Vec<i32> {
         .collect()
 }
 
+fn only_worker(host: &Host) -> i32 {
+    match workers(host).as_slice() {
+        [pid] => *pid,
+        others => panic!("{others:?}"),
+    }
+}
+
 /// What waits in a host function until it is let go on.
 type Held = Receiver<Sender<()>>;
 
@@ -161,17 +168,17 @@ fn a_secret_that_is_used_for_a_tenant_is_not_in_its_worker() {
     let (function, held) = signing(key);
     let made = made(Declaration::new("sign", 64, 32), function);
     let tenant = made.host.install("a", GUEST, b"").unwrap();
-    let pid = tenant.info().worker.unwrap();
-    let reply = std::thread::scope(|scope| {
+    let (reply, pid) = std::thread::scope(|scope| {
         let call = scope.spawn(|| tenant.update("sign", &argument(2, &note)));
         // The guest waits for the first signature, then for the second.
         let first = held.recv().unwrap();
+        let pid = only_worker(&made.host);
         only_what_was_given(&made.host, pid, &key, &note, None);
         first.send(()).unwrap();
         let second = held.recv().unwrap();
         only_what_was_given(&made.host, pid, &key, &note, Some(&[]));
         second.send(()).unwrap();
-        call.join().unwrap().unwrap()
+        (call.join().unwrap().unwrap(), pid)
     });
     assert_eq!(reply.bytes, sign(&key, &note));
     assert_eq!(tenant.info().worker, Some(pid));
@@ -192,14 +199,11 @@ fn a_secret_that_is_used_for_a_program_is_not_in_its_worker() {
     let report = std::thread::scope(|scope| {
         let run = scope.spawn(|| program.run());
         let first = held.recv().unwrap();
-        let workers = workers(&made.host);
-        let [pid] = workers.as_slice() else {
-            panic!("{workers:?}")
-        };
-        only_what_was_given(&made.host, *pid, &key, &note, None);
+        let pid = only_worker(&made.host);
+        only_what_was_given(&made.host, pid, &key, &note, None);
         first.send(()).unwrap();
         let second = held.recv().unwrap();
-        only_what_was_given(&made.host, *pid, &key, &note, Some(&[]));
+        only_what_was_given(&made.host, pid, &key, &note, Some(&[]));
         second.send(()).unwrap();
         run.join().unwrap().unwrap()
     });

@@ -138,12 +138,11 @@ mod tests {
     #[test]
     fn a_file_is_made_unwritable_under_its_own_name() {
         use std::os::fd::AsRawFd;
-        let open = || std::os::fd::OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
-        assert_eq!(
-            super::unwritable(open()),
-            None,
-            "tests run from a writable mount"
-        );
+        // Not this one, which runs and so can't be written anyway (ETXTBSY).
+        let name = std::env::temp_dir().join(format!("lazaret-exe-{}", std::process::id()));
+        std::fs::copy("/proc/self/exe", &name).unwrap();
+        let open = || std::os::fd::OwnedFd::from(std::fs::File::open(&name).unwrap());
+        assert_eq!(super::unwritable(open()), None, "it is on a writable mount");
         let made = super::made_unwritable(open()).unwrap();
         let how = super::unwritable(&made).expect("a file that can't be written");
         let link = format!("/proc/self/fd/{}", made.as_raw_fd());
@@ -153,15 +152,20 @@ mod tests {
             .unwrap_err();
         if rustix::process::geteuid().is_root() {
             assert_eq!(how, "on a read-only mount");
-            // Whatever the kernel says of busy files (ETXTBSY), it looks at the
-            // mount first.
             assert_eq!(error.raw_os_error(), Some(libc::EROFS));
-            let name = std::env::current_exe().unwrap();
             let seen = std::fs::read_link(&link).unwrap();
             assert_eq!(seen.file_name(), name.file_name());
         } else {
             assert_eq!(how, "sealed");
         }
+        // Replaced meanwhile: never another file.
+        let opened = open();
+        std::fs::remove_file(&name).unwrap();
+        std::fs::write(&name, "another").unwrap();
+        assert!(super::on_read_only_mount(&opened).is_err());
+        let copied = super::made_unwritable(opened).unwrap();
+        assert_eq!(super::unwritable(copied), Some("sealed"));
+        std::fs::remove_file(&name).unwrap();
     }
 
     #[test]

@@ -333,3 +333,28 @@ fn a_benchmark_gives_a_table_as_text_and_as_json() {
         .exits(0);
     assert!(text.stdout.contains("start of a locked worker"), "{text:?}");
 }
+
+#[test]
+fn measures_and_the_embedder_s_functions_are_told() {
+    let audit = audit(&[]);
+    for measure in lazaret::wall::Measure::ALL {
+        let told = named(&audit["measures"], measure.name());
+        assert_eq!(told["works"], measure.probe().works(), "{told}");
+        assert!(told["here"].is_string());
+    }
+    // This command offers none of its own, and says so.
+    assert_eq!(audit["host_functions"], serde_json::json!([]));
+    let text = lazaret().arg("audit").run().exits(0).stdout;
+    assert!(
+        text.contains("Functions of the embedder")
+            && text.contains("none: this command offers none"),
+        "{text}"
+    );
+    let doctor = lazaret().args(["doctor", "--json"]).run();
+    let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    assert!(doctor["advice"].is_array());
+    for measure in lazaret::wall::Measure::ALL {
+        let found = named(&doctor["findings"], measure.name());
+        assert_eq!(found["required"], false, "{found}");
+    }
+}

@@ -184,3 +184,53 @@ fn a_report_that_can_t_be_written_stops_the_run() {
         .run()
         .fails(1, &["/no/such/directory/report.json"]);
 }
+
+/// How a measure stands on the receipt of a run with these options.
+fn standing(options: &[&str], measure: &str) -> String {
+    let report = report(options, &wat("hello"), 0);
+    let measures = report["receipt"]["measures"].as_array().unwrap();
+    assert_eq!(measures.len(), lazaret::wall::Measure::ALL.len());
+    let entry = measures
+        .iter()
+        .find(|entry| entry["measure"] == measure)
+        .unwrap_or_else(|| panic!("no {measure} in {measures:?}"));
+    assert!(entry["evidence"].is_string(), "{entry}");
+    entry["state"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_receipt_says_how_measures_stand_and_options_decide() {
+    assert_eq!(standing(&[], "read-only-executable"), "verified");
+    assert_eq!(standing(&[], "cycle-counter"), "applied");
+    // Exact clocks read the counter.
+    assert_eq!(standing(&["--clock", "exact"], "cycle-counter"), "off");
+    assert_eq!(standing(&["--clock", "frozen"], "cycle-counter"), "applied");
+    let off = ["--measure-off", "cycle-counter"];
+    assert_eq!(standing(&off, "cycle-counter"), "off");
+    // What is required is there, or nothing runs.
+    let required = ["--require-measure", "read-only-executable"];
+    assert_eq!(standing(&required, "read-only-executable"), "verified");
+    let refused = crate::support::lazaret()
+        .args(["run", "--require-measure", "cycle-counter"])
+        .args(off)
+        .arg(wat("hello"))
+        .run()
+        .exits(1);
+    assert!(
+        refused
+            .stderr
+            .contains("measure cycle-counter is required, but: turned off"),
+        "{refused:?}"
+    );
+    let unknown = crate::support::lazaret()
+        .args(["run", "--require-measure", "prayer"])
+        .arg(wat("hello"))
+        .run()
+        .exits(2);
+    assert!(
+        unknown
+            .stderr
+            .contains("`prayer` is not a measure; the measures are read-only-executable"),
+        "{unknown:?}"
+    );
+}

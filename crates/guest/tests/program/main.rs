@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::{compile, fixture, pipe, run, run_with, setup};
-use lazaret_wire::message::{ProgramEnd, ProgramSetup, TrapKind};
+use lazaret_wire::message::{Clock, ProgramEnd, ProgramSetup, TrapKind};
 
 fn with_arguments(arguments: &[&str]) -> ProgramSetup {
     let arguments = std::iter::once("program")
@@ -396,7 +396,7 @@ fn fuel_is_set_before_and_read_after() {
 fn clocks_and_random_bytes() {
     let output = tempfile::NamedTempFile::new().unwrap();
     let artefact = compile(&fixture("clocks"));
-    let run = || {
+    let run = |clock| {
         let streams = [
             pipe().0,
             OwnedFd::from(output.reopen().unwrap()),
@@ -405,12 +405,14 @@ fn clocks_and_random_bytes() {
         let program = lazaret_guest::program::Program::load(
             harness::engine(),
             &artefact,
-            &setup(),
+            &ProgramSetup { clock, ..setup() },
             streams,
             None,
             vec![],
         )
         .unwrap();
+        // Longer than any tick.
+        std::thread::sleep(Duration::from_millis(50));
         assert_eq!(
             program.run(&mut harness::exchange()).end,
             ProgramEnd::Exit(0)
@@ -421,14 +423,33 @@ fn clocks_and_random_bytes() {
     };
     let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let before = now();
-    let [real, monotonic, random] = run();
-    assert!((before..=now()).contains(&real));
-    assert!(monotonic > 0 && monotonic < 10_000_000_000, "{monotonic}");
-    assert_ne!(random, run()[2]);
+    let (waited, tick) = (50_000_000, 10_000_000);
+    let [real, monotonic, random] = run(Clock::Exact);
+    assert!((before + waited..=now()).contains(&real));
+    assert!((waited..10_000_000_000).contains(&monotonic), "{monotonic}");
+    assert_ne!(random, run(Clock::Exact)[2]);
+    let before = now();
+    let [real, monotonic, _] = run(Clock::Coarse);
+    assert!((before + waited - tick..=now()).contains(&real));
+    assert!(
+        (waited - tick..10_000_000_000).contains(&monotonic),
+        "{monotonic}"
+    );
+    // When it was loaded, not when it ran.
+    let before = now();
+    let [real, monotonic, _] = run(Clock::Frozen);
+    assert!((before - tick..=now() - waited).contains(&real));
+    assert_eq!(monotonic, 0);
 }
 
 #[test]
 fn input_and_a_clock_are_waited_for_at_once() {
+    for clock in [Clock::Coarse, Clock::Exact, Clock::Frozen] {
+        input_and_a_clock(clock);
+    }
+}
+
+fn input_and_a_clock(clock: Clock) {
     let artefact = compile(&fixture("poll"));
     let (reader, writer) = pipe();
     let before = Instant::now();
@@ -439,7 +460,8 @@ fn input_and_a_clock_are_waited_for_at_once() {
             writer.write_all(b"word\n").unwrap();
         }
     });
-    let ran = run_with(&artefact, &setup(), reader, &[]).unwrap();
+    let setup = ProgramSetup { clock, ..setup() };
+    let ran = run_with(&artefact, &setup, reader, &[]).unwrap();
     feeder.join().unwrap();
     assert_eq!(ran.exited.end, ProgramEnd::Exit(0));
     // The first 130 ms have two whole periods of 50 ms; a loaded machine may

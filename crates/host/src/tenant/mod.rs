@@ -339,8 +339,7 @@ impl Shared {
         // What changes nothing may be refused by the clock.
         let waits = live.request.entry != Entry::Query;
         let mut answer = |call: &HostCall, deadline: &mut Deadline| {
-            host.functions
-                .answer(&self.throttle, call, waits, deadline)
+            host.functions.answer(&self.throttle, call, waits, deadline)
         };
         let result = live.run(&mut answer, &host.options.limits, growth, time);
         let (lines, lost) = live.take_log();
