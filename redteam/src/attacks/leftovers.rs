@@ -76,7 +76,8 @@ fn plant(inside: &mut Inside<'_>) -> String {
         bytes.fill(black_box(word));
         vectors += usize::from(black_box(&bytes).len() > 1);
         if keep {
-            std::mem::forget(bytes);
+            // As long as the worker.
+            bytes.leak();
         }
     }
     if let Some(at) = map(16 * MIB) {
