@@ -11,8 +11,8 @@ use crate::layers::{
     capabilities, descriptors, environment, landlock, mdwe, namespaces, no_new_privs, read,
     rlimits, root, seccomp, status_field,
 };
-use crate::off::Off;
 use crate::measures;
+use crate::off::Off;
 use crate::policy::Kind;
 use crate::posture::Posture;
 

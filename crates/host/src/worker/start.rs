@@ -25,9 +25,9 @@ use super::{Deadline, Duty, LAST_STEPS, Worker, WorkerError, put};
 use crate::artefact::Artefact;
 use crate::ending::{Death, Ending};
 use crate::incident::{Noted, Subject};
-use crate::program::Lessons;
 use crate::measures::MeasureOptions;
 use crate::process::is_exiting;
+use crate::program::Lessons;
 use crate::supervisor::Supervisor;
 use crate::watch::Watch;
 
