@@ -449,6 +449,7 @@ mod tests {
         let sent = Hello {
             accept_missing: vec!["mdwe".into()],
             off: vec!["seccomp".into(), "landlock".into()],
+            measures_off: vec!["store-bypass".to_owned()],
             dumpable: true,
         };
         let mut bytes = Vec::new();
