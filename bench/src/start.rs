@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lazaret::wall::layers::seccomp::Denied;
 use lazaret::wall::layers::{descriptors, namespaces};
 use lazaret::wall::receipt::Expected;
-use lazaret::wall::{Kind, Receipt};
+use lazaret::wall::{Kind, Off, Receipt};
 use lazaret::{Builder, CgroupMode, Host, Tenant};
 
 use crate::Options;
@@ -43,6 +43,7 @@ fn start(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, Bench
         .build()?;
     let tenant = host.install("empty", EMPTY, &[])?;
     tenant.query("empty", &[])?;
+    let off = Off::new(options.profile.without()).unwrap_or(Off::NONE);
     let own = namespaces::Own::look().map_err(|found| {
         BenchError::system("looking at this process's namespaces")(std::io::Error::other(found))
     })?;
@@ -59,7 +60,7 @@ fn start(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, Bench
             gone(worker)
         })?;
         ours.time(|| tenant.query("empty", &[]))?;
-        verify.time(|| look_again(&tenant, &own))?;
+        verify.time(|| look_again(&tenant, &own, off))?;
         theirs.time(exec_true)?;
     }
     Ok(Row::new(
@@ -191,7 +192,7 @@ fn gone(worker: Option<i32>) -> Result<(), BenchError> {
 }
 
 /// Looks at the worker as its host did when it started.
-fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchError> {
+fn look_again(tenant: &Tenant, own: &namespaces::Own, off: Off) -> Result<Receipt, BenchError> {
     let receipt = tenant.receipt()?;
     let missing: Vec<_> = receipt
         .layers
@@ -212,7 +213,7 @@ fn look_again(tenant: &Tenant, own: &namespaces::Own) -> Result<Receipt, BenchEr
         },
         missing: &missing,
         accepted: &missing,
-        off: lazaret::wall::Off::NONE,
+        off,
     };
     let verified = Receipt::verify(&expected).map_err(|unverified| {
         BenchError::system("verifying a worker again")(std::io::Error::other(unverified))

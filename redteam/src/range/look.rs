@@ -2,6 +2,7 @@
 //! worker itself are looked for.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
@@ -205,6 +206,10 @@ fn descriptors(pid: i32) -> BTreeMap<i32, String> {
         .filter_map(|entry| {
             let number = entry.file_name().to_str()?.parse().ok()?;
             let target = fs::read_link(entry.path()).ok()?;
+            // Of its own descriptors one is this look's.
+            if target.as_os_str() == OsStr::new(&format!("/proc/{pid}/fd")) {
+                return None;
+            }
             Some((number, target.to_string_lossy().into_owned()))
         })
         .collect()
