@@ -9,7 +9,7 @@ use lazaret::wall::policy::{Kind, UNFILTERED, policy};
 
 use crate::attack::Expected;
 use crate::attacks::{answers, futex, impossible, log};
-use crate::range::{Range, RangeError};
+use crate::range::{Range, RangeError, has_outer_filter};
 use crate::seen::Seen;
 use crate::system_call::X32;
 use crate::{ATTACK, attacks};
@@ -386,6 +386,7 @@ impl Classic {
             broke: None,
             evidence: String::new(),
         };
+        let outer = has_outer_filter();
         for (number, text) in (self.variants)().into_iter().enumerate() {
             let name = text.split(' ').next().unwrap_or_default();
             let Some(attack) = attacks::find(name) else {
@@ -408,7 +409,8 @@ impl Classic {
             );
             let well = seen.is(attack.expected)
                 || self.also.iter().any(|expected| seen.is(*expected))
-                || no_32_bit_entry(name, &seen);
+                || no_32_bit_entry(name, &seen)
+                || outer && attack.expected == Expected::Violation && is_refused(&seen);
             if !well && came.broke.is_none() {
                 came.broke = Some(format!("{text}: {}", words(&seen)));
             }
@@ -430,6 +432,13 @@ impl Classic {
 /// A kernel without `CONFIG_IA32_EMULATION` answers that entry with a signal.
 fn no_32_bit_entry(name: &str, seen: &Seen) -> bool {
     name == "compat" && seen.is(Expected::Aborted("unexpected signal"))
+}
+
+/// What a container's filter answers to what it refuses.
+fn is_refused(seen: &Seen) -> bool {
+    [libc::EPERM, libc::ENOSYS]
+        .into_iter()
+        .any(|errno| *seen == Seen::Reply(format!("returned -{errno}")))
 }
 
 fn words(seen: &Seen) -> String {

@@ -24,7 +24,7 @@ use crate::classics::{CLASSICS, Classic};
 use crate::decoys::Decoys;
 use crate::drill::{Aim, Barrier, Drill};
 use crate::drills;
-use crate::range::{Options, Ran, Range, RangeError, Stop, user};
+use crate::range::{Options, Ran, Range, RangeError, Stop, has_outer_filter, user};
 use crate::report::{Outcome, Report, Shown, Underneath, Verdict};
 
 /// An attack of the suite.
@@ -372,7 +372,12 @@ fn judge<'a>(
                 || implied(&plan.without, **barrier)
         })
         .count();
-    if outcome.verdict == Verdict::Held && count < drill.at_least.saturating_sub(gone).max(1) {
+    // Where a filter around all of this refuses the same, ours can't be told from it.
+    let least = match outcome.underneath.is_some() && has_outer_filter() {
+        true => 1,
+        false => drill.at_least.saturating_sub(gone).max(1),
+    };
+    if outcome.verdict == Verdict::Held && count < least {
         outcome.verdict = Verdict::TooFewLayers;
     }
     outcome

@@ -106,6 +106,9 @@ fn is_off_in(pid: i32, off: Off) {
 
 #[test]
 fn every_layer_can_be_left_out_alone_and_is_said_to_be() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user(
         "every_layer_can_be_left_out_alone_and_is_said_to_be",
         || {
@@ -132,6 +135,9 @@ fn every_layer_can_be_left_out_alone_and_is_said_to_be() {
 
 #[test]
 fn all_that_can_be_left_out_can_be_at_once() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user("all_that_can_be_left_out_can_be_at_once", || {
         let all: Vec<Layer> = Off::removable().collect();
         let off = Off::new(&all).expect("they are removable");
@@ -162,6 +168,9 @@ fn what_can_not_be_left_out_is_an_error() {
 /// A grade that is demanded is demanded of a wall with holes, too.
 #[test]
 fn a_demanded_grade_holds_against_what_is_left_out() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user("a_demanded_grade_holds_against_what_is_left_out", || {
         let host = builder()
             .without(Layer::Seccomp)
@@ -181,6 +190,9 @@ fn a_demanded_grade_holds_against_what_is_left_out() {
 /// put on what the host looks for is believed only where that was accepted.
 #[test]
 fn a_layer_that_is_on_stays_on_beside_one_that_is_off() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user("a_layer_that_is_on_stays_on_beside_one_that_is_off", || {
         let (_host, tenant) = without(&[Layer::Landlock]);
         // seccomp is on: a forbidden call kills and is told.
@@ -199,6 +211,9 @@ const WITHOUT_PIDS: &[&[Layer]] = &[&[Layer::PidNamespace], &[Layer::UserNamespa
 
 #[test]
 fn without_a_pid_namespace_a_killed_host_leaves_nothing_behind() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     const NAME: &str = "without_a_pid_namespace_a_killed_host_leaves_nothing_behind";
     if process::is_child() {
         let hosts: Vec<_> = WITHOUT_PIDS
@@ -244,6 +259,9 @@ fn without_a_pid_namespace_a_killed_host_leaves_nothing_behind() {
 
 #[test]
 fn without_a_pid_namespace_a_killed_launcher_leaves_nothing_behind() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user(
         "without_a_pid_namespace_a_killed_launcher_leaves_nothing_behind",
         || {
@@ -274,6 +292,9 @@ fn without_a_pid_namespace_a_killed_launcher_leaves_nothing_behind() {
 /// Without filter and PID namespace a worker can start others. They end with it.
 #[test]
 fn what_a_worker_has_started_ends_with_it() {
+    if older_kernels::needs_namespaces() {
+        return;
+    }
     process::as_each_user("what_a_worker_has_started_ends_with_it", || {
         let layers = [Layer::PidNamespace, Layer::Seccomp, Layer::Rlimits];
         let host = layers

@@ -110,6 +110,18 @@ pub fn user() -> Result<Option<u32>, RangeError> {
     Ok(Some(ids.host_uid(ids.first_id.saturating_add(6))))
 }
 
+/// Whether somebody has put a filter around this process, as containers do. An error
+/// of its takes precedence over a notification (seccomp(2)): what it refuses doesn't
+/// happen either, and isn't told.
+pub fn has_outer_filter() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status
+            .lines()
+            .filter_map(|line| line.strip_prefix("Seccomp:"))
+            .any(|mode| mode.trim() != "0")
+    })
+}
+
 /// What came of one run of a drill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ran {

@@ -4,7 +4,7 @@
 mod text;
 
 use clap::Args;
-use lazaret::wall::Layer;
+use lazaret::wall::{Layer, Profile};
 
 #[cfg(not(target_arch = "x86_64"))]
 use crate::failure::Failure;
@@ -46,6 +46,10 @@ pub(crate) struct RedTeam {
     /// carries: no other verb has it
     #[arg(long, value_name = "LAYER")]
     without: Vec<String>,
+    /// Which wall is attacked: `full`, every layer, or `container`, for where no
+    /// namespaces can be made
+    #[arg(long, value_name = "PROFILE", env = "LAZARET_PROFILE", default_value_t)]
+    profile: Profile,
     /// Take layers off one by one, and count those that stop each attack alone
     #[arg(long, conflicts_with = "list")]
     ablate: bool,
@@ -104,6 +108,8 @@ mod run {
                 without,
                 ablate: self.ablate,
             };
+            let profile = self.profile.without().iter().copied();
+            plan.without.extend(profile.map(Barrier::Wall));
             plan.without.sort_unstable();
             plan.without.dedup();
             let bar = bar();
