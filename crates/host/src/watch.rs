@@ -30,20 +30,26 @@ struct Verified {
     may_open: bool,
 }
 
+/// What a worker is for.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) subject: Subject,
+    pub(crate) duty: Duty,
+    /// What is learned from it, if anything: then the host decides on its calls.
+    pub(crate) lessons: Option<Arc<Lessons>>,
+    /// The code that it runs, if it is a module's.
+    pub(crate) code: Option<Arc<Artefact>>,
+    /// Its limit of processor time.
+    pub(crate) cpu_seconds: Option<u64>,
+}
+
 /// One worker, as it is watched.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    subject: Subject,
-    duty: Duty,
-    /// What is learned from it, if anything: then the host decides on its calls.
-    lessons: Option<Arc<Lessons>>,
-    /// The code that it runs, if it is a module's.
-    code: Option<Arc<Artefact>>,
+    about: About,
     recorder: Arc<Recorder>,
     shared: Arc<Shared>,
     death: Arc<Death>,
-    /// Its limit of processor time.
-    cpu_seconds: Option<u64>,
     recent: Mutex<Recent>,
     verified: OnceLock<Verified>,
     entered: OnceLock<i32>,
@@ -58,24 +64,16 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(
-        subject: Subject,
-        duty: Duty,
-        lessons: Option<Arc<Lessons>>,
-        code: Option<Arc<Artefact>>,
+        about: About,
         recorder: Arc<Recorder>,
         shared: Arc<Shared>,
         death: Arc<Death>,
-        cpu_seconds: Option<u64>,
     ) -> Self {
         Self {
-            subject,
-            duty,
-            lessons,
-            code,
+            about,
             recorder,
             shared,
             death,
-            cpu_seconds,
             recent: Mutex::default(),
             verified: OnceLock::new(),
             entered: OnceLock::new(),
@@ -133,7 +131,7 @@ impl Watch {
         };
         LiveWorker::new(
             *pid,
-            self.subject.clone(),
+            self.about.subject.clone(),
             &verified.receipt,
             verified.posture.clone(),
             verified.may_open,
@@ -225,7 +223,7 @@ impl Watch {
             // The kernel ends who is over its processor time by SIGXCPU, which
             // pid 1 of a namespace ignores, and a second later by SIGKILL.
             Event::Exited(ExitStatus::Signaled(libc::SIGKILL), usage, _)
-                if self.cpu_seconds.is_some_and(|limit| {
+                if self.about.cpu_seconds.is_some_and(|limit| {
                     usage.user_us.saturating_add(usage.system_us) / 1_000_000 >= limit
                 }) =>
             {
@@ -262,7 +260,7 @@ impl Watch {
     /// A call has stopped it that its filter doesn't list. That it may go on is
     /// for those only that are learned from.
     pub(crate) fn notified(&self, listener: &Listener, notification: &Notification) {
-        if let (Some(lessons), Some((pid, _))) = (&self.lessons, self.process.get())
+        if let (Some(lessons), Some((pid, _))) = (&self.about.lessons, self.process.get())
             && lessons.note(*pid, &notification.call)
         {
             match listener.go_on(notification) {
@@ -293,7 +291,10 @@ impl Watch {
             // All of it is on record before anybody hears of its end.
             if let Some(stamp) = stamp {
                 let evidence = Evidence {
-                    stack: self.recorder.symbols().frames(&seen, self.code.as_deref()),
+                    stack: self
+                        .recorder
+                        .symbols()
+                        .frames(&seen, self.about.code.as_deref()),
                     system_call: seen.system_call,
                     registers: seen.registers,
                     mappings: seen.mappings,
@@ -328,10 +329,10 @@ impl Watch {
                 .and_then(|verified| serde_json::to_value(&verified.receipt).ok()),
             ..evidence
         };
-        let subject = self.subject.clone();
+        let subject = self.about.subject.clone();
         let incident = Arc::new(Incident::new(stamp, subject, what, evidence));
         let _ = self.incident.set(incident.clone());
-        if self.duty == Duty::Serve {
+        if self.about.duty == Duty::Serve {
             self.recorder.record(incident);
         }
     }

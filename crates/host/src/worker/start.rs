@@ -29,7 +29,7 @@ use crate::measures::MeasureOptions;
 use crate::process::is_exiting;
 use crate::program::Lessons;
 use crate::supervisor::Supervisor;
-use crate::watch::Watch;
+use crate::watch::{About, Watch};
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
@@ -112,14 +112,16 @@ impl Worker {
         };
         let recorder = start.supervisor.recorder().clone();
         let watch = Arc::new(Watch::new(
-            subject,
-            start.duty,
-            start.lessons.cloned(),
-            start.code.cloned(),
+            About {
+                subject,
+                duty: start.duty,
+                lessons: start.lessons.cloned(),
+                code: start.code.cloned(),
+                cpu_seconds: start.limits.cpu_seconds,
+            },
             recorder,
             shared.clone(),
             death.clone(),
-            start.limits.cpu_seconds,
         ));
         put(&shared, &watch, &buffer, Noted::Other, &mut requests)?;
         let spawned = {
