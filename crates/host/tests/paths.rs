@@ -59,7 +59,7 @@ fn no_byte_of_the_outside_is_read_while_links_are_swapped() {
             stop.store(true, Relaxed);
             report.unwrap()
         });
-        assert_eq!(report.verdict, Verdict::Exited, "{report:?}");
+        assert_eq!(report.verdict, Verdict::Exited, "{:?}", report.detail);
         let printed = out.lock().unwrap().clone();
         let numbers: Vec<u64> = printed
             .chunks_exact(8)

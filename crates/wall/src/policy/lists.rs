@@ -263,6 +263,9 @@ pub(super) fn program(list: &mut List, rights: ProgramRights) {
     }
     if uses(Uses::PATHS) {
         any!(list, "find paths below granted directories, which Landlock and their detached mounts confine": openat openat2 readlinkat);
+        // Where directories are renamed again and again meanwhile, openat2 gives
+        // up with EAGAIN, and each component is looked up by itself.
+        any!(list, "whether a directory on the way may be passed": faccessat faccessat2);
     }
     if uses(Uses::PATHS.with(Uses::STATUS)) {
         any!(list, "look at granted files": fstat newfstatat statx);
@@ -328,8 +331,5 @@ fn writable(list: &mut List, uses: Uses) {
             vec![vec![Check::Is(4, 0)]],
             "link a granted file; never by descriptor (AT_EMPTY_PATH)"
         );
-    }
-    if uses(Uses::PATHS) {
-        any!(list, "whether a granted file may be used": faccessat faccessat2);
     }
 }
