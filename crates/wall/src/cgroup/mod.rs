@@ -6,10 +6,10 @@
 //! disks beside its neighbours, and the number of its tasks.
 //!
 //! A host that may write control groups makes one for each worker, in the group
-//! that the host itself is in ([`parent`]): with version 1 a directory in each
+//! that the host itself is in (`parent.rs`): with version 1 a directory in each
 //! controller's hierarchy, with version 2 a directory in a tree of the host's
 //! own. A worker is in its group before it is executed. Groups are made ahead
-//! and used again ([`Cgroups`]); names say whose they are ([`name`]), so that a
+//! and used again ([`Cgroups`]); names say whose they are (`name.rs`), so that a
 //! host removes what one that was killed has left.
 //!
 //! # What the memory number means
