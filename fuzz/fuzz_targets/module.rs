@@ -26,7 +26,7 @@ pub mod canister {
     }
 }
 #[path = "../../crates/host/src/module.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "a part of the file is enough here")]
 mod module;
 
 fn look(wasm: &[u8]) {

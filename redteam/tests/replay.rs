@@ -96,6 +96,9 @@ fn the_state_is_kept_though_the_tenant_goes_on() {
         .map(|info| info.expect("a snapshot").tag)
         .collect();
     assert_eq!(tags.len(), 4, "{tags:?}");
+    // Nobody's own snapshot is taken for one of them, and pruned.
+    let refused = quarantine.host.snapshot("hostile", "incident-v1");
+    assert!(refused.is_err(), "{refused:?}");
     for (number, incident) in all.iter().enumerate() {
         match quarantine.host.replay(incident) {
             Ok(replay) => assert!(number >= 2 && replay.reproduced, "{number}: {replay:#?}"),

@@ -14,6 +14,9 @@ use super::names::Names;
 use super::range;
 use crate::artefact::Artefact;
 
+/// The largest compiled module whose names are read, in bytes.
+const LARGEST_GUEST: u64 = 128 << 20;
+
 /// Why a file has no names.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CodeError {
@@ -21,6 +24,8 @@ pub(super) enum CodeError {
     Object(#[from] object::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("the code has {0} bytes; names are read of at most {LARGEST_GUEST}")]
+    TooLarge(u64),
 }
 
 /// What is needed of an executable or library to unwind through it and to name
@@ -138,7 +143,13 @@ impl Native {
 
 /// The functions of a compiled module, by their offset in its file.
 pub(super) fn guest(artefact: &Artefact) -> Result<Names, CodeError> {
-    let cache = ReadCache::new(File::from(artefact.file.as_fd().try_clone_to_owned()?));
+    let file = File::from(artefact.file.as_fd().try_clone_to_owned()?);
+    // It is hostile, and what is read of it is kept in memory.
+    let length = file.metadata()?.len();
+    if length > LARGEST_GUEST {
+        return Err(CodeError::TooLarge(length));
+    }
+    let cache = ReadCache::new(file);
     let file = object::File::parse(&cache)?;
     let mut names = Names::default();
     for symbol in file.symbols() {

@@ -2,6 +2,8 @@
 
 /// The most functions of one file.
 const FUNCTIONS: usize = 2 << 20;
+/// The most bytes of all names of one file.
+const TEXT: usize = 64 << 20;
 /// The most bytes of one name.
 const NAME: usize = 512;
 
@@ -32,7 +34,7 @@ impl Names {
         else {
             return;
         };
-        if self.functions.len() < FUNCTIONS {
+        if self.functions.len() < FUNCTIONS && self.text.len() < TEXT {
             self.text.push_str(name);
             self.functions.push(Function {
                 start,

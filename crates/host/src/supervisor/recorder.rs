@@ -15,6 +15,16 @@ const REMEMBERED: usize = 64;
 /// How many wait to be written down at most; each may hold tens of kilobytes.
 const WAITING: usize = 1024;
 
+/// And of what of each can be large, the requests, so many bytes are held at once
+/// in either place: a request may have two megabytes.
+const BYTES: usize = 64 << 20;
+
+/// What of an incident can be large, in bytes.
+fn weight(incident: &Incident) -> usize {
+    let requests = incident.evidence.requests.iter();
+    requests.map(|request| request.bytes.len()).sum()
+}
+
 /// Is told of every incident.
 pub(crate) struct IncidentObserver(pub(crate) Box<dyn Fn(&Incident) + Send + Sync>);
 
@@ -70,13 +80,18 @@ impl Recorder {
         self.quarantine.count(&incident, self.store.as_ref());
         {
             let mut remembered = lock(&self.remembered);
-            if remembered.len() == REMEMBERED {
+            remembered.push_back(incident.clone());
+            // At least the last one.
+            while remembered.len() > 1
+                && (remembered.len() > REMEMBERED
+                    || remembered.iter().map(|one| weight(one)).sum::<usize>() > BYTES)
+            {
                 remembered.pop_front();
             }
-            remembered.push_back(incident.clone());
         }
         let mut queue = lock(&self.queue);
-        if queue.len() < WAITING {
+        let waits = queue.iter().map(|one| weight(one)).sum::<usize>();
+        if queue.len() < WAITING && waits <= BYTES {
             queue.push(incident);
         } else {
             tracing::error!(

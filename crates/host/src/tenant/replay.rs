@@ -167,6 +167,11 @@ pub(super) fn keep(host: &Inner, tenant: &Shared, lane: &mut Lane, incident: &In
     }
 }
 
+/// Whether a tag is for the states of incidents.
+pub(super) fn is_tag(tag: &str) -> bool {
+    tag.starts_with(TAG)
+}
+
 fn tag(version: u64) -> String {
     format!("{TAG}{version}")
 }

@@ -89,6 +89,13 @@ pub(crate) fn create(
     tenant: &Shared,
     tag: &str,
 ) -> Result<SnapshotInfo, TenantError> {
+    // Or somebody's own would go with old ones of those.
+    if super::replay::is_tag(tag) {
+        return Err(TenantError::Tag {
+            tag: tag.to_owned(),
+            reason: "tags that begin with incident-v are those of states that incidents happened on",
+        });
+    }
     create_in(data, tenant, &mut tenant.lane(), tag)
 }
 
