@@ -190,7 +190,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Huge pages would make one byte 512 pages.
     // SAFETY: plain numbers.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
-    let engine = lazaret_guest::engine::engine(Purpose::Program)?;
+    let engine = lazaret_guest::engine::compiling(Purpose::Program)?;
     let wasm = wat::parse_str(MODULE)?;
     let metered = |cards| Options {
         metering: false,
@@ -221,7 +221,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
 
     // Its memory comes from where a tenant's does.
-    let tenant = lazaret_guest::engine::engine(Purpose::Tenant)?;
+    let tenant = lazaret_guest::engine::compiling(Purpose::Tenant)?;
     let (signal_memory, shared) = signal_memory()?;
     linear::provide(&signal_memory);
     let mut signal = load(&tenant, &plain_wasm)?;

@@ -127,7 +127,7 @@ fn try_compile(
         .enumerate()
         .map(zero)
         .collect::<Result<Vec<_>, _>>()?;
-    let engine = crate::engine::engine(settings.purpose).map_err(CompileError::Engine)?;
+    let engine = crate::engine::compiling(settings.purpose).map_err(CompileError::Engine)?;
     let artefact = engine
         .precompile_module(&wasm)
         .map_err(CompileError::Compiler)?;
@@ -222,7 +222,7 @@ mod tests {
         let module = wasm("(module (memory 1))");
         let (tenant, _) = compile(&module, &TENANT).unwrap();
         let (program, _) = compile(&module, &PROGRAM).unwrap();
-        let engine = crate::engine::engine(Purpose::Program).unwrap();
+        let engine = crate::engine::running(Purpose::Program).unwrap();
         // SAFETY: both were just made by this process's compiler.
         unsafe {
             assert!(wasmtime::Module::deserialize(&engine, &program).is_ok());

@@ -16,7 +16,7 @@ pub fn contract() -> String {
 /// processor; this keeps it from being offered any.
 pub fn identity(purpose: Purpose) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
-    let engine = crate::engine::engine(purpose).map_or(0, |engine| {
+    let engine = crate::engine::compiling(purpose).map_or(0, |engine| {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.finish()

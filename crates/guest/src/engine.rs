@@ -49,22 +49,37 @@ pub const GUARD: u64 = 32 << 20;
 /// The most Wasm frames in a backtrace.
 pub const MAX_FRAMES: usize = 64;
 
-/// The engine for a purpose.
+/// The engine that compiles for a purpose.
 ///
 /// # Errors
 /// If the processor lacks what the compiler needs, or settings contradict one
 /// another.
-pub fn engine(purpose: Purpose) -> wasmtime::Result<Engine> {
-    Engine::new(&config(purpose))
+pub fn compiling(purpose: Purpose) -> wasmtime::Result<Engine> {
+    let mut config = config(purpose);
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        // Results must not depend on the processor (a tenant's contract).
+        .cranelift_nan_canonicalization(true);
+    Engine::new(&config)
+}
+
+/// The engine that runs what [`compiling`] has compiled for the same purpose,
+/// and can't compile: a tenant's worker never sets a compiler up, which takes
+/// a tenth of a millisecond and 40 pages. An artefact tells what its code
+/// needs of the processor, and is refused where that is missing.
+///
+/// # Errors
+/// If settings contradict one another.
+pub fn running(purpose: Purpose) -> wasmtime::Result<Engine> {
+    let mut config = config(purpose);
+    config.enable_compiler(false);
+    Engine::new(&config)
 }
 
 fn config(purpose: Purpose) -> Config {
     let mut config = Config::new();
     config
-        .strategy(Strategy::Cranelift)
-        .cranelift_opt_level(OptLevel::Speed)
-        // Results must not depend on the processor (a tenant's contract).
-        .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
         .relaxed_simd_deterministic(true)
         // What lazaret-instrument accepts (its FEATURES), and nothing else. Threads

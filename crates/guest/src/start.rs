@@ -346,7 +346,7 @@ fn tenant(
             .ok_or_else(|| failed("no artefact was handed over"))?,
     );
     let engine =
-        engine::engine(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
+        engine::running(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
     let (canister, tracked) =
         Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
     if let Some(tracked) = tracked {
@@ -408,7 +408,7 @@ fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<P
         uses: Uses::from_bits(setup.uses),
     };
     let engine =
-        engine::engine(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
+        engine::running(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
     let program = Program::load(&engine, &artefact, setup, streams, pages, preopens)?;
     Ok(Prepared {
         runs: program,
@@ -476,7 +476,7 @@ fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
             close(2);
             // The first engine of a process installs signal handlers, which
             // takes system calls that a locked compiler doesn't have.
-            let engine = engine::engine(Purpose::Program)
+            let engine = engine::compiling(Purpose::Program)
                 .map_err(|error| failed(format!("engine: {error:#}")))?;
             engine::prepare_thread();
             drop(engine);

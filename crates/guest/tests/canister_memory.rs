@@ -530,7 +530,7 @@ fn code_with_cards_is_refused_where_none_are_wanted() {
         snapshot: false,
     };
     let (artefact, _) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();
-    let engine = lazaret_guest::engine::engine(settings.purpose).unwrap();
+    let engine = lazaret_guest::engine::running(settings.purpose).unwrap();
     let shared: &'static lazaret_wire::Shared = Box::leak(Box::new(
         lazaret_wire::Shared::map(std::os::fd::AsFd::as_fd(
             &lazaret_wire::shared::create().unwrap(),

@@ -286,9 +286,11 @@ impl Reservation<'_> {
         Ok(())
     }
 
-    /// Whether the call can have so many bytes at its end.
-    pub(crate) fn allows(&self, bytes: u64) -> bool {
-        self.account.is_none() || bytes <= self.begin.saturating_add(self.granted)
+    /// Bytes that the call can have at its end, at most; nothing where they
+    /// aren't counted.
+    pub(crate) fn granted(&self) -> Option<u64> {
+        let most = self.begin.saturating_add(self.granted);
+        self.account.is_some().then_some(most)
     }
 
     /// Why the call was aborted, if it was for want of the node's memory.
@@ -337,7 +339,7 @@ mod tests {
             (refused.wanted, refused.left, refused.budget),
             (WASM_PAGE, 0, MIB)
         );
-        assert!(call.allows(MIB) && !call.allows(MIB + 1));
+        assert_eq!(call.granted(), Some(MIB));
         drop(call);
         assert_eq!(taken(&budget), 0);
     }
@@ -362,7 +364,7 @@ mod tests {
         drop(upgrade);
         assert_eq!(taken(&budget), MIB / 2);
         let query = account.borrow(0);
-        assert!(!query.allows(1));
+        assert_eq!(query.granted(), Some(0));
         drop(query);
         drop(account);
         assert_eq!(taken(&budget), 0);
@@ -389,7 +391,7 @@ mod tests {
     fn without_a_budget_everything_is_allowed() {
         let mut call = Reservation::default();
         assert_eq!(call.grow(u64::MAX), u64::MAX);
-        assert!(call.allows(u64::MAX) && call.refused().is_none());
+        assert!(call.granted().is_none() && call.refused().is_none());
         call.settle(u64::MAX);
     }
 
@@ -421,7 +423,7 @@ mod tests {
                             if budget.state().taken > 64 * MIB {
                                 over.store(true, Relaxed);
                             }
-                            assert!(call.allows(size));
+                            assert!(call.granted().is_none_or(|most| size <= most));
                             match random % 5 {
                                 0 => call.settle(state),
                                 1 => {}

@@ -117,10 +117,40 @@ fn a_failed_upgrade_changes_nothing() {
     assert_eq!(get(&tenant, "apple"), Some(Nat::from(1u64)));
 }
 
+/// What the old module certified as it left is kept, as the Internet Computer
+/// does: the state's hash covers certified data.
+fn what_is_certified_on_leaving_is_kept() {
+    let after = |leave: &str| {
+        let (_directory, host) = host();
+        let module = |leave: &str| {
+            let text = format!(
+                r#"(module
+                    (import "ic0" "certified_data_set" (func $certify (param i32 i32)))
+                    (memory 1) (data (i32.const 0) "kept")
+                    (func (export "canister_pre_upgrade") {leave}))"#
+            );
+            text.into_bytes()
+        };
+        let tenant = host.install("c", module(leave), b"").unwrap();
+        let empty = tenant.state_hash().unwrap();
+        let tenant = host.upgrade("c", module(""), b"").unwrap();
+        let hash = tenant.state_hash().unwrap();
+        assert_ne!(hash.hash, empty.hash, "the module counts");
+        tenant.sleep();
+        assert_eq!(tenant.state_hash().unwrap(), hash);
+        hash.hash
+    };
+    let certify = |length| format!("(call $certify (i32.const 0) (i32.const {length}))");
+    assert_eq!(after("nop"), after("(drop (i32.const 1))"));
+    assert_ne!(after("nop"), after(&certify(4)));
+    assert_ne!(after(&certify(3)), after(&certify(4)));
+}
+
 harness::tests! {
     with harness::TRACKERS;
     a_motoko_canister_keeps_its_variables,
     a_canister_that_saves_itself_is_restored,
     nothing_of_an_old_heap_shows_through,
     a_failed_upgrade_changes_nothing,
+    what_is_certified_on_leaving_is_kept,
 }

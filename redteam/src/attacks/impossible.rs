@@ -1,6 +1,6 @@
 //! Ends of a call that decode well and can't be true: `impossible NUMBER`.
 
-use lazaret_wire::message::{Call, Done, FromWorker, Global};
+use lazaret_wire::message::{Call, Done, FromWorker, Global, Outcome};
 
 use crate::attack::{Attack, Expected, Guard};
 use crate::inside::Inside;
@@ -57,6 +57,10 @@ pub const LIES: &[(&str, Lie)] = &[
     }),
     ("all cycles there are", |done, _| {
         done.effects.cycles_burned = u128::MAX
+    }),
+    ("effects of a call that failed", |done, _| {
+        done.outcome = Outcome::NoMethod;
+        done.effects.certified_data = Some(b"forged".to_vec());
     }),
 ];
 

@@ -79,7 +79,7 @@ pub fn load(
     let wasm = wat::parse_str(text).unwrap();
     let (artefact, info) = lazaret_guest::compiler::compile(&wasm, &settings).unwrap();
     setup.reusable = info.reusable && !fresh;
-    let engine = lazaret_guest::engine::engine(Purpose::Tenant).unwrap();
+    let engine = lazaret_guest::engine::running(Purpose::Tenant).unwrap();
     let shared: &'static Shared = Box::leak(Box::new(
         Shared::map(lazaret_wire::shared::create().unwrap().as_fd()).unwrap(),
     ));

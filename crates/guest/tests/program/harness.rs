@@ -13,10 +13,10 @@ use lazaret_wire::message::{Beginning, Clock, Exited, Failed, Preopen, ProgramSe
 use lazaret_wire::{Shared, shared};
 use wasmtime::Engine;
 
-/// The engine of all tests in this process.
+/// The engine that runs the programs of all tests in this process.
 pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| engine::engine(Purpose::Program).expect("an engine"))
+    ENGINE.get_or_init(|| engine::running(Purpose::Program).expect("an engine"))
 }
 
 /// A set-up with nothing but a name and 64 MiB.
@@ -46,7 +46,10 @@ pub fn fixture(name: &str) -> Vec<u8> {
 
 /// Compiles a module, in text or binary form, into a file.
 pub fn compile(module: &[u8]) -> File {
-    let artefact = engine().precompile_module(module).expect("it compiles");
+    let compiling = engine::compiling(Purpose::Program).expect("an engine");
+    let artefact = compiling
+        .precompile_module(module)
+        .expect("it compiles");
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&artefact).expect("written");
     file

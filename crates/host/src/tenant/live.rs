@@ -9,7 +9,7 @@ use lazaret_image::{Durability, Image, PageId, Reader, Verify, Version};
 use lazaret_wire::layout;
 use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::{
-    Call, Done, FromWorker, HostCall, HostReturn, Prepare, Region, Sizes, Space, ToWorker,
+    Bounds, Call, Done, FromWorker, HostCall, HostReturn, Prepare, Region, Sizes, Space, ToWorker,
 };
 
 use super::TenantLimits;
@@ -18,7 +18,8 @@ use super::error::CallError;
 use super::meta::Meta;
 use super::module::Module;
 use super::start::{Carried, meta_of};
-use crate::budget::{Reservation, total};
+use crate::artefact::Artefact;
+use crate::budget::Reservation;
 use crate::ending::Ending;
 use crate::memory::{self, WorkerMemory, page_id};
 use crate::page_copy::Copier;
@@ -50,6 +51,8 @@ pub(crate) struct Live {
     pub(super) close: [Vec<u32>; 2],
     /// What it runs.
     pub(super) module: Arc<Module>,
+    /// The code of that.
+    pub(super) artefact: Arc<Artefact>,
     /// Of which of the tenant's lives it is ([`Workers`](super::workers::Workers)).
     pub(super) generation: u64,
     /// What its memories hold.
@@ -108,6 +111,7 @@ impl Live {
             worker,
             request,
             version,
+            artefact,
             ..
         } = self;
         let mut spent = 0u64;
@@ -146,19 +150,17 @@ impl Live {
                 Err(ending) => return Err(CallError::WorkerEnded(ending)),
             }
         };
-        let (page, sizes) = (65_536, request.sizes);
-        let possible = done.fuel_left <= request.fuel.saturating_sub(spent)
-            && done.sizes.heap <= limits.heap.max(sizes.heap)
-            && done.sizes.stable <= limits.stable.max(sizes.stable)
-            && done.sizes.heap % page == 0
-            && done.sizes.stable % page == 0
-            && done.sizes.stable >= sizes.stable
-            && done.sizes.heap >= sizes.heap
-            && growth.allows(total(done.sizes))
-            && done.effects.cycles_burned <= request.cycles
-            && (request.globals.is_empty() || same_types(&request.globals, &done.globals));
-        if !possible {
-            let what = format!("impossible numbers at the end of {:?}", request.entry);
+        let bounds = Bounds {
+            spent,
+            sizes: Sizes {
+                heap: limits.heap,
+                stable: limits.stable,
+            },
+            granted: growth.granted(),
+            globals: &artefact.made.globals,
+        };
+        if let Err(impossible) = done.check(request, &bounds) {
+            let what = format!("impossible at the end of {:?}: {impossible}", request.entry);
             return Err(CallError::WorkerEnded(worker.malformed(&what)));
         }
         Ok(done)
@@ -333,13 +335,6 @@ impl Live {
     pub(crate) fn take_log(&self) -> (Vec<Vec<u8>>, u32) {
         self.worker.shared().take_log()
     }
-}
-
-fn same_types(a: &[lazaret_wire::message::Global], b: &[lazaret_wire::message::Global]) -> bool {
-    a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| std::mem::discriminant(a) == std::mem::discriminant(b))
 }
 
 const _: () = assert!(layout::CHUNK_PAGES * layout::PAGE == layout::CHUNK);

@@ -218,6 +218,7 @@ impl Live {
             idle: HashMap::new(),
             close: [Vec::new(), Vec::new()],
             module: module.clone(),
+            artefact,
             generation: 0,
             version: view.version(),
             sizes: memory::sizes(view.sizes()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lazaret_wire::layout::PAGE;
-use lazaret_wire::message::{Done, Entry, Region, Sizes};
+use lazaret_wire::message::{Done, Effects, Entry, Region, Sizes};
 
 use super::Shared;
 use super::call::{Asked, CallOptions};
@@ -40,8 +40,31 @@ pub(crate) fn upgrade(
     lane.check_removed(&tenant.name)
         .map_err(TenantError::call("upgrade"))?;
     let mut growth = tenant.reserve(super::memory_sizes(&lane.image))?;
-    let carried = leave(host, tenant, &mut lane, &module, &mut growth)?;
-    arrive(host, tenant, &mut lane, module, &carried, growth, argument)
+    let (carried, effects) = leave(host, tenant, &mut lane, &module, &mut growth)?;
+    let left = Left {
+        carried: &carried,
+        meta: kept(&lane.meta, effects),
+    };
+    arrive(host, tenant, &mut lane, module, &left, growth, argument)
+}
+
+/// What the old module left behind, committed with what the new one does.
+struct Left<'a> {
+    carried: &'a Carried,
+    meta: Meta,
+}
+
+/// The state after `canister_pre_upgrade`. A timer doesn't survive an upgrade
+/// (Internet Computer interface specification, "Global timer").
+fn kept(before: &Meta, effects: Effects) -> Meta {
+    Meta {
+        certified_data: effects
+            .certified_data
+            .unwrap_or_else(|| before.certified_data.clone()),
+        global_timer: 0,
+        cycles: before.cycles.saturating_sub(effects.cycles_burned),
+        ..before.clone()
+    }
 }
 
 /// The old module's part: `canister_pre_upgrade`, and what it leaves behind.
@@ -51,7 +74,7 @@ fn leave(
     lane: &mut Lane,
     module: &Module,
     growth: &mut Reservation<'_>,
-) -> Result<Carried, TenantError> {
+) -> Result<(Carried, Effects), TenantError> {
     let keep = module.info.keeps_heap();
     let limits = host.options.limits;
     let mut old = lane
@@ -71,7 +94,8 @@ fn leave(
         .map_err(TenantError::call("pre_upgrade"))?;
     // Whatever comes of it, this worker is at no version any more: it ends
     // here.
-    lifecycle_outcome(prepared.outcome)
+    let (outcome, effects) = (prepared.outcome, prepared.effects);
+    lifecycle_outcome(outcome)
         .map_err(|error| TenantError::call("pre_upgrade")(error.or_refused(growth)))?;
     let mut written = old
         .written(prepared.sizes)
@@ -84,6 +108,7 @@ fn leave(
         stable: prepared.sizes.stable,
     };
     old.carry(written, sizes, keep)
+        .map(|carried| (carried, effects))
         .map_err(TenantError::call("upgrade"))
 }
 
@@ -94,11 +119,11 @@ fn arrive(
     tenant: &Shared,
     lane: &mut Lane,
     module: Arc<Module>,
-    carried: &Carried,
+    left: &Left<'_>,
     mut growth: Reservation<'_>,
     argument: &[u8],
 ) -> Result<(), TenantError> {
-    let limits = host.options.limits;
+    let (limits, carried) = (host.options.limits, left.carried);
     growth.restart(total(Sizes {
         heap: carried.sizes.heap.max(module.info.memory_minimum),
         stable: carried.sizes.stable,
@@ -132,12 +157,13 @@ fn arrive(
     live.request.sizes = carried.sizes;
     // The new module's own initial values.
     live.request.globals.clear();
+    live.request.cycles = left.meta.cycles;
     let done = tenant
         .run(host, &mut live, &mut growth, limits.time)
         .map_err(TenantError::call("post_upgrade"))?;
     lifecycle_outcome(done.outcome.clone())
         .map_err(|error| TenantError::call("post_upgrade")(error.or_refused(&growth)))?;
-    let after = after(&lane.meta, &module, &done);
+    let after = after(&left.meta, &module, &done);
     let pages =
         pages(lane, &mut live, &done.sizes, carried).map_err(TenantError::call("upgrade"))?;
     // Nobody takes the new version for one of the old module.
@@ -156,9 +182,7 @@ fn after(before: &Meta, module: &Module, done: &Done) -> Meta {
     Meta {
         module: module.hash,
         contract: lazaret_guest::contract::contract(),
-        // A timer doesn't survive an upgrade (Internet Computer interface
-        // specification, "Global timer").
-        global_timer: done.effects.global_timer.unwrap_or(0),
+        global_timer: done.effects.global_timer.unwrap_or(before.global_timer),
         certified_data: done
             .effects
             .certified_data
@@ -166,7 +190,7 @@ fn after(before: &Meta, module: &Module, done: &Done) -> Meta {
             .unwrap_or_else(|| before.certified_data.clone()),
         globals: done.globals.clone(),
         version: before.version.saturating_add(1),
-        cycles: before.cycles,
+        cycles: before.cycles.saturating_sub(done.effects.cycles_burned),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod call;
 pub mod compile;
 pub mod host_call;
 pub mod outcome;
+pub mod possible;
 pub mod program;
 pub mod setup;
 pub mod snapshot;
@@ -20,6 +21,7 @@ pub use call::{Call, Entry, Global, Prepare, Sizes};
 pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
 pub use host_call::{HostCall, HostReturn};
 pub use outcome::{Done, Effects, Outcome, Trap, TrapKind};
+pub use possible::{Bounds, Impossible, same_types};
 pub use program::{Exited, ProgramEnd};
 pub use setup::{
     Assign, Assignment, Clock, Failed, Hello, MAX_RUNS, Preopen, ProgramSetup, ProvidedFunction,

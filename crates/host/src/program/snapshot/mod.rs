@@ -19,7 +19,7 @@ use lazaret_wall::policy::Uses;
 use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{self, PAGE};
 use lazaret_wire::message::{
-    Beginning, Clock, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot,
+    Beginning, Clock, Exited, Global, Initialised, Initialiser, ProgramEnd, Snapshot, same_types,
 };
 use thiserror::Error;
 
@@ -278,11 +278,6 @@ fn check(left: &Initialised, types: &[Global], limit: u64) -> Result<(), &'stati
         return Err("globals that are not the module's");
     }
     Ok(())
-}
-
-fn same_types(globals: &[Global], types: &[Global]) -> bool {
-    let same = |(a, b)| std::mem::discriminant::<Global>(a) == std::mem::discriminant::<Global>(b);
-    globals.len() == types.len() && globals.iter().zip(types).all(same)
 }
 
 fn copy(pid: i32, left: &Initialised) -> io::Result<Kept> {
