@@ -22,8 +22,12 @@ targets() { cargo fuzz list; }
 if [[ ${1-} == --keep ]]; then
   for target in $(targets); do
     mkdir -p "$grown/$target" "corpus/$target"
-    # Inputs of at most 4 KiB: the corpus is part of the tree.
-    cargo fuzz run "$target" "corpus/$target" "$grown/$target" -- -merge=1 -max_len=4096
+    # As few inputs as reach everything, of at most 2 KiB: the corpus is part of the tree.
+    needed=$(mktemp -d)
+    cargo fuzz run "$target" "$needed" "corpus/$target" "$grown/$target" -- \
+      -set_cover_merge=1 -max_len=2048
+    rm -r "corpus/$target"
+    mv "$needed" "corpus/$target"
   done
   exit
 fi
