@@ -46,7 +46,9 @@ fn report(entries: Vec<Entry>, without: Vec<Barrier>, ablate: bool) -> Report {
         without,
         ablate,
     };
-    run(&plan, &mut |_, _, _| {}).expect("the red team goes on")
+    // On the output of a test that fails: what it was at.
+    let mut said = |name: &str, done: usize, total: usize| eprintln!("{done}/{total} {name}");
+    run(&plan, &mut said).expect("the red team goes on")
 }
 
 fn named(names: &[&str]) -> Vec<Entry> {

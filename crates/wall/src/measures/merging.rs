@@ -47,29 +47,28 @@ pub fn probe() -> Probe {
 }
 
 /// From outside: `/proc/PID/ksm_stat` (Linux 6.1; kernel: `proc_pid_ksm_stat`,
-/// fs/proc/base.c), where the kernel shows it.
+/// fs/proc/base.c), where the kernel shows it; its number of merged pages was in
+/// `/proc/PID/ksm_merging_pages` (Linux 5.19) alone before Linux 6.4.
 pub fn verify(pid: i32, missing: bool) -> Standing {
     if missing {
         return Standing::Missing("the worker could not turn it off".into());
     }
-    let Ok(stat) = read(pid, "ksm_stat") else {
-        return Standing::Applied("this kernel shows nothing of it".into());
+    let shown = |file| {
+        let bytes = read(pid, file).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     };
-    let stat = String::from_utf8_lossy(&stat);
+    let (stat, alone) = (shown("ksm_stat"), shown("ksm_merging_pages"));
     let line = |name: &str| {
         stat.lines()
             .find_map(|line| line.strip_prefix(name))
             .map(str::trim)
     };
-    match (line("ksm_merge_any:"), line("ksm_merging_pages ")) {
+    let merged = line("ksm_merging_pages ").unwrap_or(alone.trim());
+    match (line("ksm_merge_any:"), merged) {
         (Some("yes"), _) => Standing::Missing("it is on for the whole worker".into()),
-        (any, Some("0")) => Standing::Verified(match any {
-            Some(_) => "off, 0 pages merged".into(),
-            None => "0 pages merged".into(),
-        }),
-        (_, merged) => Standing::Missing(format!(
-            "{} pages are merged",
-            merged.unwrap_or("an unknown number of")
-        )),
+        (_, "") => Standing::Applied("this kernel shows nothing of it".into()),
+        (Some(_), "0") => Standing::Verified("off, 0 pages merged".into()),
+        (None, "0") => Standing::Verified("0 pages merged".into()),
+        (_, merged) => Standing::Missing(format!("{merged} pages are merged")),
     }
 }
