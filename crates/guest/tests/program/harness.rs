@@ -47,9 +47,7 @@ pub fn fixture(name: &str) -> Vec<u8> {
 /// Compiles a module, in text or binary form, into a file.
 pub fn compile(module: &[u8]) -> File {
     let compiling = engine::compiling(Purpose::Program).expect("an engine");
-    let artefact = compiling
-        .precompile_module(module)
-        .expect("it compiles");
+    let artefact = compiling.precompile_module(module).expect("it compiles");
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(&artefact).expect("written");
     file

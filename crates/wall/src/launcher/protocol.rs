@@ -7,7 +7,8 @@ use lazaret_wire::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
 use crate::layer::Layer;
 
-/// The first message to the launcher. Descriptors: the executable.
+/// The first message to the launcher. Descriptors: the executable of workers, and
+/// that of compilers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Configure {
     /// Directories to hand out, as absolute paths.
@@ -60,6 +61,8 @@ pub struct Spawn {
     pub cpu_seconds: Option<u64>,
     /// Bytes of native stack (RLIMIT_STACK).
     pub stack: u64,
+    /// Whether it is made of the compilers' executable.
+    pub compiler: bool,
     /// Whether it is cloned into a control group.
     pub into: bool,
 }
@@ -192,7 +195,7 @@ impl Message for Spawn {
             to.u64(*seconds);
             Ok(())
         })?;
-        to.u64(self.stack).flag(self.into);
+        to.u64(self.stack).flag(self.compiler).flag(self.into);
         Ok(())
     }
 
@@ -206,6 +209,7 @@ impl Message for Spawn {
             file_limit: from.u64("file limit")?,
             cpu_seconds: from.option("cpu seconds", |from| from.u64("cpu seconds"))?,
             stack: from.u64("stack")?,
+            compiler: from.flag("compiler")?,
             into: from.flag("into")?,
         })
     }
