@@ -115,8 +115,8 @@ fn run(bytes: &[u8]) -> arbitrary::Result<()> {
             },
         },
     };
+    let wide = |number: u64| i128::from(number);
     if done.check(&call, &bounds).is_ok() {
-        let wide = |number: u64| i128::from(number);
         assert!(wide(done.fuel_left) <= (wide(call.fuel) - wide(bounds.spent)).max(0));
         for (now, before, limit) in [
             (done.sizes.heap, call.sizes.heap, bounds.sizes.heap),
@@ -155,8 +155,8 @@ fn run(bytes: &[u8]) -> arbitrary::Result<()> {
         globals: types.clone(),
         effects: Effects::default(),
     };
-    let has = call.sizes.heap.saturating_add(call.sizes.stable);
-    if bounds.granted.is_none_or(|granted| granted >= has) {
+    let has = wide(call.sizes.heap) + wide(call.sizes.stable);
+    if bounds.granted.is_none_or(|granted| wide(granted) >= has) {
         honest.check(&call, &bounds).expect("the truth");
     }
     Ok(())

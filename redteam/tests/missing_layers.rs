@@ -65,6 +65,12 @@ const NEEDED: &[(&str, Layer, &[Refused])] = &[
         &[
             (libc::SYS_clone3, None, libc::ENOSYS),
             (libc::SYS_clone, Some(NAMESPACES), libc::EPERM),
+            // With groups of version 2 a launcher keeps the host's.
+            (
+                libc::SYS_clone,
+                Some(NAMESPACES & !(libc::CLONE_NEWCGROUP as u32 as u64)),
+                libc::EPERM,
+            ),
         ],
     ),
 ];

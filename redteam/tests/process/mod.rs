@@ -219,9 +219,9 @@ pub fn end_of(pidfd: &OwnedFd, limit: Duration) -> bool {
 
 /// Looks again and again until something is so.
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !so() {
-        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        assert!(Instant::now() < deadline, "{what}: not within 120 s");
         std::thread::yield_now();
     }
 }

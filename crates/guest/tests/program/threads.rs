@@ -16,6 +16,7 @@ const MODULE: &str = "LAZARET_TEST_MODULE";
 const DIRECTORY: &str = "LAZARET_TEST_DIRECTORY";
 const READ_ONLY: &str = "LAZARET_TEST_READ_ONLY";
 const ARGUMENTS: &str = "LAZARET_TEST_ARGUMENTS";
+const READY: &str = "LAZARET_TEST_READY";
 
 /// The child's part. It does nothing when run as a test among the others.
 #[test]
@@ -53,6 +54,9 @@ fn child() {
     let before = threads();
     let program = Program::load(engine(), &artefact, &setup, streams, None, preopens).unwrap();
     let mut exchange = exchange();
+    if let Some(ready) = std::env::var_os(READY) {
+        fs::write(ready, "").unwrap();
+    }
     // Nothing else calls it: they bound the run in a trace of system calls.
     let _ = rustix::process::getppid();
     let exited = program.run(&mut exchange);
@@ -62,7 +66,7 @@ fn child() {
     assert_eq!(threads(), before);
 }
 
-/// Runs `module` in a child whose input stays silent for 200 ms.
+/// Runs `module` in a child whose input stays silent for 200 ms, from when it runs.
 fn run_in_child(module: &[u8], input: &[u8], directory: &Path) -> String {
     use std::io::Write;
     let scratch = tempfile::tempdir().unwrap();
@@ -77,11 +81,15 @@ fn run_in_child(module: &[u8], input: &[u8], directory: &Path) -> String {
         ])
         .env(MODULE, &path)
         .env(DIRECTORY, directory)
+        .env(READY, scratch.path().join("ready"))
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
+    while !scratch.path().join("ready").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     std::thread::sleep(std::time::Duration::from_millis(200));
     stdin.write_all(input).unwrap();
     drop(stdin);

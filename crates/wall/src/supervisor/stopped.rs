@@ -16,12 +16,28 @@ const STACK: usize = 256 << 10;
 /// How long a worker may take to stop for its tracer, and to be gone once it
 /// was killed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a worker may still be on its way into the stop that was told of.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// What `/proc/PID/syscall` says of a process: the call that it is in (its
 /// number, in decimal), arguments, stack pointer and program counter; or
 /// `running` (proc_pid_syscall(5)).
 pub fn system_call_of(pid: i32) -> Result<String, String> {
     read(pid, "syscall").map(|line| String::from_utf8_lossy(&line).trim_end().to_owned())
+}
+
+/// The same of a process that is about to stand still: whoever is told of its call
+/// may be sooner here than it is off its processor.
+fn settled_system_call_of(pid: i32) -> Result<String, String> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        match system_call_of(pid) {
+            Ok(line) if line == "running" && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The forbidden call that a worker is stopped in during its set-up, where
@@ -74,7 +90,7 @@ impl Stopped {
     /// traced for that.
     pub fn look_and_kill(pid: i32, kill: impl FnOnce(Self)) {
         let mut seen = Self::default();
-        match system_call_of(pid) {
+        match settled_system_call_of(pid) {
             Ok(line) => seen.system_call = Some(line),
             Err(why) => seen.remarks.push(why),
         }

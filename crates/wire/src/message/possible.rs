@@ -52,7 +52,7 @@ pub enum Impossible {
     #[error("memories of {bytes} bytes, of which {granted} were granted")]
     Granted {
         /// What it says.
-        bytes: u64,
+        bytes: u128,
         /// What can be.
         granted: u64,
     },
@@ -148,9 +148,9 @@ impl Done {
                 });
             }
         }
-        let bytes = self.sizes.heap.saturating_add(self.sizes.stable);
+        let bytes = u128::from(self.sizes.heap) + u128::from(self.sizes.stable);
         match bounds.granted {
-            Some(granted) if bytes > granted => Err(Impossible::Granted { bytes, granted }),
+            Some(granted) if bytes > granted.into() => Err(Impossible::Granted { bytes, granted }),
             _ => Ok(()),
         }
     }
@@ -293,7 +293,7 @@ mod tests {
                 Entry::Update,
                 sizes(2 * WASM_PAGE, five),
                 Impossible::Granted {
-                    bytes: 7 * WASM_PAGE,
+                    bytes: u128::from(7 * WASM_PAGE),
                     granted: 6 * WASM_PAGE,
                 },
             ),
@@ -367,5 +367,26 @@ mod tests {
         for (entry, done, lie) in lies {
             assert_eq!(done.check(&call(entry), &BOUNDS), Err(lie), "{done:?}");
         }
+    }
+
+    /// Found by the fuzz target `effects`.
+    #[test]
+    fn a_sum_beyond_all_numbers_is_more_than_any_grant() {
+        let all = u64::MAX / WASM_PAGE * WASM_PAGE;
+        let sizes = Sizes {
+            heap: all,
+            stable: all,
+        };
+        let bounds = Bounds {
+            sizes,
+            granted: Some(u64::MAX),
+            ..BOUNDS
+        };
+        let bytes = 2 * u128::from(all);
+        let granted = u64::MAX;
+        assert_eq!(
+            Done { sizes, ..done() }.check(&call(Entry::Update), &bounds),
+            Err(Impossible::Granted { bytes, granted })
+        );
     }
 }
