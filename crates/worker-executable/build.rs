@@ -15,6 +15,10 @@ const STATIC: &str = "-Ctarget-feature=+crt-static";
 /// Its relocations in a hundredth of the room.
 const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 
+/// Random numbers by the system call: the crate looks for the C library's function at
+/// run time otherwise, which a static executable hasn't, and then for a file.
+const RANDOM: &str = "--cfg=getrandom_backend=\"linux_getrandom\"";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-check-cfg=cfg(carried_along)");
     println!("cargo::rerun-if-env-changed={CHOICE}");
@@ -97,7 +101,7 @@ fn flags(target: &str, out: &Path) -> Result<Vec<&'static str>, Box<dyn Error>> 
         "fn main() { std::hint::black_box([\"a\", \"b\"]); }",
     )?;
     let probe = out.join("probe");
-    for flags in [&[STATIC, PACKED][..], &[STATIC], &[]] {
+    for flags in [&[RANDOM, STATIC, PACKED][..], &[RANDOM, STATIC], &[RANDOM]] {
         let built = Command::new(var("RUSTC")?)
             .args(["--edition", "2024", "--target", target, "-o"])
             .arg(&probe)

@@ -17,7 +17,9 @@ use super::error::{LauncherError, PATIENCE, refusal};
 use super::ids::HostIds;
 use super::options::{Grants, LauncherOptions, Limits};
 use super::protocol::{Configure, ExitStatus, Report, Spawn};
+use super::root::Libraries;
 use crate::cgroup::{Cgroups, Lease, MemoryKill};
+use crate::executable::{Executable, Executables};
 use crate::layer::Layer;
 use crate::layers::rlimits;
 use crate::off::Off;
@@ -96,6 +98,13 @@ impl Launcher {
                 .collect(),
             off: off.names(),
             red_team: options.red_team,
+            libraries: match &options.executables {
+                Executables {
+                    worker: Executable::Image(_),
+                    compiler: Executable::Own,
+                } => Libraries::own(),
+                _ => Libraries::default(),
+            },
         };
         let mut bytes = Vec::new();
         configure

@@ -123,7 +123,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     let directories = root::open_directories(&order.directories, detached).map_err(plain)?;
     let mut missing = Vec::new();
     if !off.has(Layer::EmptyRoot)
-        && let Err(error) = root::enter()
+        && let Err(error) = root::enter(order.libraries.clone())
     {
         if !order.accepts(Layer::EmptyRoot) {
             return Err((Some(Layer::EmptyRoot), error.to_string()));
