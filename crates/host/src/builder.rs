@@ -408,6 +408,7 @@ impl Builder {
         if !crate::init::was_called() {
             return Err(BuildError::NotInitialised);
         }
+        crate::metrics::describe();
         match depth() {
             0 => {}
             depth => return Err(BuildError::Nested(depth)),
