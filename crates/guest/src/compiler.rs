@@ -51,25 +51,26 @@ enum CompileError {
     },
 }
 
-/// The module in descriptor 0, the artefact to descriptor 1, as a locked
-/// compiler has them. Nothing but `read` and `write` is asked of them.
+/// Reads a module from `input`, has it compiled, and writes the artefact to
+/// `output`. Nothing but `read` and `write` is asked of them.
 ///
 /// # Errors
-/// As for [`compile`], or that either can't be read or written.
-pub fn run(settings: &CompileSettings) -> Result<Artefact, String> {
-    // SAFETY: set-up put the streams at these numbers, for this process's life.
-    let (input, output) = unsafe { (BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1)) };
-    copy(input, output, settings).map_err(|error| one_line(&error.to_string()))
-}
-
-fn copy(
+/// In words: those of `compile`, or that either can't be read or written.
+pub fn copy(
     input: BorrowedFd<'_>,
     output: BorrowedFd<'_>,
     settings: &CompileSettings,
-) -> Result<Artefact, CompileError> {
-    let wasm = read(input, options(settings).limits.module_bytes)?;
-    let (bytes, artefact) = try_compile(&wasm, settings)?;
-    let mut rest = bytes.as_slice();
+    compile: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Artefact), String>,
+) -> Result<Artefact, String> {
+    let words = |error: CompileError| one_line(&error.to_string());
+    let wasm = read(input, options(settings).limits.module_bytes).map_err(words)?;
+    let (code, artefact) = compile(&wasm)?;
+    write(output, &code).map_err(words)?;
+    Ok(artefact)
+}
+
+fn write(output: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), CompileError> {
+    let mut rest = bytes;
     while !rest.is_empty() {
         match rustix::io::write(output, rest) {
             Ok(0) => return Err(CompileError::Write(Errno::NOSPC)),
@@ -78,7 +79,7 @@ fn copy(
             Err(errno) => return Err(CompileError::Write(errno)),
         }
     }
-    Ok(artefact)
+    Ok(())
 }
 
 /// All of `input`, but no more than shows that it is over `limit` bytes.
@@ -268,7 +269,10 @@ mod tests {
             ))
             .unwrap();
         input.rewind().unwrap();
-        let artefact = copy(input.as_fd(), output.as_fd(), &TENANT).unwrap();
+        let artefact = copy(input.as_fd(), output.as_fd(), &TENANT, |wasm| {
+            compile(wasm, &TENANT)
+        })
+        .unwrap();
         output.rewind().unwrap();
         let mut bytes = Vec::new();
         output.read_to_end(&mut bytes).unwrap();

@@ -2,6 +2,7 @@
 //! part of its contract, and what else decides compiled code.
 
 use lazaret_instrument::{METERING_VERSION, RECURSION_LIMIT, RECURSION_VERSION};
+#[cfg(feature = "compiler")]
 use lazaret_wire::message::Purpose;
 
 /// The versions of metering and recursion limit, as kept in a tenant's state.
@@ -14,6 +15,7 @@ pub fn contract() -> String {
 /// Everything but the module that decides compiled code: part of the compile
 /// cache's key. The engine refuses code of another version or for another
 /// processor; this keeps it from being offered any.
+#[cfg(feature = "compiler")]
 pub fn identity(purpose: Purpose) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let engine = crate::engine::compiling(purpose).map_or(0, |engine| {

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::Purpose;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
-use wasmtime::{
-    Config, CustomCodeMemory, Engine, Module, OptLevel, Strategy, WasmBacktraceDetails,
-};
+use wasmtime::{Config, CustomCodeMemory, Engine, Module, WasmBacktraceDetails};
+#[cfg(feature = "compiler")]
+use wasmtime::{OptLevel, Strategy};
 
 use crate::memory::HeapCreator;
 
@@ -54,6 +54,7 @@ pub const MAX_FRAMES: usize = 64;
 /// # Errors
 /// If the processor lacks what the compiler needs, or settings contradict one
 /// another.
+#[cfg(feature = "compiler")]
 pub fn compiling(purpose: Purpose) -> wasmtime::Result<Engine> {
     let mut config = config(purpose);
     config
@@ -64,7 +65,7 @@ pub fn compiling(purpose: Purpose) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// The engine that runs what [`compiling`] has compiled for the same purpose,
+/// The engine that runs what `compiling` has compiled for the same purpose,
 /// and can't compile: a tenant's worker never sets a compiler up, which takes
 /// a tenth of a millisecond and 40 pages. An artefact tells what its code
 /// needs of the processor, and is refused where that is missing.
@@ -72,7 +73,9 @@ pub fn compiling(purpose: Purpose) -> wasmtime::Result<Engine> {
 /// # Errors
 /// If settings contradict one another.
 pub fn running(purpose: Purpose) -> wasmtime::Result<Engine> {
+    #[cfg_attr(not(feature = "compiler"), expect(unused_mut))]
     let mut config = config(purpose);
+    #[cfg(feature = "compiler")]
     config.enable_compiler(false);
     Engine::new(&config)
 }

@@ -4,6 +4,7 @@
 pub mod abort;
 pub mod allocator;
 pub mod canister;
+#[cfg(feature = "compiler")]
 pub mod compiler;
 pub mod contract;
 pub mod engine;

@@ -256,7 +256,7 @@ fn compile(
             file: MAX_ARTEFACT,
             cpu_seconds: None,
             stack: engine::NATIVE_STACK,
-            capped: false,
+            compiler: true,
         },
         assignment: Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use lazaret_image::Durability;
 use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
+use lazaret_wall::executable::{Executable, Executables};
 use lazaret_wall::launcher::depth;
 use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, Profile, probe};
 use rustix::thread::CapabilitySet;
@@ -34,7 +35,7 @@ use crate::tracker::TrackerKind;
 pub enum BuildError {
     /// `lazaret::init()` was not called.
     #[error(
-        "lazaret::init() was not called: make it the first line of main. Launcher and workers are this same executable, and it is where they begin"
+        "lazaret::init() was not called: make it the first line of main. Workers that compile are this same executable, and it is where they begin"
     )]
     NotInitialised,
     /// This process was started by Lazaret but isn't a worker.
@@ -94,7 +95,7 @@ pub(crate) struct Options {
     pub red_team: bool,
     pub worker_user: Option<u32>,
     pub measures: MeasureOptions,
-    pub worker_exe: Option<PathBuf>,
+    pub executables: Executables,
     pub durability: Durability,
     pub limits: TenantLimits,
     pub compile: CompileLimits,
@@ -132,7 +133,11 @@ impl Builder {
                 red_team: false,
                 worker_user: None,
                 measures: MeasureOptions::default(),
-                worker_exe: None,
+                executables: Executables {
+                    worker: lazaret_worker_executable::IMAGE
+                        .map_or(Executable::Own, Executable::Image),
+                    compiler: Executable::Own,
+                },
                 durability: Durability::Durable,
                 limits: TenantLimits::default(),
                 compile: CompileLimits::default(),
@@ -225,11 +230,16 @@ impl Builder {
         self
     }
 
-    /// The executable for launcher and workers, if it isn't this one. Its
-    /// `main` must begin with `lazaret::init()`.
+    /// The executable for launcher and all workers, in place of the one that is
+    /// carried along for workers and of this program for compilers. Its `main`
+    /// must begin with `lazaret::init()`.
     #[must_use]
     pub fn worker_exe(mut self, path: impl Into<PathBuf>) -> Self {
-        self.options.worker_exe = Some(path.into());
+        let file = Executable::File(path.into());
+        self.options.executables = Executables {
+            worker: file.clone(),
+            compiler: file,
+        };
         self
     }
 
@@ -398,6 +408,7 @@ impl Builder {
         if !crate::init::was_called() {
             return Err(BuildError::NotInitialised);
         }
+        crate::metrics::describe();
         match depth() {
             0 => {}
             depth => return Err(BuildError::Nested(depth)),
@@ -473,7 +484,7 @@ impl Builder {
                 quarantine.clone(),
                 observers,
                 hooks,
-                Symbols::new(options.worker_exe.as_deref()),
+                Symbols::new(options.executables.clone()),
             )
         })
         .map_err(BuildError::Supervisor)?;

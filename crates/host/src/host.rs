@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lazaret_image::Exported;
 use lazaret_wall::cgroup::{CgroupError, Cgroups};
+use lazaret_wall::executable::{Executable, Executables};
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 
@@ -56,7 +57,7 @@ impl Inner {
 
     pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
         Ok(LauncherOptions {
-            executable: self.options.worker_exe.clone(),
+            executables: self.executables(),
             accept_missing: self.options.accept_missing.clone(),
             off: self.options.off,
             red_team: self.options.red_team,
@@ -64,6 +65,19 @@ impl Inner {
             directories: Vec::new(),
             cgroups: Some(self.cgroups()?.clone()),
         })
+    }
+
+    /// The executables of launcher and workers: where no executable may be made in
+    /// memory, workers are this program, started again.
+    fn executables(&self) -> Executables {
+        let mut executables = self.options.executables.clone();
+        if matches!(executables.worker, Executable::Image(_))
+            && let Err(error) = executables.worker.open()
+        {
+            tracing::warn!(%error, "workers are this program itself, as their own executable can't be put into memory");
+            executables.worker = Executable::Own;
+        }
+        executables
     }
 
     /// The control groups of this host's workers, looked for when they are first

@@ -6,8 +6,10 @@ static CALLED: AtomicBool = AtomicBool::new(false);
 
 /// Must be the first line of `main` of every program that embeds Lazaret.
 ///
-/// Launcher and workers are this same executable, started again. In them,
-/// `init` never returns; in the host it returns at once. [`crate::Host`]
+/// Workers that compile are this same executable, started again, and so are
+/// launcher and all workers where no executable for them is carried along
+/// (crate `lazaret-worker-executable`). In them, `init` never returns; in the
+/// host it returns at once. [`crate::Host`]
 /// refuses to start without it: a program that forgot it would otherwise run
 /// its own `main` again in every worker.
 ///

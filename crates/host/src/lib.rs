@@ -36,6 +36,7 @@ mod init;
 pub mod live_worker;
 mod measures;
 mod memory;
+pub mod metrics;
 mod module;
 mod page_copy;
 mod process;

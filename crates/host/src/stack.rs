@@ -17,11 +17,11 @@ mod names;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use framehop::{CacheNative, ExplicitModuleSectionInfo, MayAllocateDuringUnwind, Module};
 use framehop::{UnwindRegsNative, Unwinder, UnwinderNative};
+use lazaret_wall::executable::{Executable, Executables};
 use lazaret_wall::supervisor::{Registers, Stopped};
 
 use crate::artefact::Artefact;
@@ -35,15 +35,15 @@ const FRAMES: usize = 128;
 /// Where names are looked up: files that were read once.
 #[derive(Debug)]
 pub(crate) struct Symbols {
-    executable: PathBuf,
+    executables: Executables,
     known: Mutex<HashMap<Identity, Option<Arc<Native>>>>,
 }
 
 impl Symbols {
-    /// Of workers of this executable; of this process's own if none is given.
-    pub(crate) fn new(executable: Option<&Path>) -> Self {
+    /// Of workers that are made of these.
+    pub(crate) fn new(executables: Executables) -> Self {
         Self {
-            executable: executable.unwrap_or(Path::new("/proc/self/exe")).to_owned(),
+            executables,
             known: Mutex::default(),
         }
     }
@@ -127,11 +127,24 @@ impl Symbols {
     }
 
     /// The worker's own path leads nowhere here: its root is another one. So
-    /// it is the executable, or a library that this process has mapped too.
+    /// it is an executable, or a library that this process has mapped too.
     fn file(&self, mapping: &Mapping) -> Option<File> {
-        let executable = File::open(&self.executable).ok()?;
-        if mapping.is_copied_executable() || Identity::of(&executable) == Some(mapping.identity) {
-            return Some(executable);
+        let Executables { worker, compiler } = &self.executables;
+        let mut copied = None;
+        for executable in [worker, compiler] {
+            let Ok(file) = executable.open().map(File::from) else {
+                continue;
+            };
+            if Identity::of(&file) == Some(mapping.identity) {
+                return Some(file);
+            }
+            // What is an image is in memory once.
+            if mapping.is_copied_executable() && !matches!(executable, Executable::Image(_)) {
+                copied = Some(file);
+            }
+        }
+        if copied.is_some() {
+            return copied;
         }
         let own = std::fs::read_to_string("/proc/self/maps").ok()?;
         let own = own

@@ -1,5 +1,5 @@
-//! The executable that launcher and workers are made of: this very file, which
-//! none of them can write.
+//! The executables that launcher and workers are made of: files that none of
+//! them can write.
 //!
 //! A process can reopen the file that it runs through `/proc/self/exe`, and
 //! overwrite what its host will execute next (CVE-2019-5736). A worker has no
@@ -8,10 +8,12 @@
 //! host can see from outside.
 
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -23,15 +25,64 @@ use crate::launcher::set_attributes;
 /// `include/uapi/linux/mount.h`).
 const READ_ONLY_MOUNT: u64 = 0x1 | 0x2 | 0x4;
 
-/// Opens the executable that workers run: `path`, or the file that this
-/// process runs (`/proc/self/exe` names it even if it was renamed or removed).
-///
-/// It is handed on as a read-only descriptor. A worker runs under another user
-/// id where the host is root, and must be able to read the file, or the kernel
-/// would close its memory to the host (`would_dump`, kernel: `fs/exec.c`). So
-/// a file that others can't read and execute is copied into a sealed memfd.
-pub fn open(path: Option<&Path>) -> io::Result<OwnedFd> {
-    let path = path.unwrap_or(Path::new("/proc/self/exe"));
+/// Where an executable comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Executable {
+    /// The file that this process runs.
+    #[default]
+    Own,
+    /// This file.
+    File(PathBuf),
+    /// These bytes, of an executable that needs no other file.
+    Image(&'static [u8]),
+}
+
+impl Executable {
+    /// Opens it, to be handed on as a read-only descriptor.
+    ///
+    /// An image is put into a sealed memfd, one for the life of this process.
+    ///
+    /// # Errors
+    /// Whatever opening or copying it meets; `EACCES` for an image where
+    /// executable memfds are forbidden (`vm.memfd_noexec`).
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        match self {
+            // It names the file even if it was renamed or removed.
+            Self::Own => open(Path::new("/proc/self/exe")),
+            Self::File(path) => open(path),
+            Self::Image(bytes) => image(bytes),
+        }
+    }
+}
+
+/// What launcher and workers are made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Executables {
+    /// The launcher, and every worker that runs guest code.
+    pub worker: Executable,
+    /// Workers that compile.
+    pub compiler: Executable,
+}
+
+/// The images that were put into a memfd, by their address.
+static IMAGES: Mutex<Vec<(usize, OwnedFd)>> = Mutex::new(Vec::new());
+
+fn image(bytes: &'static [u8]) -> io::Result<OwnedFd> {
+    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = bytes.as_ptr() as usize;
+    if let Some((_, file)) = images.iter().find(|(of, _)| *of == at) {
+        return file.try_clone();
+    }
+    let file = sealed(|copy| copy.write_all(bytes))?;
+    images.push((at, file.try_clone()?));
+    Ok(file)
+}
+
+/// A worker runs under another user id where the host is root, and must be able
+/// to read the file, or the kernel would close its memory to the host
+/// (`would_dump`, kernel: `fs/exec.c`). So a file that others can't read and
+/// execute is copied into a sealed memfd.
+fn open(path: &Path) -> io::Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     let others = stat.st_mode & 0o005 == 0o005;
@@ -62,17 +113,42 @@ pub fn unwritable(file: impl AsFd) -> Option<&'static str> {
         .then_some("on a read-only mount")
 }
 
-/// The same file, such that whoever runs it can't write it. In the launcher,
-/// before it leaves the host's root.
-pub(crate) fn made_unwritable(file: OwnedFd) -> io::Result<OwnedFd> {
-    if unwritable(&file).is_some() {
-        return Ok(file);
+/// A file that whoever runs it can't write, from when it is first needed: the
+/// launcher's.
+#[derive(Debug)]
+pub(crate) struct Unwritable {
+    file: OwnedFd,
+    already: bool,
+}
+
+impl Unwritable {
+    /// Before the launcher leaves the host's root.
+    pub(crate) fn new(file: OwnedFd) -> Self {
+        if unwritable(&file).is_some() {
+            let already = true;
+            return Self { file, already };
+        }
+        match on_read_only_mount(&file) {
+            Ok(file) => Self {
+                file,
+                already: true,
+            },
+            // Renamed, removed, out of reach, or a kernel without mount_setattr
+            // (before Linux 5.12): it is copied.
+            Err(_) => Self {
+                file,
+                already: false,
+            },
+        }
     }
-    match on_read_only_mount(&file) {
-        Ok(file) => Ok(file),
-        // Renamed, removed, out of reach, or a kernel without mount_setattr
-        // (before Linux 5.12).
-        Err(_) => sealed_copy(file),
+
+    /// The file.
+    pub(crate) fn get(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if !self.already {
+            self.file = sealed_copy(self.file.try_clone()?)?;
+            self.already = true;
+        }
+        Ok(self.file.as_fd())
     }
 }
 
@@ -109,13 +185,15 @@ fn on_read_only_mount(file: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
+    sealed(|copy| io::copy(&mut File::from(file), copy).map(drop))
+}
+
+/// A new file that anybody may execute and nobody can write any more.
+fn sealed(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
     let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = rustix::fs::memfd_create("lazaret-worker", base | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create("lazaret-worker", base))?;
-    io::copy(
-        &mut std::fs::File::from(file),
-        &mut std::fs::File::from(copy.try_clone()?),
-    )?;
+    fill(&mut File::from(copy.try_clone()?))?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o555))?;
     rustix::fs::fcntl_add_seals(
         copy.as_fd(),
@@ -143,8 +221,9 @@ mod tests {
         std::fs::copy("/proc/self/exe", &name).unwrap();
         let open = || std::os::fd::OwnedFd::from(std::fs::File::open(&name).unwrap());
         assert_eq!(super::unwritable(open()), None, "it is on a writable mount");
-        let made = super::made_unwritable(open()).unwrap();
-        let how = super::unwritable(&made).expect("a file that can't be written");
+        let mut made = super::Unwritable::new(open());
+        let made = made.get().unwrap();
+        let how = super::unwritable(made).expect("a file that can't be written");
         let link = format!("/proc/self/fd/{}", made.as_raw_fd());
         let error = std::fs::OpenOptions::new()
             .write(true)
@@ -163,8 +242,8 @@ mod tests {
         std::fs::remove_file(&name).unwrap();
         std::fs::write(&name, "another").unwrap();
         assert!(super::on_read_only_mount(&opened).is_err());
-        let copied = super::made_unwritable(opened).unwrap();
-        assert_eq!(super::unwritable(copied), Some("sealed"));
+        let mut copied = super::Unwritable::new(opened);
+        assert_eq!(super::unwritable(copied.get().unwrap()), Some("sealed"));
         std::fs::remove_file(&name).unwrap();
     }
 

@@ -143,7 +143,7 @@ impl Execution {
                 },
                 cpu_seconds,
                 stack: engine::NATIVE_STACK,
-                capped: true,
+                compiler: false,
             },
             assignment: Assignment::Program(ProgramSetup {
                 arguments: plan.arguments,

@@ -197,6 +197,35 @@ mod tests {
     }
 
     #[test]
+    fn the_workers_executable_has_names_and_unwind_tables() {
+        let Some(image) = lazaret_worker_executable::IMAGE else {
+            return;
+        };
+        let file = lazaret_wall::executable::Executable::Image(image).open();
+        let native = Native::read(File::from(file.unwrap())).unwrap();
+        assert!(native.eh_frame.is_some() && native.eh_frame_hdr.is_some());
+        let elf = object::File::parse(image).unwrap();
+        let waits = elf
+            .symbols()
+            .find(|symbol| {
+                symbol
+                    .name()
+                    .is_ok_and(|name| name.contains("wait_forever"))
+            })
+            .expect("what every worker does");
+        let segment = native
+            .segments
+            .iter()
+            .find(|segment| {
+                (segment.address..segment.address + (segment.file.end - segment.file.start))
+                    .contains(&waits.address())
+            })
+            .unwrap();
+        let offset = waits.address() - segment.address + segment.file.start;
+        assert_eq!(native.name(offset), waits.name().ok());
+    }
+
+    #[test]
     fn what_is_no_code_is_an_error() {
         assert!(Native::read(File::open("/proc/self/maps").unwrap()).is_err());
         assert!(Native::read(File::open("/dev/null").unwrap()).is_err());

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::incident::{Incident, Running, Severity, Store};
+use crate::metrics;
 use crate::quarantine::Quarantine;
 use crate::stack::Symbols;
 
@@ -78,6 +79,7 @@ impl Recorder {
     /// Takes an incident; it is written down soon.
     pub(crate) fn record(&self, incident: Arc<Incident>) {
         self.quarantine.count(&incident, self.store.as_ref());
+        metrics::incident(&incident);
         {
             let mut remembered = lock(&self.remembered);
             remembered.push_back(incident.clone());
@@ -94,6 +96,7 @@ impl Recorder {
         if queue.len() < WAITING && waits <= BYTES {
             queue.push(incident);
         } else {
+            metrics::incident_lost();
             tracing::error!(
                 id = incident.id,
                 "an incident is not kept: they come faster than the disk takes them"
@@ -124,6 +127,7 @@ impl Recorder {
         if let Some(store) = &self.store
             && let Err(error) = store.write(incident)
         {
+            metrics::incident_lost();
             // The log is then the only record.
             let whole = serde_json::to_string(incident).unwrap_or_default();
             tracing::error!(id = incident.id, %error, incident = whole, "an incident could not be kept");

@@ -168,7 +168,7 @@ impl Live {
                 file: 0,
                 cpu_seconds: None,
                 stack: engine::NATIVE_STACK,
-                capped: true,
+                compiler: false,
             },
             assignment: Assignment::Tenant(TenantSetup {
                 heap_limit: limits.heap,

@@ -17,8 +17,9 @@ use super::error::{LauncherError, PATIENCE, refusal};
 use super::ids::HostIds;
 use super::options::{Grants, LauncherOptions, Limits};
 use super::protocol::{Configure, ExitStatus, Report, Spawn};
+use super::root::Libraries;
 use crate::cgroup::{Cgroups, Lease, MemoryKill};
-use crate::executable;
+use crate::executable::{Executable, Executables};
 use crate::layer::Layer;
 use crate::layers::rlimits;
 use crate::off::Off;
@@ -65,8 +66,13 @@ impl std::fmt::Debug for Launcher {
 impl Launcher {
     /// Starts a launcher and waits until it is ready.
     pub fn start(options: &LauncherOptions) -> Result<Self, LauncherError> {
-        let executable =
-            executable::open(options.executable.as_deref()).map_err(LauncherError::Executable)?;
+        let executable = options
+            .executables
+            .worker
+            .open()
+            .map_err(LauncherError::Executable)?;
+        let compiler = &options.executables.compiler;
+        let compiler = compiler.open().map_err(LauncherError::Executable)?;
         let ids = HostIds::choose(options.as_user)?;
         let directories = options
             .directories
@@ -92,12 +98,19 @@ impl Launcher {
                 .collect(),
             off: off.names(),
             red_team: options.red_team,
+            libraries: match &options.executables {
+                Executables {
+                    worker: Executable::Image(_),
+                    compiler: Executable::Own,
+                } => Libraries::own(),
+                _ => Libraries::default(),
+            },
         };
         let mut bytes = Vec::new();
         configure
             .to_bytes(&mut bytes)
             .map_err(|error| LauncherError::Failed(error.to_string()))?;
-        ours.send(&bytes, &[executable.as_fd()])?;
+        ours.send(&bytes, &[executable.as_fd(), compiler.as_fd()])?;
         if !ours.poll(PATIENCE)? {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             return Err(LauncherError::Silent);
@@ -194,7 +207,7 @@ impl Launcher {
                 .take(
                     cgroups
                         .options()
-                        .memory_of(limits.data, limits.file, limits.capped),
+                        .memory_of(limits.data, limits.file, !limits.compiler),
                 )?
                 .map(Arc::new),
             None => None,
@@ -236,6 +249,7 @@ impl Launcher {
             file_limit: limits.file,
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,
+            compiler: limits.compiler,
             into: group
                 .as_ref()
                 .is_some_and(|group| group.directory().is_some()),

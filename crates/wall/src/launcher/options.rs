@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::LauncherError;
 use super::protocol::Directory;
 use crate::cgroup::Cgroups;
+use crate::executable::Executables;
 use crate::layer::Layer;
 use crate::off::Off;
 
@@ -40,8 +41,8 @@ impl Grants {
 /// How to start a launcher.
 #[derive(Debug, Clone, Default)]
 pub struct LauncherOptions {
-    /// The executable for launcher and workers; this process's own if none.
-    pub executable: Option<PathBuf>,
+    /// The executables for launcher and workers.
+    pub executables: Executables,
     /// Layers that may be missing.
     pub accept_missing: Vec<Layer>,
     /// Layers that are left out on purpose.
@@ -74,8 +75,8 @@ pub struct Limits {
     pub cpu_seconds: Option<u64>,
     /// Bytes of native stack (RLIMIT_STACK).
     pub stack: u64,
-    /// Whether what the operator lets a worker have
-    /// ([`CgroupOptions::memory`](crate::cgroup::CgroupOptions::memory)) bounds it:
-    /// not a compiler, which has a limit of its own.
-    pub capped: bool,
+    /// Whether it is a compiler, which has an executable of its own, and which what
+    /// the operator lets a worker have
+    /// ([`CgroupOptions::memory`](crate::cgroup::CgroupOptions::memory)) doesn't bound.
+    pub compiler: bool,
 }

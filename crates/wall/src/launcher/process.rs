@@ -12,6 +12,7 @@ use super::borrow::Stack;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
 use super::spawn::{Materials, Started, spawn};
 use super::{root, strangers};
+use crate::executable::Unwritable;
 use crate::layer::Layer;
 use crate::off::Off;
 
@@ -100,11 +101,14 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         .receive()
         .map_err(|error| plain(error.to_string()))?;
     let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
-    let executable = descriptors
-        .pop()
-        .ok_or_else(|| plain("no executable was handed over".into()))?;
+    let (Some(compiler), Some(executable)) = (descriptors.pop(), descriptors.pop()) else {
+        return Err(plain("no executables were handed over".into()));
+    };
     let off = Off::from_names(&order.off).map_err(plain)?;
-    let executable = crate::executable::made_unwritable(executable)
+    let (mut executable, compiler) = (Unwritable::new(executable), Unwritable::new(compiler));
+    // A compiler's may be large, and is seldom needed.
+    executable
+        .get()
         .map_err(|error| plain(format!("the executable: {error}")))?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
     if !off.has(Layer::NoNewPrivs) {
@@ -119,7 +123,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     let directories = root::open_directories(&order.directories, detached).map_err(plain)?;
     let mut missing = Vec::new();
     if !off.has(Layer::EmptyRoot)
-        && let Err(error) = root::enter()
+        && let Err(error) = root::enter(order.libraries.clone())
     {
         if !order.accepts(Layer::EmptyRoot) {
             return Err((Some(Layer::EmptyRoot), error.to_string()));
@@ -129,6 +133,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     Ok((
         Materials {
             executable,
+            compiler,
             proc,
             null,
             stack,

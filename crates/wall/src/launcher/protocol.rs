@@ -3,11 +3,17 @@
 //! Both are trusted, so this is not the wire of the workers; it is decoded
 //! with the same care anyway.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 use lazaret_wire::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
+use super::root::Libraries;
 use crate::layer::Layer;
 
-/// The first message to the launcher. Descriptors: the executable.
+/// The first message to the launcher. Descriptors: the executable of workers, and
+/// that of compilers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Configure {
     /// Directories to hand out, as absolute paths.
@@ -20,6 +26,9 @@ pub struct Configure {
     pub off: Vec<String>,
     /// Whether workers are the red team's.
     pub red_team: bool,
+    /// What the host's own executable needs, where compilers are made of that and
+    /// the launcher is another.
+    pub libraries: Libraries,
 }
 
 /// A directory that workers will be given.
@@ -60,6 +69,8 @@ pub struct Spawn {
     pub cpu_seconds: Option<u64>,
     /// Bytes of native stack (RLIMIT_STACK).
     pub stack: u64,
+    /// Whether it is made of the compilers' executable.
+    pub compiler: bool,
     /// Whether it is cloned into a control group.
     pub into: bool,
 }
@@ -128,6 +139,18 @@ pub struct Usage {
 
 const MAX_PATH: usize = 4096;
 const MAX_TEXT: usize = 4096;
+/// The most libraries that a host may have mapped.
+const MAX_LIBRARIES: usize = 512;
+
+fn path(to: &mut Writer<'_>, path: &Path) -> Result<(), EncodeError> {
+    to.bytes("path", path.as_os_str().as_bytes(), MAX_PATH)
+        .map(drop)
+}
+
+fn read_path(from: &mut Reader<'_>) -> Result<PathBuf, DecodeError> {
+    from.bytes("path", MAX_PATH)
+        .map(|path| PathBuf::from(OsStr::from_bytes(path)))
+}
 
 fn text(to: &mut Writer<'_>, field: &'static str, value: &str) -> Result<(), EncodeError> {
     to.bytes(field, value.as_bytes(), MAX_TEXT).map(drop)
@@ -149,6 +172,16 @@ impl Message for Configure {
             text(to, "layer", name)
         })?;
         to.flag(self.red_team);
+        to.list(
+            "libraries",
+            &self.libraries.files,
+            MAX_LIBRARIES,
+            |to, file| path(to, file),
+        )?;
+        to.option(self.libraries.loader.as_ref(), |to, (link, target)| {
+            path(to, link)?;
+            path(to, target)
+        })?;
         Ok(())
     }
 
@@ -169,6 +202,10 @@ impl Message for Configure {
                 from.text("layer", MAX_TEXT).map(str::to_owned)
             })?,
             red_team: from.flag("red team")?,
+            libraries: Libraries {
+                files: from.list("libraries", MAX_LIBRARIES, read_path)?,
+                loader: from.option("loader", |from| Ok((read_path(from)?, read_path(from)?)))?,
+            },
         })
     }
 }
@@ -192,7 +229,7 @@ impl Message for Spawn {
             to.u64(*seconds);
             Ok(())
         })?;
-        to.u64(self.stack).flag(self.into);
+        to.u64(self.stack).flag(self.compiler).flag(self.into);
         Ok(())
     }
 
@@ -206,6 +243,7 @@ impl Message for Spawn {
             file_limit: from.u64("file limit")?,
             cpu_seconds: from.option("cpu seconds", |from| from.u64("cpu seconds"))?,
             stack: from.u64("stack")?,
+            compiler: from.flag("compiler")?,
             into: from.flag("into")?,
         })
     }

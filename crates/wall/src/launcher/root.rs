@@ -1,10 +1,10 @@
-//! The launcher's root: a read-only tmpfs with the shared libraries that the
-//! executable needs, and an empty directory that becomes the workers' root.
+//! The launcher's root: a read-only tmpfs with the shared libraries that its
+//! executables need, and an empty directory that becomes the workers' root.
 //!
 //! A dynamic executable needs its loader and libraries when it is executed, so
 //! workers can't be born into nothing; and copying the host's mounts into
 //! every worker would cost time in proportion to them. The libraries are those
-//! that this process has mapped, which is the same executable.
+//! that a process of the same executable has mapped: this one, or the host.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -28,9 +28,28 @@ fn fail(step: &'static str) -> impl Fn(Errno) -> LayerError {
     LayerError::new(Layer::EmptyRoot, step)
 }
 
-/// The files that this process has mapped as code, besides the executable:
-/// its loader and libraries.
-fn libraries() -> Vec<PathBuf> {
+/// What a dynamic executable needs besides itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Libraries {
+    /// Its loader and libraries, by the paths that they are mapped from.
+    pub files: Vec<PathBuf>,
+    /// The loader's path as the executable names it, and what it leads to, if that
+    /// is a link in its directory (`/lib64/ld-linux-x86-64.so.2`).
+    pub loader: Option<(PathBuf, PathBuf)>,
+}
+
+impl Libraries {
+    /// Those of the executable that this process runs.
+    pub fn own() -> Self {
+        Self {
+            files: mapped(),
+            loader: loader_link(),
+        }
+    }
+}
+
+/// The files that this process has mapped as code, besides the executable.
+fn mapped() -> Vec<PathBuf> {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
     let exe = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let paths: BTreeSet<PathBuf> = maps
@@ -149,8 +168,8 @@ pub fn open_directories(directories: &[Directory], detached: bool) -> Result<Vec
         .collect()
 }
 
-/// Swaps this process's root for a read-only tmpfs with the libraries.
-pub fn enter() -> Result<(), LayerError> {
+/// Swaps this process's root for a read-only tmpfs with its libraries and `others`.
+pub fn enter(others: Libraries) -> Result<(), LayerError> {
     rustix::mount::mount_change(
         "/",
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
@@ -158,7 +177,10 @@ pub fn enter() -> Result<(), LayerError> {
     .map_err(fail("make mounts private"))?;
     // Everything is opened before the tmpfs covers anything.
     let mut files = Vec::new();
-    for path in libraries() {
+    let own = Libraries::own();
+    let loaders = [own.loader, others.loader];
+    let libraries: BTreeSet<PathBuf> = own.files.into_iter().chain(others.files).collect();
+    for path in libraries {
         let tree = detached(&path).map_err(fail("open_tree of a library"))?;
         // Not all kernels let a user namespace change attributes of file
         // mounts; the tmpfs around them is read-only and nosuid anyway.
@@ -177,9 +199,6 @@ pub fn enter() -> Result<(), LayerError> {
         .flatten()
         .filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)))
         .collect();
-    // The loader's own path may be a link further down
-    // (`/lib64/ld-linux-x86-64.so.2`).
-    let loader = loader_link();
 
     let cover = ["/tmp", "/run", "/var", "/usr"]
         .into_iter()
@@ -190,7 +209,7 @@ pub fn enter() -> Result<(), LayerError> {
         cover,
         "tmpfs",
         MountFlags::NOSUID | MountFlags::NODEV,
-        c"mode=0755,size=1m,nr_inodes=64",
+        c"mode=0755,size=1m,nr_inodes=4k",
     )
     .map_err(fail("mount tmpfs"))?;
     rustix::process::chdir(cover).map_err(fail("enter tmpfs"))?;
@@ -220,7 +239,7 @@ pub fn enter() -> Result<(), LayerError> {
         )
         .map_err(fail("mount a library"))?;
     }
-    if let Some((link, target)) = loader {
+    for (link, target) in loaders.into_iter().flatten() {
         let inside = link.strip_prefix("/").unwrap_or(&link);
         make_parents(inside)?;
         match rustix::fs::symlinkat(&target, CWD, inside) {
@@ -234,13 +253,11 @@ pub fn enter() -> Result<(), LayerError> {
     rustix::mount::mount_remount(
         "/",
         MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
-        c"mode=0755,size=1m,nr_inodes=64",
+        c"mode=0755,size=1m,nr_inodes=4k",
     )
     .map_err(fail("make the root read-only"))
 }
 
-/// The loader's path as the executable names it, and what it leads to, if that
-/// is a link in its directory.
 fn loader_link() -> Option<(PathBuf, PathBuf)> {
     let path = interpreter()?;
     let parent = path.parent()?.canonicalize().ok()?;

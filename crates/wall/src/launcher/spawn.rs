@@ -13,13 +13,16 @@ use rustix::thread::futex;
 
 use super::borrow::{Borrower, Stack, reap};
 use super::protocol::{SETUP_FD, Spawn};
+use crate::executable::Unwritable;
 use crate::layer::Layer;
 use crate::off::Off;
 
 /// What the launcher holds for all workers.
 pub struct Materials {
-    /// The executable.
-    pub executable: OwnedFd,
+    /// The executable of workers.
+    pub executable: Unwritable,
+    /// That of compilers.
+    pub compiler: Unwritable,
     /// `/proc` of the host's PID namespace: to write id maps.
     pub proc: OwnedFd,
     /// `/dev/null`.
@@ -87,12 +90,18 @@ pub fn spawn(
     tasks: &[OwnedFd],
 ) -> Result<Started, SpawnError> {
     let (off, name) = (materials.off, materials.worker_name);
+    let executable = match order.compiler {
+        false => &mut materials.executable,
+        true => &mut materials.compiler,
+    };
     let mut birth = Birth {
         order,
         off,
         name,
         launcher: rustix::process::getpid().as_raw_nonzero().get(),
-        executable: materials.executable.as_fd(),
+        executable: executable
+            .get()
+            .map_err(|error| (None, format!("the executable: {error}")))?,
         null: materials.null.as_fd(),
         setup: setup.as_fd(),
         tasks,

@@ -4,28 +4,31 @@
 //! [`Failed`], so that the host can say what was wrong and with which layer.
 //! What runs once the lock is on is a [`Work`]: [`Guest`] in every product.
 
-use std::fs::File;
+#[cfg(feature = "compiler")]
+mod compiler;
+mod program;
+mod tenant;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use lazaret_wall::launcher::SETUP_FD;
 use lazaret_wall::layers::landlock::Granted;
-use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, ProgramRights, Uses};
+use lazaret_wall::policy::{Kind, Uses};
 use lazaret_wall::worker::{Closed, Orders};
 use lazaret_wall::{Layer, LayerError, Measure, Off};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
-use lazaret_wire::message::{
-    Artefact, Assignment, Beginning, CompileSettings, Compiled, Exited, Failed, FromWorker, Hello,
-    ProgramSetup, Purpose, Ready, TenantSetup, ToWorker,
-};
+#[cfg(feature = "compiler")]
+use lazaret_wire::message::{Artefact, CompileSettings, Compiled};
+use lazaret_wire::message::{Assignment, Exited, Failed, FromWorker, Hello, Ready, ToWorker};
 use lazaret_wire::socket::Channel;
 use lazaret_wire::{Shared, Spin, layout};
 
 use crate::abort::{self, Reason};
 use crate::canister::Canister;
 use crate::exchange::{self, Exchange};
+use crate::memory;
 use crate::program::Program;
-use crate::{compiler, engine, memory};
 
 /// A worker that is set up, and what it says when it is locked.
 struct Prepared<T> {
@@ -74,6 +77,7 @@ pub trait Work {
     ///
     /// # Errors
     /// In words, for the module's author.
+    #[cfg(feature = "compiler")]
     fn compiler(
         &mut self,
         wasm: &[u8],
@@ -81,7 +85,7 @@ pub trait Work {
         exchange: &mut Exchange,
     ) -> Result<(Vec<u8>, Artefact), String> {
         let _ = exchange;
-        compiler::compile(wasm, settings)
+        crate::compiler::compile(wasm, settings)
     }
 }
 
@@ -119,13 +123,16 @@ pub fn worker_with(mut work: impl Work) -> ! {
     let shared = exchange.shared();
     match assignment {
         Assignment::Tenant(setup) => {
-            let prepared = or_fail(&mut exchange, tenant(&setup, descriptors, &channel, shared));
+            let prepared = or_fail(
+                &mut exchange,
+                tenant::prepare(&setup, descriptors, &channel, shared),
+            );
             let canister = lock(channel, &mut exchange, prepared, &told, closed);
             exchange.set_spin(Spin::HOT);
             work.tenant(canister, &mut exchange)
         }
         Assignment::Program(setup) => {
-            let prepared = or_fail(&mut exchange, program(&setup, descriptors));
+            let prepared = or_fail(&mut exchange, program::prepare(&setup, descriptors));
             let program = lock(channel, &mut exchange, prepared, &told, closed);
             match exchange.next() {
                 ToWorker::Start => {}
@@ -137,8 +144,14 @@ pub fn worker_with(mut work: impl Work) -> ! {
             let exited = work.program(program, &setup.arguments, &mut exchange);
             exchange.answer(&FromWorker::Exited(exited));
         }
+        #[cfg(not(feature = "compiler"))]
+        Assignment::Compiler => or_fail(
+            &mut exchange,
+            Err(failed("this executable has no compiler in it")),
+        ),
+        #[cfg(feature = "compiler")]
         Assignment::Compiler => {
-            let prepared = or_fail(&mut exchange, compiler_streams(descriptors));
+            let prepared = or_fail(&mut exchange, compiler::prepare(descriptors));
             lock(channel, &mut exchange, prepared, &told, closed);
             let settings = match exchange.next() {
                 ToWorker::Compile(compile) => compile.settings,
@@ -147,7 +160,7 @@ pub fn worker_with(mut work: impl Work) -> ! {
                     &format!("expected Compile, got {}", exchange::name(&other)),
                 ),
             };
-            let result = compile(&mut work, &settings, &mut exchange);
+            let result = compiler::run(&mut work, &settings, &mut exchange);
             exchange.answer(&FromWorker::Compiled(Compiled { result }));
         }
     }
@@ -331,165 +344,4 @@ fn place(from: OwnedFd, number: i32) -> Result<OwnedFd, Failed> {
 fn close(number: i32) {
     // SAFETY: one of 0 to 2, which belong to nobody.
     unsafe { libc::close(number) };
-}
-
-fn tenant(
-    setup: &TenantSetup,
-    descriptors: Vec<OwnedFd>,
-    channel: &Channel,
-    shared: &'static Shared,
-) -> Result<Prepared<Canister>, Failed> {
-    let mut descriptors = descriptors.into_iter();
-    let artefact = File::from(
-        descriptors
-            .next()
-            .ok_or_else(|| failed("no artefact was handed over"))?,
-    );
-    let engine =
-        engine::running(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
-    let (canister, tracked) =
-        Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
-    if let Some(tracked) = tracked {
-        channel
-            .send(b"userfaultfd", &[tracked.as_fd()])
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    for number in 0..3 {
-        close(number);
-    }
-    let memory = canister.memory();
-    Ok(Prepared {
-        heap_at: memory.heap().base() as u64,
-        stable_at: memory.stable().region().base() as u64,
-        cards_at: memory.cards().map_or([0; 2], |cards| {
-            [0, 1].map(|of: usize| cards[of].region().base() as u64)
-        }),
-        runs: canister,
-        kind: Kind::Tenant,
-        granted: Vec::new(),
-        uses: Uses::NONE,
-    })
-}
-
-fn program(setup: &ProgramSetup, descriptors: Vec<OwnedFd>) -> Result<Prepared<Program>, Failed> {
-    let count = descriptors.len();
-    let snapshot = matches!(setup.beginning, Beginning::Snapshot(_));
-    if count != 4 + usize::from(snapshot) + setup.preopens.len() {
-        return Err(failed(format!(
-            "{count} descriptors for a program with {} directories",
-            setup.preopens.len()
-        )));
-    }
-    let mut descriptors = descriptors.into_iter();
-    let mut next = || {
-        descriptors
-            .next()
-            .ok_or_else(|| failed("a descriptor is missing"))
-    };
-    let artefact = File::from(next()?);
-    let streams = [place(next()?, 0)?, place(next()?, 1)?, place(next()?, 2)?];
-    let pages = snapshot.then(&mut next).transpose()?;
-    let preopens: Vec<OwnedFd> = descriptors.collect();
-    let granted = preopens
-        .iter()
-        .zip(&setup.preopens)
-        .map(|(directory, preopen)| {
-            Ok((
-                directory
-                    .try_clone()
-                    .map_err(|error| failed(format!("duplicate a directory: {error}")))?,
-                preopen.writable,
-            ))
-        })
-        .collect::<Result<Vec<_>, Failed>>()?;
-    let rights = ProgramRights {
-        directories: !setup.preopens.is_empty(),
-        writable: setup.preopens.iter().any(|preopen| preopen.writable),
-        uses: Uses::from_bits(setup.uses),
-    };
-    let engine =
-        engine::running(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
-    let program = Program::load(&engine, &artefact, setup, streams, pages, preopens)?;
-    Ok(Prepared {
-        runs: program,
-        heap_at: 0,
-        stable_at: 0,
-        cards_at: [0; 2],
-        kind: Kind::Program(ProgramRights {
-            uses: match setup.learn {
-                true => Uses::NONE,
-                false => rights.uses,
-            },
-            ..rights
-        }),
-        granted,
-        uses: rights.uses,
-    })
-}
-
-/// Compiles the module in descriptor 0 and writes the artefact to descriptor 1.
-fn compile(
-    work: &mut impl Work,
-    settings: &CompileSettings,
-    exchange: &mut Exchange,
-) -> Result<Artefact, String> {
-    let (mut wasm, mut length) = (Vec::new(), 0);
-    loop {
-        if wasm.len() < length + (1 << 20) {
-            wasm.resize(wasm.len() * 2 + (1 << 20), 0);
-        }
-        // SAFETY: `place` put the module there.
-        let input = unsafe { BorrowedFd::borrow_raw(COMPILER_INPUT) };
-        match rustix::io::read(input, &mut wasm[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(format!("the module could not be read: {errno}")),
-        }
-    }
-    wasm.truncate(length);
-    let (code, artefact) = work.compiler(&wasm, settings, exchange)?;
-    let mut rest = code.as_slice();
-    while !rest.is_empty() {
-        // SAFETY: `place` put the output there.
-        let output = unsafe { BorrowedFd::borrow_raw(COMPILER_OUTPUT) };
-        match rustix::io::write(output, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => {
-                return Err(format!(
-                    "the compiled module of {} bytes could not be written: {errno}",
-                    code.len()
-                ));
-            }
-        }
-    }
-    Ok(artefact)
-}
-
-fn compiler_streams(descriptors: Vec<OwnedFd>) -> Result<Prepared<()>, Failed> {
-    let mut descriptors = descriptors.into_iter();
-    match (descriptors.next(), descriptors.next()) {
-        (Some(input), Some(output)) => {
-            // Open until the process ends, under numbers that the filter knows.
-            let _open = std::mem::ManuallyDrop::new((place(input, 0)?, place(output, 1)?));
-            close(2);
-            // The first engine of a process installs signal handlers, which
-            // takes system calls that a locked compiler doesn't have.
-            let engine = engine::compiling(Purpose::Program)
-                .map_err(|error| failed(format!("engine: {error:#}")))?;
-            engine::prepare_thread();
-            drop(engine);
-            Ok(Prepared {
-                runs: (),
-                heap_at: 0,
-                stable_at: 0,
-                cards_at: [0; 2],
-                kind: Kind::Compiler,
-                granted: Vec::new(),
-                uses: Uses::NONE,
-            })
-        }
-        _ => Err(failed("a compiler needs a module and an output")),
-    }
 }
