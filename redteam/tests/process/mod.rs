@@ -21,8 +21,9 @@ const CHILD: &str = "LAZARET_REDTEAM_CHILD";
 pub const WORKER_EXE: &str = "LAZARET_REDTEAM_WORKER_EXE";
 /// `nobody`: an ordinary user that every Linux has.
 const ORDINARY: u32 = 65_534;
-/// How long a child may take. One that hangs fails its test.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a child may take, on an emulated processor too. One that hangs fails its
+/// test.
+const PATIENCE: Duration = Duration::from_secs(900);
 /// How long its output may outlive it: a launcher that is left behind holds
 /// its standard error, and the test must fail, not hang.
 const AFTERWARDS: Duration = Duration::from_secs(2);
@@ -138,6 +139,8 @@ impl Child {
         drop(self.process.stdin.take());
         let mut well = end_of(&pidfd(self.process.id() as i32), PATIENCE);
         if !well {
+            self.seen
+                .push_str(&format!("not done within {} s\n", PATIENCE.as_secs()));
             self.process.kill().expect("a kill");
         }
         let status = self.process.wait().expect("its end");
