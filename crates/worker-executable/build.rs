@@ -7,6 +7,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use object::{Object, ObjectSegment};
+
 /// Says what is carried along; see the crate's documentation.
 const CHOICE: &str = "LAZARET_WORKER_EXECUTABLE";
 
@@ -36,10 +38,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         None => build(crates, &out)?,
     };
-    std::fs::copy(&file, out.join("lazaret-worker"))
-        .map_err(|error| format!("{}: {error}", file.display()))?;
+    let bytes = std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let loaded = loaded(&bytes).map_err(|error| format!("{}: {error}", file.display()))?;
+    std::fs::write(out.join("lazaret-worker"), &bytes)?;
+    std::fs::write(out.join("loaded.rs"), loaded.to_string())?;
     println!("cargo::rustc-cfg=carried_along");
     Ok(())
+}
+
+/// Bytes from the begin of an executable that the kernel looks at: up to the end of
+/// its last segment. What follows is for debuggers.
+fn loaded(bytes: &[u8]) -> Result<u64, Box<dyn Error>> {
+    let file = object::File::parse(bytes)?;
+    let ends = file.segments().map(|segment| {
+        let (at, length) = segment.file_range();
+        at + length
+    });
+    ends.max().ok_or_else(|| "it loads nothing".into())
 }
 
 fn build(crates: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {

@@ -135,7 +135,7 @@ impl Builder {
                 measures: MeasureOptions::default(),
                 executables: Executables {
                     worker: lazaret_worker_executable::IMAGE
-                        .map_or(Executable::Own, Executable::Image),
+                        .map_or(Executable::Own, |image| Executable::Image(image.loaded)),
                     compiler: Executable::Own,
                 },
                 durability: Durability::Durable,

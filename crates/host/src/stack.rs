@@ -114,8 +114,11 @@ impl Symbols {
         if let Some(native) = known.get(&mapping.identity) {
             return native.clone();
         }
-        let file = self.file(mapping)?;
-        let native = match Native::read(file) {
+        let read = match self.is_image(mapping) {
+            true => Native::of(lazaret_worker_executable::IMAGE?.file),
+            false => Native::read(self.file(mapping)?),
+        };
+        let native = match read {
             Ok(native) => Some(Arc::new(native)),
             Err(error) => {
                 tracing::debug!(name = mapping.name, %error, "no names for this file");
@@ -126,20 +129,32 @@ impl Symbols {
         native
     }
 
+    /// Whether it is of the executable that is carried along, of which only a part is
+    /// in the file that is executed.
+    fn is_image(&self, mapping: &Mapping) -> bool {
+        let image = &self.executables.worker;
+        matches!(image, Executable::Image(_))
+            && image
+                .open()
+                .is_ok_and(|file| Identity::of(&file) == Some(mapping.identity))
+    }
+
     /// The worker's own path leads nowhere here: its root is another one. So
     /// it is an executable, or a library that this process has mapped too.
     fn file(&self, mapping: &Mapping) -> Option<File> {
         let Executables { worker, compiler } = &self.executables;
         let mut copied = None;
-        for executable in [worker, compiler] {
+        let files = [worker, compiler]
+            .into_iter()
+            .filter(|executable| !matches!(executable, Executable::Image(_)));
+        for executable in files {
             let Ok(file) = executable.open().map(File::from) else {
                 continue;
             };
             if Identity::of(&file) == Some(mapping.identity) {
                 return Some(file);
             }
-            // What is an image is in memory once.
-            if mapping.is_copied_executable() && !matches!(executable, Executable::Image(_)) {
+            if mapping.is_copied_executable() {
                 copied = Some(file);
             }
         }

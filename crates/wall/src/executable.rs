@@ -33,7 +33,7 @@ pub enum Executable {
     Own,
     /// This file.
     File(PathBuf),
-    /// These bytes, of an executable that needs no other file.
+    /// These bytes, of an executable that needs no other file: all that is loaded.
     Image(&'static [u8]),
 }
 

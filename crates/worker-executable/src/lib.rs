@@ -16,25 +16,42 @@
 //! | a path | that file |
 #![deny(missing_docs)]
 
+/// An executable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    /// The whole file, with the names of its functions.
+    pub file: &'static [u8],
+    /// As much of it from its begin as is loaded when it is executed: all that
+    /// has to be put into memory for that.
+    pub loaded: &'static [u8],
+}
+
 /// The executable; nothing if this crate was built without one.
-pub const IMAGE: Option<&[u8]> = image();
+pub const IMAGE: Option<Image> = image();
 
 #[cfg(carried_along)]
-const fn image() -> Option<&'static [u8]> {
-    Some(include_bytes!(concat!(env!("OUT_DIR"), "/lazaret-worker")))
+const fn image() -> Option<Image> {
+    let file = include_bytes!(concat!(env!("OUT_DIR"), "/lazaret-worker"));
+    let loaded = include!(concat!(env!("OUT_DIR"), "/loaded.rs"));
+    Some(Image {
+        file,
+        loaded: file.split_at(loaded).0,
+    })
 }
 
 #[cfg(not(carried_along))]
-const fn image() -> Option<&'static [u8]> {
+const fn image() -> Option<Image> {
     None
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn it_is_an_executable() {
+    fn it_is_an_executable_and_its_names_are_not_loaded() {
         if let Some(image) = super::IMAGE {
-            assert!(image.starts_with(b"\x7fELF"));
+            assert!(image.file.starts_with(b"\x7fELF"));
+            assert!(image.file.starts_with(image.loaded));
+            assert!(image.loaded.len() < image.file.len());
         }
     }
 }

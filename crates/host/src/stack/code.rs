@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use framehop::ExplicitModuleSectionInfo;
-use object::read::ReadCache;
+use object::read::{ReadCache, ReadRef};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 
 use super::mappings::Mapping;
@@ -52,8 +52,15 @@ struct Segment {
 
 impl Native {
     pub(super) fn read(file: File) -> Result<Self, CodeError> {
-        let cache = ReadCache::new(file);
-        let file = object::File::parse(&cache)?;
+        Ok(Self::new(&object::File::parse(&ReadCache::new(file))?))
+    }
+
+    /// Of a file whose bytes are these.
+    pub(super) fn of(bytes: &[u8]) -> Result<Self, CodeError> {
+        Ok(Self::new(&object::File::parse(bytes)?))
+    }
+
+    fn new<'data>(file: &object::File<'data, impl ReadRef<'data>>) -> Self {
         let segments = file
             .segments()
             .filter_map(|segment| {
@@ -83,13 +90,13 @@ impl Native {
             }
         }
         names.sort();
-        Ok(Self {
+        Self {
             text: place(".text"),
             eh_frame: section(".eh_frame"),
             eh_frame_hdr: section(".eh_frame_hdr"),
             segments,
             names,
-        })
+        }
     }
 
     fn segment(&self, offset: u64) -> Option<&Segment> {
@@ -201,10 +208,9 @@ mod tests {
         let Some(image) = lazaret_worker_executable::IMAGE else {
             return;
         };
-        let file = lazaret_wall::executable::Executable::Image(image).open();
-        let native = Native::read(File::from(file.unwrap())).unwrap();
+        let native = Native::of(image.file).unwrap();
         assert!(native.eh_frame.is_some() && native.eh_frame_hdr.is_some());
-        let elf = object::File::parse(image).unwrap();
+        let elf = object::File::parse(image.file).unwrap();
         let waits = elf
             .symbols()
             .find(|symbol| {
