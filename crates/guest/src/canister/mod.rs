@@ -56,7 +56,7 @@ impl Canister {
     /// Loads the tenant of an artefact over the memory that `setup` describes,
     /// and gives the userfaultfd for the host if it tracks writes.
     ///
-    /// `engine` must be one for tenants ([`crate::engine::engine`]). Call this
+    /// `engine` must be one for tenants ([`crate::engine::running`]). Call this
     /// before the lock, on the thread that will serve.
     ///
     /// # Errors
