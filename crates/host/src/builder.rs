@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use lazaret_image::Durability;
@@ -491,6 +492,7 @@ impl Builder {
         Ok(Host::new(Inner {
             options,
             launcher: Mutex::default(),
+            image_refused: AtomicBool::new(false),
             cgroups,
             snapshots: Snapshots::new(cache.clone()),
             cache: Cache::new(cache, self.observer),

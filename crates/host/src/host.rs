@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::tenant::{
 pub(crate) struct Inner {
     pub options: Options,
     pub launcher: Mutex<Option<Arc<Launcher>>>,
+    /// Whether the executable that is carried along can't be used here.
+    pub image_refused: AtomicBool,
     pub cgroups: OnceLock<Arc<Cgroups>>,
     pub cache: Cache,
     pub snapshots: Snapshots,
@@ -50,9 +53,33 @@ impl Inner {
         if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
             return Ok(launcher.clone());
         }
-        let started = Arc::new(Launcher::start(&self.launcher_options()?)?);
+        let started = Arc::new(self.start_launcher(self.launcher_options()?)?);
         *slot = Some(started.clone());
         Ok(started)
+    }
+
+    /// Starts a launcher: with this program itself, from now on, where the executable
+    /// that is carried along may not be executed.
+    pub(crate) fn start_launcher(
+        &self,
+        mut options: LauncherOptions,
+    ) -> Result<Launcher, LauncherError> {
+        match Launcher::start(&options) {
+            Err(error @ LauncherError::NotExecuted)
+                if matches!(options.executables.worker, Executable::Image(_)) =>
+            {
+                self.refuse_image(&error);
+                options.executables.worker = Executable::Own;
+                Launcher::start(&options)
+            }
+            other => other,
+        }
+    }
+
+    fn refuse_image(&self, error: &dyn std::fmt::Display) {
+        if !self.image_refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "workers are this program itself, as their own executable can't be executed from memory");
+        }
     }
 
     pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
@@ -71,11 +98,13 @@ impl Inner {
     /// memory, workers are this program, started again.
     fn executables(&self) -> Executables {
         let mut executables = self.options.executables.clone();
-        if matches!(executables.worker, Executable::Image(_))
-            && let Err(error) = executables.worker.open()
-        {
-            tracing::warn!(%error, "workers are this program itself, as their own executable can't be put into memory");
-            executables.worker = Executable::Own;
+        if let image @ Executable::Image(_) = &executables.worker {
+            if let Err(error) = image.open() {
+                self.refuse_image(&error);
+            }
+            if self.image_refused.load(Ordering::Relaxed) {
+                executables.worker = Executable::Own;
+            }
         }
         executables
     }

@@ -20,6 +20,8 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use crate::launcher::set_attributes;
+use crate::layer::Probe;
+use crate::probe::{in_child, succeeds};
 
 /// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` (kernel:
 /// `include/uapi/linux/mount.h`).
@@ -191,8 +193,12 @@ fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
 /// A new file that anybody may execute and nobody can write any more.
 fn sealed(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
     let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let copy = rustix::fs::memfd_create("lazaret-worker", base | MemfdFlags::EXEC)
-        .or_else(|_| rustix::fs::memfd_create("lazaret-worker", base))?;
+    let create = |flags| rustix::fs::memfd_create("lazaret-worker", flags);
+    let copy = match create(base | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every one could be executed.
+        Err(Errno::INVAL) => create(base)?,
+        other => other?,
+    };
     fill(&mut File::from(copy.try_clone()?))?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o555))?;
     rustix::fs::fcntl_add_seals(
@@ -207,6 +213,34 @@ fn sealed(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd>
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Whether a file in memory can be executed here: one that is no program is refused
+/// for that (`ENOEXEC`) by who would run it, and by nobody before.
+pub(crate) fn probe() -> Probe {
+    let file = match sealed(|file| file.write_all(b"no program")) {
+        Ok(file) => file,
+        Err(error) => return Probe::Missing(error.to_string()),
+    };
+    let arguments = [c"".as_ptr(), std::ptr::null()];
+    let attempt = || {
+        // SAFETY: an empty path, and arrays that end in null.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                file.as_raw_fd(),
+                c"".as_ptr(),
+                arguments.as_ptr(),
+                arguments[1..].as_ptr(),
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        match Errno::from_io_error(&io::Error::last_os_error()) {
+            Some(Errno::NOEXEC) => 0,
+            other => other.map_or(1, Errno::raw_os_error),
+        }
+    };
+    succeeds(in_child(0, attempt), "a sealed file in memory is executed")
 }
 
 #[cfg(test)]

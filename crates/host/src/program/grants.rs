@@ -95,7 +95,7 @@ pub(super) fn grants(
         directories: if root { Vec::new() } else { grants.clone() },
         ..host.launcher_options()?
     };
-    let launcher = Arc::new(Launcher::start(&options)?);
+    let launcher = Arc::new(host.start_launcher(options)?);
     let opened = if root && launcher.off().has(Layer::MountNamespace) {
         grants
             .iter()

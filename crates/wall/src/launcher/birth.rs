@@ -28,6 +28,9 @@ pub fn depth() -> u32 {
         .unwrap_or(0)
 }
 
+/// How a launcher ends whose executable can't be executed.
+const NOT_EXECUTED: i32 = 127;
+
 /// The namespaces of the launcher, which its workers inherit where they have
 /// none of their own.
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
@@ -126,7 +129,7 @@ pub(super) fn start(
                         libc::AT_EMPTY_PATH,
                     );
                 }
-                libc::_exit(127)
+                libc::_exit(NOT_EXECUTED)
             }
         }
         Cloned::Parent(pid, pidfd) => {
@@ -175,12 +178,17 @@ fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
 }
 
 /// How it ended that should have been ready by now.
-pub(super) fn early_end(pidfd: &OwnedFd) -> String {
-    match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-        Ok(Some(status)) if status.exited() => match status.exit_status() {
-            Some(code) => format!("it ended with code {code} before it was ready"),
-            None => "it ended before it was ready".into(),
-        },
-        _ => "it ended before it was ready".into(),
+pub(super) fn early_end(pidfd: &OwnedFd) -> LauncherError {
+    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    let code = status
+        .ok()
+        .flatten()
+        .and_then(|status| status.exit_status());
+    match code {
+        Some(NOT_EXECUTED) => LauncherError::NotExecuted,
+        Some(code) => {
+            LauncherError::Failed(format!("it ended with code {code} before it was ready"))
+        }
+        None => LauncherError::Failed("it ended before it was ready".into()),
     }
 }

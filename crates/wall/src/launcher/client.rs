@@ -116,7 +116,7 @@ impl Launcher {
             return Err(LauncherError::Silent);
         }
         let answer = match ours.receive() {
-            Err(ChannelError::Closed) => return Err(LauncherError::Failed(early_end(&pidfd))),
+            Err(ChannelError::Closed) => return Err(early_end(&pidfd)),
             other => other?,
         };
         let (missing, directories) = match Report::from_bytes(&answer.bytes) {

@@ -21,6 +21,9 @@ pub enum LauncherError {
     /// The executable can't be opened.
     #[error("worker executable: {0}")]
     Executable(#[source] io::Error),
+    /// The executable can't be executed.
+    #[error("worker executable: it can't be executed here: does a security module forbid it?")]
+    NotExecuted,
     /// No user ids for workers.
     #[error(transparent)]
     Ids(#[from] IdsError),

@@ -1,0 +1,75 @@
+//! Promise: workers have an executable of their own, and where none can be made
+//! in memory, they are the embedding program itself.
+
+mod harness;
+
+use std::collections::BTreeMap;
+
+use harness::wat;
+use lazaret::{Report, Verdict};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+
+fn run() -> Report {
+    let host = harness::builder().build().unwrap();
+    let report = host.program(wat("hello")).run().unwrap();
+    assert_eq!(report.verdict, Verdict::Exited);
+    report
+}
+
+/// What the receipt says of the file that the worker ran.
+fn ran(report: &Report) -> String {
+    let receipt = report.receipt.as_ref().unwrap();
+    let mut measures = receipt.measures.iter();
+    let entry = measures.find(|entry| entry.measure.name() == "read-only-executable");
+    format!("{:?}", entry.unwrap().standing)
+}
+
+fn is_carried_along() -> bool {
+    let carried = lazaret_worker_executable::IMAGE.is_some();
+    if !carried {
+        eprintln!("skipped: this was built without an executable for workers");
+    }
+    carried
+}
+
+fn workers_run_a_sealed_file_in_memory() {
+    if is_carried_along() {
+        let ran = ran(&run());
+        assert!(ran.contains("sealed"), "{ran}");
+    }
+}
+
+/// This is the first host of its process: an image that is in memory already
+/// would do.
+fn without_executables_in_memory_workers_are_this_program() {
+    if !is_carried_along() {
+        return;
+    }
+    // As with vm.memfd_noexec at 2, for this process and all after it.
+    const MFD_EXEC: u64 = 0x10;
+    let wants = SeccompCondition::new(
+        1,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(MFD_EXEC),
+        MFD_EXEC,
+    );
+    let rule = SeccompRule::new(vec![wants.unwrap()]).unwrap();
+    let filter = SeccompFilter::new(
+        BTreeMap::from([(libc::SYS_memfd_create, vec![rule])]),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EACCES as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter_all_threads(&program).unwrap();
+    let ran = ran(&run());
+    assert!(ran.contains("read-only mount"), "{ran}");
+}
+
+harness::tests! {
+    workers_run_a_sealed_file_in_memory,
+    without_executables_in_memory_workers_are_this_program,
+}
