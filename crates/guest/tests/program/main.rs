@@ -467,9 +467,9 @@ fn input_and_a_clock(clock: Clock) {
     let ran = run_with(&artefact, &setup, reader, &[]).unwrap();
     feeder.join().unwrap();
     assert_eq!(ran.exited.end, ProgramEnd::Exit(0));
-    // The first 130 ms have two whole periods of 50 ms; a loaded machine may
-    // delay either side, but never both sides of a tick before any word.
-    assert!(ran.stdout.starts_with("tick\n"), "{}", ran.stdout);
+    // 130 ms have two whole periods of 50 ms; a slow machine may begin to wait when
+    // the first word is there already.
+    assert!(ran.stdout.contains("tick\n"), "{}", ran.stdout);
     assert_eq!(ran.stdout.matches("word\n").count(), 2, "{}", ran.stdout);
     assert!(ran.stdout.ends_with("end of input\n"), "{}", ran.stdout);
     assert!(before.elapsed() >= Duration::from_millis(260));
