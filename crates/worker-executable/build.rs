@@ -14,7 +14,7 @@ const CHOICE: &str = "LAZARET_WORKER_EXECUTABLE";
 
 /// An executable that needs no dynamic linker, at an address of the kernel's choice.
 const STATIC: &str = "-Ctarget-feature=+crt-static";
-/// Its relocations in a hundredth of the room.
+/// Its relocations as bits, in some eightieth of the room.
 const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 
 /// Random numbers by the system call: the crate looks for the C library's function at

@@ -66,9 +66,9 @@ pub fn compiling(purpose: Purpose) -> wasmtime::Result<Engine> {
 }
 
 /// The engine that runs what `compiling` has compiled for the same purpose,
-/// and can't compile: a tenant's worker never sets a compiler up, which takes
-/// a tenth of a millisecond and 40 pages. An artefact tells what its code
-/// needs of the processor, and is refused where that is missing.
+/// and can't compile: a worker with guest code in it never sets a compiler up. An
+/// artefact tells what its code needs of the processor, and is refused where that is
+/// missing.
 ///
 /// # Errors
 /// If settings contradict one another.

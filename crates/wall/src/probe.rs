@@ -296,10 +296,10 @@ pub fn all() -> Vec<Finding> {
     });
     findings.push(Finding {
         name: "memory-executable",
-        purpose: "workers are made of an executable of their own, without a compiler and three times as small",
+        purpose: "workers are made of an executable of their own, with no compiler in it",
         required: false,
         probe: crate::executable::probe(),
-        cost: "workers are the embedding program, started again: they take longer to start and 0.6 MiB more each",
+        cost: "workers are the embedding program, started again: they take longer to start and twice the memory (`lazaret bench --filter start`, `--filter memory`)",
         remedy: "sysctl vm.memfd_noexec to 0 or 1; let a security module that forbids it allow executing memfd files",
     });
     findings.extend(crate::measures::findings());
