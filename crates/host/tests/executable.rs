@@ -6,6 +6,7 @@ mod harness;
 use std::collections::BTreeMap;
 
 use harness::wat;
+use lazaret::wall::Profile;
 use lazaret::{Report, Verdict};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -65,8 +66,18 @@ fn without_executables_in_memory_workers_are_this_program() {
     );
     let program: BpfProgram = filter.unwrap().try_into().unwrap();
     seccompiler::apply_filter_all_threads(&program).unwrap();
-    let ran = ran(&run());
-    assert!(ran.contains("read-only mount"), "{ran}");
+    // The sealed copy of an executable is one in memory too, so it takes a mount.
+    match harness::older_kernels::profile() {
+        Profile::Full => {
+            let ran = ran(&run());
+            assert!(ran.contains("read-only mount"), "{ran}");
+        }
+        _ => {
+            let host = harness::builder().build().unwrap();
+            let error = host.program(wat("hello")).run().unwrap_err().to_string();
+            assert!(error.contains("vm.memfd_noexec to 0 or 1"), "{error}");
+        }
+    }
 }
 
 harness::tests! {

@@ -147,7 +147,14 @@ impl Unwritable {
     /// The file.
     pub(crate) fn get(&mut self) -> io::Result<BorrowedFd<'_>> {
         if !self.already {
-            self.file = sealed_copy(self.file.try_clone()?)?;
+            let copied = sealed_copy(self.file.try_clone()?).map_err(|error| {
+                let why = "a worker could write what it runs, as neither a read-only mount \
+                    of it nor a sealed copy in memory can be made";
+                let what_to_do = "allow user and mount namespaces, or set vm.memfd_noexec \
+                    to 0 or 1";
+                io::Error::new(error.kind(), format!("{why} ({error}): {what_to_do}"))
+            });
+            self.file = copied?;
             self.already = true;
         }
         Ok(self.file.as_fd())
