@@ -58,16 +58,14 @@ fn loaded(bytes: &[u8]) -> Result<u64, Box<dyn Error>> {
 }
 
 fn build(crates: &Path, out: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    // From this crate's directory, so that two checkouts that share a target directory
+    // don't take each other's for theirs.
     for part in ["guest", "instrument", "wall", "wire", "worker"] {
-        let part = crates.join(part);
-        println!("cargo::rerun-if-changed={}", part.join("src").display());
-        println!(
-            "cargo::rerun-if-changed={}",
-            part.join("Cargo.toml").display()
-        );
+        println!("cargo::rerun-if-changed=../{part}/src");
+        println!("cargo::rerun-if-changed=../{part}/Cargo.toml");
     }
-    for file in ["../Cargo.toml", "../Cargo.lock"] {
-        println!("cargo::rerun-if-changed={}", crates.join(file).display());
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed=../../{file}");
     }
     let target = var("TARGET")?;
     // Beside the directories of the profiles, so that all of them share it.

@@ -218,7 +218,7 @@ impl Cache {
 /// What a compiler is started with.
 #[derive(Debug)]
 pub(crate) struct Compiler<'a> {
-    pub launcher: &'a Launcher,
+    pub launcher: &'a Arc<Launcher>,
     pub supervisor: &'a Supervisor,
     pub accepted: &'a [Layer],
     pub required: Option<Grade>,
@@ -240,6 +240,7 @@ fn compile(
     let input = seal(&input).map_err(CompileError::Memfd)?;
     let output = memfd().map_err(CompileError::Memfd)?;
     let (mut worker, _, _) = Worker::start(Start {
+        blank: None,
         launcher: compiler.launcher,
         supervisor: compiler.supervisor,
         duty: Duty::Serve,

@@ -2,8 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use lazaret_image::Durability;
 use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Cgroups};
@@ -19,9 +18,11 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Declaration, Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
 use crate::incident::{Hook, Incident, Retention, Running, Store};
+use crate::launchers::Launchers;
 use crate::live_worker::Register;
 use crate::measures::MeasureOptions;
 use crate::page_copy::PageCopy;
+use crate::pool::{Pool, PoolOptions};
 use crate::program::Snapshots;
 use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
 use crate::registry::Registry;
@@ -105,6 +106,7 @@ pub(crate) struct Options {
     pub page_copy: PageCopy,
     pub compaction: Option<NonZeroU64>,
     pub cgroup: CgroupOptions,
+    pub pool: PoolOptions,
 }
 
 /// How to make a [`Host`].
@@ -148,6 +150,7 @@ impl Builder {
                 page_copy: PageCopy::default(),
                 compaction: Some(DEFAULT_COMPACTION),
                 cgroup: CgroupOptions::default(),
+                pool: PoolOptions::default(),
             },
             without: Vec::new(),
             data: None,
@@ -399,6 +402,13 @@ impl Builder {
         self
     }
 
+    /// What the pool of workers may do.
+    #[must_use]
+    pub fn pool(mut self, pool: PoolOptions) -> Self {
+        self.options.pool = pool;
+        self
+    }
+
     /// The functions that are offered so far.
     pub fn offered(&self) -> &[Offered] {
         &self.functions
@@ -414,10 +424,10 @@ impl Builder {
             0 => {}
             depth => return Err(BuildError::Nested(depth)),
         }
-        let options = Options {
+        let options = Arc::new(Options {
             off: Off::new(&self.without)?,
             ..self.options
-        };
+        });
         if options.off.has(Layer::UserNamespace)
             && rustix::process::geteuid().is_root()
             && !rustix::thread::capabilities(None)
@@ -478,22 +488,26 @@ impl Builder {
             .map(DataDir::path)
             .or(self.incidents_dir.as_deref())
             .map(Register::open);
-        let supervisor = Supervisor::new(register, |wake| {
-            Recorder::new(
-                wake,
-                store,
-                quarantine.clone(),
-                observers,
-                hooks,
-                Symbols::new(options.executables.clone()),
-            )
-        })
-        .map_err(BuildError::Supervisor)?;
+        let supervisor = Arc::new(
+            Supervisor::new(register, |wake| {
+                Recorder::new(
+                    wake,
+                    store,
+                    quarantine.clone(),
+                    observers,
+                    hooks,
+                    Symbols::new(options.executables.clone()),
+                )
+            })
+            .map_err(BuildError::Supervisor)?,
+        );
+        let launchers = Arc::new(Launchers::new(options.clone(), cgroups));
+        let pool = Pool::new(options.clone(), launchers.clone(), supervisor.clone());
+        let pool = pool.map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
+            pool,
             options,
-            launcher: Mutex::default(),
-            image_refused: AtomicBool::new(false),
-            cgroups,
+            launchers,
             snapshots: Snapshots::new(cache.clone()),
             cache: Cache::new(cache, self.observer),
             functions: Functions(self.functions),

@@ -2,14 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lazaret_image::Exported;
 use lazaret_wall::cgroup::{CgroupError, Cgroups};
-use lazaret_wall::executable::{Executable, Executables};
-use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 
 use crate::artefact::{Artefact, Cache, CompileError, Compiler};
@@ -18,6 +15,8 @@ use crate::builder::{Builder, Options};
 use crate::data_dir::DataDir;
 use crate::functions::{Functions, Offered};
 use crate::incident::{Incident, Store};
+use crate::launchers::Launchers;
+use crate::pool::{Pool, PoolState};
 use crate::program::{Program, Snapshots};
 use crate::quarantine::{Quarantine, Quarantined};
 use crate::registry::Registry;
@@ -30,11 +29,9 @@ use crate::tenant::{
 /// What all handles of a host share.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub options: Options,
-    pub launcher: Mutex<Option<Arc<Launcher>>>,
-    /// Whether the executable that is carried along can't be used here.
-    pub image_refused: AtomicBool,
-    pub cgroups: OnceLock<Arc<Cgroups>>,
+    pub options: Arc<Options>,
+    pub pool: Pool,
+    pub launchers: Arc<Launchers>,
     pub cache: Cache,
     pub snapshots: Snapshots,
     pub functions: Functions,
@@ -43,93 +40,20 @@ pub(crate) struct Inner {
     pub budget: Option<Arc<Budget>>,
     pub quarantine: Arc<Quarantine>,
     /// Last, as what is ended before may still have something to tell.
-    pub supervisor: Supervisor,
+    pub supervisor: Arc<Supervisor>,
 }
 
 impl Inner {
-    /// The launcher, started if there is none or it has ended.
-    pub(crate) fn launcher(&self) -> Result<Arc<Launcher>, LauncherError> {
-        let mut slot = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
-            return Ok(launcher.clone());
-        }
-        let started = Arc::new(self.start_launcher(self.launcher_options()?)?);
-        *slot = Some(started.clone());
-        Ok(started)
-    }
-
-    /// Starts a launcher: with this program itself, from now on, where the executable
-    /// that is carried along may not be executed.
-    pub(crate) fn start_launcher(
-        &self,
-        mut options: LauncherOptions,
-    ) -> Result<Launcher, LauncherError> {
-        match Launcher::start(&options) {
-            Err(error @ LauncherError::NotExecuted)
-                if matches!(options.executables.worker, Executable::Image(_)) =>
-            {
-                self.refuse_image(&error);
-                options.executables.worker = Executable::Own;
-                Launcher::start(&options)
-            }
-            other => other,
-        }
-    }
-
-    fn refuse_image(&self, error: &dyn std::fmt::Display) {
-        if !self.image_refused.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "workers are this program itself, as their own executable can't be executed from memory");
-        }
-    }
-
-    pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
-        Ok(LauncherOptions {
-            executables: self.executables(),
-            accept_missing: self.options.accept_missing.clone(),
-            off: self.options.off,
-            red_team: self.options.red_team,
-            as_user: self.options.worker_user,
-            directories: Vec::new(),
-            cgroups: Some(self.cgroups()?.clone()),
-        })
-    }
-
-    /// The executables of launcher and workers: where no executable may be made in
-    /// memory, workers are this program, started again.
-    fn executables(&self) -> Executables {
-        let mut executables = self.options.executables.clone();
-        if let image @ Executable::Image(_) = &executables.worker {
-            if let Err(error) = image.open() {
-                self.refuse_image(&error);
-            }
-            if self.image_refused.load(Ordering::Relaxed) {
-                executables.worker = Executable::Own;
-            }
-        }
-        executables
-    }
-
-    /// The control groups of this host's workers, looked for when they are first
-    /// needed: a host that starts no worker makes no group.
-    pub(crate) fn cgroups(&self) -> Result<&Arc<Cgroups>, CgroupError> {
-        if let Some(cgroups) = self.cgroups.get() {
-            return Ok(cgroups);
-        }
-        let opened = Cgroups::open(self.options.cgroup)?;
-        let cgroups = self.cgroups.get_or_init(|| opened);
-        if let Some((missing, remedy)) = cgroups.degraded() {
-            degraded(self.options.cgroup.quiet, &missing, remedy);
-        }
-        Ok(cgroups)
-    }
-
     /// The artefact of a module, and how long it took if it was compiled now.
     pub(crate) fn compile(
         &self,
         wasm: &[u8],
         settings: CompileSettings,
     ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
-        let launcher = self.launcher().map_err(crate::worker::WorkerError::from)?;
+        let launcher = self
+            .launchers
+            .next()
+            .map_err(crate::worker::WorkerError::from)?;
         let compiler = Compiler {
             launcher: &launcher,
             supervisor: &self.supervisor,
@@ -140,16 +64,6 @@ impl Inner {
         };
         self.cache.get(&compiler, wasm, settings)
     }
-}
-
-/// Says once for this process that limits are only those underneath.
-fn degraded(quiet: bool, missing: &str, remedy: &str) {
-    static SAID: Once = Once::new();
-    let words = "workers have no control groups, or not for all limits";
-    SAID.call_once(|| match quiet {
-        false => tracing::warn!(missing, remedy, "{words}"),
-        true => tracing::info!(missing, remedy, "{words}"),
-    });
 }
 
 /// The trusted side. Clones are the same host; when the last is dropped, its
@@ -368,6 +282,11 @@ impl Host {
         self.inner.budget.as_deref().map(Budget::state)
     }
 
+    /// What the pool of tenants' workers has, and has done.
+    pub fn pool(&self) -> PoolState {
+        self.inner.pool.state()
+    }
+
     /// The data directory, if there is one.
     pub fn data_dir(&self) -> Option<&Path> {
         self.inner.data.as_ref().map(DataDir::path)
@@ -440,7 +359,7 @@ impl Host {
     /// # Errors
     /// If a limit was asked for that can't be put on ([`Builder::cgroups`]).
     pub fn cgroups(&self) -> Result<&Cgroups, CgroupError> {
-        self.inner.cgroups().map(Arc::as_ref)
+        self.inner.launchers.cgroups().map(Arc::as_ref)
     }
 
     /// The functions that this host offers to guests: all of them, as there is no
@@ -449,14 +368,14 @@ impl Host {
         &self.inner.functions.0
     }
 
-    /// The number of the launcher's process, if it runs.
+    /// The number of the first launcher's process, if one runs.
     pub fn launcher_pid(&self) -> Option<i32> {
-        self.inner
-            .launcher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .and_then(|launcher| launcher.pid())
+        self.launcher_pids().first().copied()
+    }
+
+    /// The numbers of the processes of all launchers that run.
+    pub fn launcher_pids(&self) -> Vec<i32> {
+        self.inner.launchers.pids()
     }
 }
 

@@ -33,12 +33,14 @@ mod functions;
 mod host;
 pub mod incident;
 mod init;
+mod launchers;
 pub mod live_worker;
 mod measures;
 mod memory;
 pub mod metrics;
 mod module;
 mod page_copy;
+mod pool;
 mod process;
 mod program;
 mod quarantine;
@@ -70,6 +72,7 @@ pub use lazaret_wire::message::{Clock, Trap, TrapKind};
 pub use measures::{MeasureOptions, Refused};
 pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use page_copy::PageCopy;
+pub use pool::{AllBusy, PoolOptions, PoolState, Priority};
 pub use program::{
     DEFAULT_MEMORY, Input, Learned, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
     StreamError, UnusedCall, UsedCall, UsedDirectory, Verdict,

@@ -24,6 +24,11 @@ pub struct Refused {
 }
 
 impl MeasureOptions {
+    /// What a tenant's worker leaves out, and why.
+    pub(crate) fn off_for_tenants(&self) -> Vec<(Measure, &'static str)> {
+        self.off_where(None)
+    }
+
     /// What a worker for this leaves out, and why.
     pub(crate) fn off_for(&self, assignment: &Assignment) -> Vec<(Measure, &'static str)> {
         let clocks = match assignment {
@@ -34,6 +39,11 @@ impl MeasureOptions {
                 Clock::Coarse | Clock::Frozen => None,
             },
         };
+        self.off_where(clocks)
+    }
+
+    /// What is left out where the cycle counter is needed for this.
+    fn off_where(&self, clocks: Option<&'static str>) -> Vec<(Measure, &'static str)> {
         Measure::ALL
             .iter()
             .filter_map(|&measure| match clocks {

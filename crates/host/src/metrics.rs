@@ -5,13 +5,24 @@
 //! | metric | labels | what |
 //! |---|---|---|
 //! | `lazaret_incidents_total` | `layer`, `severity` | incidents, as `lazaret incidents` lists them |
+//! | `lazaret_blank_workers` | | workers that wait for a tenant |
+//! | `lazaret_workers` | | workers of tenants, idle or busy |
+//! | `lazaret_workers_evicted_total` | `reason` | idle workers that left: `idle` for long enough, for others as there may be no more (`count`), or as memory was short (`pressure`) |
+//! | `lazaret_workers_called_back_total` | | workers that were chosen to leave, and got a call before they had |
+//! | `lazaret_launchers_replaced_total` | | launchers that had ended, and were started again |
 //! | `lazaret_incidents_lost_total` | | incidents of them that came faster than the disk took them, or that it didn't take |
 
-use metrics::{counter, describe_counter};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::incident::Incident;
+use crate::pool::Reason;
 
 const INCIDENTS: &str = "lazaret_incidents_total";
+const BLANKS: &str = "lazaret_blank_workers";
+const WORKERS: &str = "lazaret_workers";
+const EVICTED: &str = "lazaret_workers_evicted_total";
+const CALLED_BACK: &str = "lazaret_workers_called_back_total";
+const LAUNCHERS_REPLACED: &str = "lazaret_launchers_replaced_total";
 const LOST: &str = "lazaret_incidents_lost_total";
 
 /// Tells the recorder what there is.
@@ -19,6 +30,44 @@ pub(crate) fn describe() {
     describe_counter!(INCIDENTS, "incidents, by what stopped them and severity");
     describe_counter!(LOST, "incidents that could not be kept");
     counter!(LOST).increment(0);
+    describe_gauge!(BLANKS, "workers that wait for a tenant");
+    describe_gauge!(WORKERS, "workers of tenants, idle or busy");
+    describe_counter!(EVICTED, "idle workers that left, by reason");
+    describe_counter!(
+        CALLED_BACK,
+        "workers that were chosen to leave, and got a call before they had"
+    );
+    counter!(CALLED_BACK).increment(0);
+    describe_counter!(
+        LAUNCHERS_REPLACED,
+        "launchers that had ended, and were started again"
+    );
+    counter!(LAUNCHERS_REPLACED).increment(0);
+}
+
+/// There are so many blank workers.
+pub(crate) fn blanks(count: usize) {
+    gauge!(BLANKS).set(count as f64);
+}
+
+/// There are so many workers of tenants.
+pub(crate) fn workers(count: usize) {
+    gauge!(WORKERS).set(count as f64);
+}
+
+/// An idle worker has left.
+pub(crate) fn evicted(reason: Reason) {
+    counter!(EVICTED, "reason" => reason.name()).increment(1);
+}
+
+/// A worker was to leave, and a call came.
+pub(crate) fn called_back() {
+    counter!(CALLED_BACK).increment(1);
+}
+
+/// A launcher had ended, and was started again.
+pub(crate) fn launcher_replaced() {
+    counter!(LAUNCHERS_REPLACED).increment(1);
 }
 
 /// There was an incident.

@@ -46,7 +46,8 @@ pub(crate) struct About {
 /// One worker, as it is watched.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    about: About,
+    /// Nothing as long as it is blank.
+    about: OnceLock<About>,
     recorder: Arc<Recorder>,
     shared: Arc<Shared>,
     death: Arc<Death>,
@@ -63,14 +64,9 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(
-        about: About,
-        recorder: Arc<Recorder>,
-        shared: Arc<Shared>,
-        death: Arc<Death>,
-    ) -> Self {
+    pub(crate) fn new(recorder: Arc<Recorder>, shared: Arc<Shared>, death: Arc<Death>) -> Self {
         Self {
-            about,
+            about: OnceLock::new(),
             recorder,
             shared,
             death,
@@ -83,6 +79,22 @@ impl Watch {
             told: AtomicBool::new(false),
             incident: OnceLock::new(),
         }
+    }
+
+    /// What it is for, from now on.
+    pub(crate) fn set_about(&self, about: About) {
+        let _ = self.about.set(about);
+    }
+
+    fn subject(&self) -> Subject {
+        self.about.get().map_or_else(
+            || Subject {
+                tenant: None,
+                worker: "blank".to_owned(),
+                module: None,
+            },
+            |about| about.subject.clone(),
+        )
     }
 
     /// Which process it is.
@@ -131,7 +143,7 @@ impl Watch {
         };
         LiveWorker::new(
             *pid,
-            self.about.subject.clone(),
+            self.subject(),
             &verified.receipt,
             verified.posture.clone(),
             verified.may_open,
@@ -223,9 +235,13 @@ impl Watch {
             // The kernel ends who is over its processor time by SIGXCPU, which
             // pid 1 of a namespace ignores, and a second later by SIGKILL.
             Event::Exited(ExitStatus::Signaled(libc::SIGKILL), usage, _)
-                if self.about.cpu_seconds.is_some_and(|limit| {
-                    usage.user_us.saturating_add(usage.system_us) / 1_000_000 >= limit
-                }) =>
+                if self
+                    .about
+                    .get()
+                    .and_then(|about| about.cpu_seconds)
+                    .is_some_and(|limit| {
+                        usage.user_us.saturating_add(usage.system_us) / 1_000_000 >= limit
+                    }) =>
             {
                 Ending::CpuTime
             }
@@ -260,7 +276,8 @@ impl Watch {
     /// A call has stopped it that its filter doesn't list. That it may go on is
     /// for those only that are learned from.
     pub(crate) fn notified(&self, listener: &Listener, notification: &Notification) {
-        if let (Some(lessons), Some((pid, _))) = (&self.about.lessons, self.process.get())
+        let lessons = self.about.get().and_then(|about| about.lessons.as_ref());
+        if let (Some(lessons), Some((pid, _))) = (lessons, self.process.get())
             && lessons.note(*pid, &notification.call)
         {
             match listener.go_on(notification) {
@@ -291,10 +308,10 @@ impl Watch {
             // All of it is on record before anybody hears of its end.
             if let Some(stamp) = stamp {
                 let evidence = Evidence {
-                    stack: self
-                        .recorder
-                        .symbols()
-                        .frames(&seen, self.about.code.as_deref()),
+                    stack: self.recorder.symbols().frames(
+                        &seen,
+                        self.about.get().and_then(|about| about.code.as_deref()),
+                    ),
                     system_call: seen.system_call,
                     registers: seen.registers,
                     mappings: seen.mappings,
@@ -329,10 +346,14 @@ impl Watch {
                 .and_then(|verified| serde_json::to_value(&verified.receipt).ok()),
             ..evidence
         };
-        let subject = self.about.subject.clone();
+        let subject = self.subject();
         let incident = Arc::new(Incident::new(stamp, subject, what, evidence));
         let _ = self.incident.set(incident.clone());
-        if self.about.duty == Duty::Serve {
+        if self
+            .about
+            .get()
+            .is_none_or(|about| about.duty == Duty::Serve)
+        {
             self.recorder.record(incident);
         }
     }

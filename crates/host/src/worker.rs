@@ -1,6 +1,7 @@
 //! One worker, from the host's side: ask, wait, kill.
 
 mod error;
+mod newborn;
 mod start;
 
 use std::sync::{Arc, Weak};
@@ -17,6 +18,7 @@ use crate::page_copy::Copier;
 use crate::watch::Watch;
 
 pub use error::WorkerError;
+pub(crate) use newborn::{Birth, Newborn};
 pub(crate) use start::Start;
 
 /// How long a process that is ending may take until that is reported.

@@ -20,15 +20,18 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
 #[cfg(feature = "compiler")]
 use lazaret_wire::message::{Artefact, CompileSettings, Compiled};
-use lazaret_wire::message::{Assignment, Exited, Failed, FromWorker, Hello, Ready, ToWorker};
+use lazaret_wire::message::{
+    Assignment, Exited, Failed, FromWorker, Hello, Purpose, Ready, ToWorker, WorkerKind,
+};
 use lazaret_wire::socket::Channel;
 use lazaret_wire::{Shared, Spin, layout};
+use wasmtime::Engine;
 
 use crate::abort::{self, Reason};
 use crate::canister::Canister;
 use crate::exchange::{self, Exchange};
-use crate::memory;
 use crate::program::Program;
+use crate::{engine, memory};
 
 /// A worker that is set up, and what it says when it is locked.
 struct Prepared<T> {
@@ -104,6 +107,8 @@ pub fn worker() -> ! {
 /// The same with other work. Start-up, set-up and lock are no different.
 pub fn worker_with(mut work: impl Work) -> ! {
     let (channel, mut exchange, told, closed) = greet();
+    let engine = or_fail(&mut exchange, get_ready(told.kind));
+    // A blank worker sleeps here.
     let descriptors = match channel.receive_descriptors(layout::MAX_FILES + 1) {
         Ok(descriptors) => descriptors,
         Err(error) => abort::now(Reason::Wire, &error.to_string()),
@@ -115,24 +120,33 @@ pub fn worker_with(mut work: impl Work) -> ! {
             &format!("expected Assign, got {}", exchange::name(&other)),
         ),
     };
+    if assignment.kind() != told.kind {
+        abort::now(
+            Reason::Wire,
+            &format!(
+                "a worker for a {:?} was assigned to a {:?}",
+                told.kind,
+                assignment.kind()
+            ),
+        );
+    }
     work.assigned(&assignment);
-    memory::allocator::settle();
-    // The seeds of hash tables, once for the life of the thread: a tenant and
-    // a compiler have no getrandom later.
-    drop(std::hash::RandomState::new());
     let shared = exchange.shared();
     match assignment {
         Assignment::Tenant(setup) => {
             let prepared = or_fail(
                 &mut exchange,
-                tenant::prepare(&setup, descriptors, &channel, shared),
+                tenant::prepare(engine.as_ref(), &setup, descriptors, &channel, shared),
             );
             let canister = lock(channel, &mut exchange, prepared, &told, closed);
             exchange.set_spin(Spin::HOT);
             work.tenant(canister, &mut exchange)
         }
         Assignment::Program(setup) => {
-            let prepared = or_fail(&mut exchange, program::prepare(&setup, descriptors));
+            let prepared = or_fail(
+                &mut exchange,
+                program::prepare(engine.as_ref(), &setup, descriptors),
+            );
             let program = lock(channel, &mut exchange, prepared, &told, closed);
             match exchange.next() {
                 ToWorker::Start => {}
@@ -175,8 +189,28 @@ pub fn worker_with(mut work: impl Work) -> ! {
     )
 }
 
-/// What the host says about layers.
+/// Does what doesn't depend on the module that will be run: what a blank worker
+/// has behind it when it is assigned.
+fn get_ready(kind: WorkerKind) -> Result<Option<Engine>, Failed> {
+    memory::allocator::settle();
+    // The seeds of hash tables, once for the life of the thread: a tenant and
+    // a compiler have no getrandom later.
+    drop(std::hash::RandomState::new());
+    let purpose = match kind {
+        WorkerKind::Tenant => Purpose::Tenant,
+        WorkerKind::Program => Purpose::Program,
+        WorkerKind::Compiler => return Ok(None),
+    };
+    let engine = engine::running(purpose).map_err(|error| failed(format!("engine: {error:#}")))?;
+    if kind == WorkerKind::Tenant {
+        engine::prepare_thread();
+    }
+    Ok(Some(engine))
+}
+
+/// What the host says first.
 struct Told {
+    kind: WorkerKind,
     accepted: Vec<Layer>,
     off: Off,
     dumpable: bool,
@@ -239,6 +273,7 @@ fn greet() -> (Channel, Exchange, Told, Closed) {
         .collect();
     let off = or_fail(&mut exchange, Off::from_names(&hello.off).map_err(failed));
     let told = Told {
+        kind: hello.kind,
         accepted,
         off,
         dumpable: hello.dumpable,

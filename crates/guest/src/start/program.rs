@@ -4,13 +4,14 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use lazaret_wall::policy::{Kind, ProgramRights, Uses};
-use lazaret_wire::message::{Beginning, Failed, ProgramSetup, Purpose};
+use lazaret_wire::message::{Beginning, Failed, ProgramSetup};
+use wasmtime::Engine;
 
 use super::{Prepared, failed, place};
-use crate::engine;
 use crate::program::Program;
 
 pub(super) fn prepare(
+    engine: Option<&Engine>,
     setup: &ProgramSetup,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Prepared<Program>, Failed> {
@@ -49,9 +50,8 @@ pub(super) fn prepare(
         writable: setup.preopens.iter().any(|preopen| preopen.writable),
         uses: Uses::from_bits(setup.uses),
     };
-    let engine =
-        engine::running(Purpose::Program).map_err(|error| failed(format!("engine: {error:#}")))?;
-    let program = Program::load(&engine, &artefact, setup, streams, pages, preopens)?;
+    let engine = engine.ok_or_else(|| failed("no engine was set up"))?;
+    let program = Program::load(engine, &artefact, setup, streams, pages, preopens)?;
     Ok(Prepared {
         runs: program,
         heap_at: 0,

@@ -5,14 +5,15 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use lazaret_wall::policy::{Kind, Uses};
 use lazaret_wire::Shared;
-use lazaret_wire::message::{Failed, Purpose, TenantSetup};
+use lazaret_wire::message::{Failed, TenantSetup};
 use lazaret_wire::socket::Channel;
+use wasmtime::Engine;
 
 use super::{Prepared, close, failed};
 use crate::canister::Canister;
-use crate::engine;
 
 pub(super) fn prepare(
+    engine: Option<&Engine>,
     setup: &TenantSetup,
     descriptors: Vec<OwnedFd>,
     channel: &Channel,
@@ -24,10 +25,9 @@ pub(super) fn prepare(
             .next()
             .ok_or_else(|| failed("no artefact was handed over"))?,
     );
-    let engine =
-        engine::running(Purpose::Tenant).map_err(|error| failed(format!("engine: {error:#}")))?;
+    let engine = engine.ok_or_else(|| failed("no engine was set up"))?;
     let (canister, tracked) =
-        Canister::load(&engine, &artefact, setup, descriptors.collect(), shared)?;
+        Canister::load(engine, &artefact, setup, descriptors.collect(), shared)?;
     if let Some(tracked) = tracked {
         channel
             .send(b"userfaultfd", &[tracked.as_fd()])

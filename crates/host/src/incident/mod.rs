@@ -149,7 +149,8 @@ pub struct Subject {
     /// The tenant, if it was one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// What it was for: `tenant`, `program` or `compiler`.
+    /// What it was for: `tenant`, `program` or `compiler`; `blank` if it wasn't told
+    /// yet.
     pub worker: String,
     /// The module's hash (blake3, hex), if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

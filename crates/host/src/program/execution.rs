@@ -123,6 +123,7 @@ impl Execution {
             Arc::new(Lessons::new(rights, plan.directories))
         });
         let (mut worker, _, _) = Worker::start(Start {
+            blank: None,
             launcher: &launcher,
             supervisor: &host.supervisor,
             duty: Duty::Serve,

@@ -50,7 +50,7 @@ pub(super) fn grants(
     as_user: Option<u32>,
 ) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
     if directories.is_empty() && as_user.is_none() {
-        return Ok((host.launcher()?, Vec::new()));
+        return Ok((host.launchers.next()?, Vec::new()));
     }
     for directory in directories {
         let fail = |reason: String| RunError::Directory {
@@ -93,9 +93,9 @@ pub(super) fn grants(
     let options = LauncherOptions {
         as_user,
         directories: if root { Vec::new() } else { grants.clone() },
-        ..host.launcher_options()?
+        ..host.launchers.launcher_options()?
     };
-    let launcher = Arc::new(host.start_launcher(options)?);
+    let launcher = Arc::new(host.launchers.start(options)?);
     let opened = if root && launcher.off().has(Layer::MountNamespace) {
         grants
             .iter()

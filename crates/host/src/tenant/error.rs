@@ -17,6 +17,7 @@ use crate::artefact::CompileError;
 use crate::budget::{NodeMemory, Reservation};
 use crate::ending::Ending;
 use crate::module::ModuleError;
+use crate::pool::AllBusy;
 use crate::quarantine::{QuarantineError, Quarantined};
 use crate::registry::Change;
 use crate::worker::WorkerError;
@@ -74,6 +75,9 @@ pub enum CallError {
     /// The time limit.
     #[error("the call took longer than {0:?} and was stopped; nothing was changed")]
     TimeLimit(Duration),
+    /// All workers that the host may have are busy. Worth another try.
+    #[error(transparent)]
+    AllBusy(#[from] AllBusy),
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] WorkerError),

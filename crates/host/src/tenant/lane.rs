@@ -91,7 +91,11 @@ impl Lane {
     }
 
     /// A worker at the newest version.
-    pub(super) fn worker(&mut self, host: &Inner, tenant: &Shared) -> Result<Box<Live>, CallError> {
+    pub(super) fn worker(
+        &mut self,
+        host: &Inner,
+        tenant: &Arc<Shared>,
+    ) -> Result<Box<Live>, CallError> {
         if let Some(live) = tenant.idle_worker() {
             return Ok(live);
         }

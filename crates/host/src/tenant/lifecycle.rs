@@ -190,6 +190,7 @@ fn shared(
         disk,
         account,
         throttle: Throttle::default(),
+        priority: Mutex::default(),
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
         lane: Mutex::new(Lane {
@@ -333,6 +334,7 @@ pub(crate) fn remove(
     if let (Some(tenant), Some(lane)) = (tenant, &mut lane) {
         lane.removed = true;
         tenant.workers.retire();
+        host.pool.forget(tenant);
     }
     // Renamed first, so that a half-removed tenant is never seen; removed last,
     // so that whoever finds it there knows that its snapshots are to go too.

@@ -23,6 +23,7 @@ use crate::budget::Reservation;
 use crate::ending::Ending;
 use crate::memory::{self, WorkerMemory, page_id};
 use crate::page_copy::Copier;
+use crate::pool::Seat;
 use crate::tracker::{Tracker, Written};
 use crate::worker::{Deadline, Worker};
 use crate::worker_pages::{Source, WorkerPages};
@@ -63,6 +64,12 @@ pub(crate) struct Live {
     pub(super) meta: Arc<Meta>,
     /// What it is asked now or was asked last.
     pub(super) request: Call,
+    /// Its place among the workers that there may be.
+    pub(super) seat: Seat,
+    /// How long its start took.
+    pub(super) start_time: Duration,
+    /// Since when it waits for a call ([`coarse_now`](crate::pool::coarse_now)).
+    pub(super) idle_since: Duration,
 }
 
 impl std::fmt::Debug for Live {

@@ -57,6 +57,7 @@ pub use replay::{Replay, ReplayError, Replayed};
 use resident::Census;
 pub use resident::Resident;
 pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
+pub(crate) use start::worker_limits;
 use state_hash::Hashing;
 pub use state_hash::StateHash;
 pub(crate) use upgrade::upgrade;
@@ -65,6 +66,7 @@ use workers::Workers;
 use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::functions::Throttle;
 use crate::host::Inner;
+use crate::pool::Priority;
 use crate::tracker::Written;
 use crate::worker::{Deadline, Duty};
 
@@ -89,6 +91,7 @@ pub(crate) struct Shared {
     log: Mutex<PathBuf>,
     /// How often its code has called the embedder's functions.
     throttle: Throttle,
+    priority: Mutex<Priority>,
     /// Locked before the lane, if both are.
     hashing: Mutex<Hashing>,
 }
@@ -187,6 +190,20 @@ impl Tenant {
         lane.check_removed(&self.shared.name)?;
         lane.fold(&self.shared.disk)?;
         Ok(())
+    }
+
+    /// Says how much its workers are wanted, among those that were idle for about
+    /// as long, when some have to leave. It holds while the tenant is open.
+    pub fn set_priority(&self, priority: Priority) {
+        let mut held = self.shared.priority.lock();
+        *held
+            .as_deref_mut()
+            .unwrap_or_else(|poisoned| poisoned.get_mut()) = priority;
+    }
+
+    /// Whether it has a worker that waits for a call.
+    pub fn has_worker(&self) -> bool {
+        !self.shared.workers.pids().is_empty()
     }
 
     /// What is known of it.
@@ -303,7 +320,7 @@ impl Shared {
     }
 
     /// A new worker, at the newest version.
-    fn start_worker(&self, host: &Inner) -> Result<Box<Live>, CallError> {
+    fn start_worker(self: &Arc<Self>, host: &Inner) -> Result<Box<Live>, CallError> {
         let (module, view, generation) = {
             let module = self.module();
             (
@@ -314,7 +331,31 @@ impl Shared {
         };
         let live = Live::start(host, &self.name, &view, &module, generation, Duty::Serve)?;
         self.census.enter(live.worker());
+        if self.census.list() {
+            host.pool.enter(self.clone());
+        }
         Ok(Box::new(live))
+    }
+
+    /// Tells of each idle worker its number, since when it is idle, and how long its
+    /// start took.
+    pub(crate) fn idle_workers(&self, tell: impl FnMut(i32, Duration, Duration)) {
+        self.workers.idle(tell);
+    }
+
+    /// Takes this worker away if it has been idle since then.
+    pub(crate) fn evict(&self, pid: i32, idle_since: Duration) -> Option<Box<Live>> {
+        self.workers.evict(pid, idle_since)
+    }
+
+    /// Whether it has no worker any more: then the pool forgets it, until it has one.
+    pub(crate) fn has_left(&self) -> bool {
+        self.census.unlist()
+    }
+
+    /// Who of those that were idle for as long stays longer.
+    pub(crate) fn priority(&self) -> Priority {
+        *self.priority.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leave for a call that may make the next version, beginning with memories

@@ -1,6 +1,7 @@
 //! Queries: on the newest version that is committed when they begin, several at
 //! once, each in a worker that nobody else uses meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lazaret_wire::message::Entry;
@@ -17,7 +18,7 @@ use crate::worker::Deadline;
 impl Shared {
     /// Runs a query and puts back what it wrote.
     pub(super) fn query(
-        &self,
+        self: &Arc<Self>,
         host: &Inner,
         method: &str,
         argument: &[u8],

@@ -1,7 +1,7 @@
 //! What a tenant's workers have in memory, as the kernel counts it.
 
 use std::fs;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::ending::Death;
 use crate::worker::Worker;
@@ -38,23 +38,44 @@ pub struct Resident {
 
 /// The workers of a tenant that live, whatever they are at.
 #[derive(Debug, Default)]
-pub(super) struct Census(Mutex<Vec<(i32, Weak<Death>)>>);
+pub(super) struct Census(Mutex<Living>);
+
+#[derive(Debug, Default)]
+struct Living {
+    workers: Vec<(i32, Weak<Death>)>,
+    /// Whether the pool knows of the tenant.
+    listed: bool,
+}
 
 impl Census {
     /// A worker was born.
     pub(super) fn enter(&self, worker: &Worker) {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|(_, death)| lives(death));
-        list.push((worker.pid(), worker.death()));
+        let mut living = self.lock();
+        living.workers.retain(|(_, death)| lives(death));
+        living.workers.push((worker.pid(), worker.death()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Living> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the pool is to be told of the tenant, which it now is.
+    pub(super) fn list(&self) -> bool {
+        !std::mem::replace(&mut self.lock().listed, true)
+    }
+
+    /// Whether no worker lives: then the pool forgets the tenant.
+    pub(super) fn unlist(&self) -> bool {
+        let mut living = self.lock();
+        living.workers.retain(|(_, death)| lives(death));
+        let left = living.workers.is_empty();
+        living.listed &= !left;
+        left
     }
 
     /// What they have in memory; nothing if none lives.
     pub(super) fn resident(&self) -> Option<Resident> {
-        let list = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let list = self.lock().workers.clone();
         let mut sum = Resident {
             proportional: true,
             ..Resident::default()

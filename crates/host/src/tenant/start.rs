@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lazaret_guest::engine;
 use lazaret_image::View;
@@ -13,6 +14,7 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::layout::{MAP_RUN_PAGES, MAX_MAPPED_RUNS, PAGE};
 use lazaret_wire::message::{Assignment, Call, Region, Run, Sizes, TenantSetup, Tracking};
 
+use super::TenantLimits;
 use super::error::CallError;
 use super::live::Live;
 use super::meta::Meta;
@@ -57,6 +59,27 @@ fn map_from(runs: &[Run]) -> u64 {
     *one_too_many + 1
 }
 
+/// The limits of a worker that is handed so many descriptors.
+pub(crate) fn worker_limits(limits: &TenantLimits, descriptors: u64) -> Limits {
+    Limits {
+        address_space: limits
+            .heap
+            .max(RESERVATION)
+            .saturating_add(RESERVATION)
+            .saturating_add(limits.stable)
+            .saturating_add(OWN_ADDRESSES),
+        data: limits
+            .heap
+            .saturating_add(limits.stable)
+            .saturating_add(OWN_DATA),
+        descriptors: descriptors + 16,
+        file: 0,
+        cpu_seconds: None,
+        stack: engine::NATIVE_STACK,
+        compiler: false,
+    }
+}
+
 /// A worker's state at its start, besides its pages.
 pub(super) fn meta_of(view: &View) -> Result<Arc<Meta>, CallError> {
     let meta = Meta::from_bytes(view.meta()).map_err(CallError::State)?;
@@ -96,6 +119,8 @@ impl Live {
             return Err(CallError::Quarantined(Box::new(why)));
         }
         let artefact = module.artefact(host)?;
+        let seat = host.pool.seat(host.options.limits.time)?;
+        let begin = Instant::now();
         let limits = &host.options.limits;
         let tracking = match artefact.settings.cards {
             true => Tracking::Cards,
@@ -142,8 +167,16 @@ impl Live {
         descriptors.extend(files.iter().map(|(_, file)| *file));
         descriptors.extend(carried.map(|carried| carried.file.as_fd()));
         let sizes = carried.map_or(memory::sizes(plan.sizes), |carried| carried.sizes);
-        let launcher = host.launcher().map_err(WorkerError::from)?;
+        let blank = match duty {
+            Duty::Serve => host.pool.take(),
+            Duty::Replay => None,
+        };
+        let launcher = match &blank {
+            Some(blank) => blank.launcher().clone(),
+            None => host.launchers.next().map_err(WorkerError::from)?,
+        };
         let (mut worker, ready, tracked) = Worker::start(Start {
+            blank,
             launcher: &launcher,
             supervisor: &host.supervisor,
             duty,
@@ -153,23 +186,7 @@ impl Live {
             tenant: Some(name),
             module: &module.hash,
             code: Some(&artefact),
-            limits: Limits {
-                address_space: limits
-                    .heap
-                    .max(RESERVATION)
-                    .saturating_add(RESERVATION)
-                    .saturating_add(limits.stable)
-                    .saturating_add(OWN_ADDRESSES),
-                data: limits
-                    .heap
-                    .saturating_add(limits.stable)
-                    .saturating_add(OWN_DATA),
-                descriptors: (descriptors.len() + 16) as u64,
-                file: 0,
-                cpu_seconds: None,
-                stack: engine::NATIVE_STACK,
-                compiler: false,
-            },
+            limits: worker_limits(limits, descriptors.len() as u64),
             assignment: Assignment::Tenant(TenantSetup {
                 heap_limit: limits.heap,
                 stable_limit: limits.stable,
@@ -224,6 +241,9 @@ impl Live {
             sizes: memory::sizes(view.sizes()),
             meta,
             request: Call::default(),
+            seat,
+            start_time: begin.elapsed(),
+            idle_since: Duration::ZERO,
         })
     }
 }

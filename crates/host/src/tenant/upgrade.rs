@@ -28,7 +28,7 @@ use crate::worker::Duty;
 pub(crate) fn upgrade(
     host: &Inner,
     data: &DataDir,
-    tenant: &Shared,
+    tenant: &Arc<Shared>,
     wasm: &[u8],
     argument: &[u8],
 ) -> Result<(), TenantError> {
@@ -70,7 +70,7 @@ fn kept(before: &Meta, effects: Effects) -> Meta {
 /// The old module's part: `canister_pre_upgrade`, and what it leaves behind.
 fn leave(
     host: &Inner,
-    tenant: &Shared,
+    tenant: &Arc<Shared>,
     lane: &mut Lane,
     module: &Module,
     growth: &mut Reservation<'_>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use lazaret_image::Version;
 
 use super::live::Live;
+use crate::pool::coarse_now;
 
 /// The workers that wait for a call, and how many run queries.
 #[derive(Debug, Default)]
@@ -39,8 +40,10 @@ fn best(state: &mut State, newest: Version) -> Option<Box<Live>> {
     Some(state.idle.remove(at))
 }
 
-fn keep(state: &mut State, live: Box<Live>) {
+fn keep(state: &mut State, mut live: Box<Live>) {
     if live.generation == state.generation && live.is_alive() {
+        live.idle_since = coarse_now();
+        live.seat.is_idle();
         state.idle.push(live);
     }
 }
@@ -132,6 +135,26 @@ impl Workers {
             std::mem::take(&mut state.idle)
         };
         drop(retired);
+    }
+
+    /// Tells of each idle worker its number, since when it is idle, and how long its
+    /// start took.
+    pub(crate) fn idle(&self, mut tell: impl FnMut(i32, Duration, Duration)) {
+        let mut state = self.lock();
+        state.idle.retain(|live| live.is_alive());
+        for live in &state.idle {
+            tell(live.worker().pid(), live.idle_since, live.start_time);
+        }
+    }
+
+    /// Takes this worker away if it has been idle since then, and no call came.
+    pub(crate) fn evict(&self, pid: i32, idle_since: Duration) -> Option<Box<Live>> {
+        let mut state = self.lock();
+        let at = state
+            .idle
+            .iter()
+            .position(|live| live.worker().pid() == pid && live.idle_since == idle_since)?;
+        Some(state.idle.remove(at))
     }
 
     /// Numbers of the idle workers' processes.

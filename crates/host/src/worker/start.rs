@@ -1,6 +1,6 @@
 //! The start of a worker: birth, set-up, lock, and a look from outside.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
 use lazaret_wall::receipt::{Expected, Grouping, Receipt, Unverified};
 use lazaret_wall::supervisor::{Listener, stopped_in};
 use lazaret_wall::{Grade, Layer};
-use lazaret_wire::codec::Message;
+use lazaret_wire::Rung;
 use lazaret_wire::message::setup::LISTENER;
-use lazaret_wire::message::{Assign, Assignment, FromWorker, Hello, ProgramSetup, Ready, ToWorker};
+use lazaret_wire::message::{Assignment, FromWorker, ProgramSetup, Ready};
 use lazaret_wire::socket::Channel;
-use lazaret_wire::{Rung, Shared, Spin, bell, layout};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::{Deadline, Duty, LAST_STEPS, Worker, WorkerError, put};
+use super::newborn::{Birth, Cradle, Newborn, Told};
+use super::{Deadline, Duty, LAST_STEPS, Worker, WorkerError};
 use crate::artefact::Artefact;
-use crate::ending::{Death, Ending};
-use crate::incident::{Noted, Subject};
+use crate::ending::Ending;
+use crate::incident::Subject;
 use crate::measures::MeasureOptions;
 use crate::process::is_exiting;
 use crate::program::Lessons;
 use crate::supervisor::Supervisor;
-use crate::watch::{About, Watch};
+use crate::watch::About;
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);
@@ -39,7 +39,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What a worker is started with.
 pub(crate) struct Start<'a> {
-    pub launcher: &'a Launcher,
+    pub launcher: &'a Arc<Launcher>,
+    /// One that is born already, with the same limits and for the same kind of
+    /// assignment.
+    pub blank: Option<Newborn>,
     pub limits: Limits,
     pub assignment: Assignment,
     pub descriptors: &'a [BorrowedFd<'a>],
@@ -68,84 +71,58 @@ impl Worker {
     /// Starts a worker, waits for its lock, and looks at it from outside.
     /// Returns what it said and its userfaultfd, if it was to hand one over.
     pub(crate) fn start(start: Start<'_>) -> Result<(Self, Ready, Option<OwnedFd>), WorkerError> {
-        let file = lazaret_wire::shared::create()?;
-        let shared = Arc::new(Shared::map(file.as_fd())?);
-        let death = Arc::new(Death::default());
-        // All that it will be told lies ready before it is born, so that it
-        // never waits for this side, which is told of it later.
-        let (setup, theirs) = Channel::pair()?;
-        let off = start.launcher.off();
-        let measures_off = start.measures.off_for(&start.assignment);
-        let hello = Hello {
-            measures_off: measures_off
-                .iter()
-                .map(|(measure, _)| measure.name().to_owned())
-                .collect(),
-            accept_missing: start
-                .accepted
-                .iter()
-                .map(|layer| layer.name().to_owned())
-                .collect(),
-            off: off.names(),
-            // Root may look at anybody, and whoever has made its user namespace.
-            dumpable: off.has(Layer::UserNamespace) && !rustix::process::geteuid().is_root(),
-        };
-        let mut buffer = Vec::new();
-        hello.to_bytes(&mut buffer)?;
-        setup.send(&buffer, &[file.as_fd()])?;
-        setup.send_descriptors(start.descriptors)?;
-        drop(file);
-        let mut requests = 0;
         let (name, kind) = match &start.assignment {
             Assignment::Program(setup) => ("program", Kind::Program(rights(setup))),
             Assignment::Tenant(_) => ("tenant", Kind::Tenant),
             Assignment::Compiler => ("compiler", Kind::Compiler),
         };
-        let assign = ToWorker::Assign(Assign {
-            assignment: start.assignment,
-        });
-        assign.to_bytes(&mut buffer)?;
-        let subject = Subject {
-            tenant: start.tenant.map(str::to_owned),
-            worker: name.to_owned(),
-            module: Some(blake3::Hash::from_bytes(*start.module).to_string()),
+        let birth = Birth {
+            launcher: start.launcher,
+            limits: start.limits,
+            kind: start.assignment.kind(),
+            accepted: start.accepted,
+            measures_off: start.measures.off_for(&start.assignment),
+            supervisor: start.supervisor,
         };
-        let recorder = start.supervisor.recorder().clone();
-        let watch = Arc::new(Watch::new(
-            About {
-                subject,
+        let told = Told {
+            assignment: start.assignment,
+            descriptors: start.descriptors,
+            about: About {
+                subject: Subject {
+                    tenant: start.tenant.map(str::to_owned),
+                    worker: name.to_owned(),
+                    module: Some(blake3::Hash::from_bytes(*start.module).to_string()),
+                },
                 duty: start.duty,
                 lessons: start.lessons.cloned(),
                 code: start.code.cloned(),
                 cpu_seconds: start.limits.cpu_seconds,
             },
-            recorder,
-            shared.clone(),
-            death.clone(),
-        ));
-        put(&shared, &watch, &buffer, Noted::Other, &mut requests)?;
-        let spawned = {
-            let (shared, watch) = (shared.clone(), watch.clone());
-            start.launcher.spawn(start.limits, theirs, move |event| {
-                watch.ended(event);
-                bell::wake(shared.u32(layout::ANSWER_BELL));
-            })?
         };
-        watch.set_process(spawned.pid, spawned.pidfd);
-        let mut worker = Self {
-            shared,
-            death,
-            watch,
-            pid: spawned.pid,
-            requests,
-            answers: 0,
-            buffer,
-            receipt: Receipt::none(spawned.pid, spawned.host_uid),
-            spin: Spin::NONE,
+        let Newborn {
+            mut worker,
+            setup,
+            launcher,
+            measures_off,
+            host_uid,
+            group,
+        } = match start.blank {
+            Some(mut blank) => {
+                blank.tell(told)?;
+                blank
+            }
+            // All that it will be told lies ready before it is born, so that it
+            // never waits for this side, which is told of it later.
+            None => {
+                let mut cradle = Cradle::new(birth)?;
+                cradle.tell(told)?;
+                cradle.bear()?
+            }
         };
+        let (pid, off) = (worker.pid, launcher.off());
         // It is busy for a while.
-        let grouping = grouping(start.launcher, spawned.group.as_deref(), spawned.pid);
-        drop(spawned.group);
+        let grouping = grouping(&launcher, group.as_deref(), pid);
+        drop(group);
         let own = Own::look().map_err(|found| Unverified {
             layer: Layer::UserNamespace,
             found,
@@ -177,24 +154,24 @@ impl Worker {
             },
         };
         let denied = worker.take_listener(&setup)?;
-        if start.launcher.lowers_limits() {
-            rlimits::lower_descriptors(spawned.pid, start.limits.descriptors).map_err(|error| {
-                match worker.ended_by_itself() {
+        if launcher.lowers_limits() {
+            rlimits::lower_descriptors(pid, start.limits.descriptors).map_err(
+                |error| match worker.ended_by_itself() {
                     Some(ending) => WorkerError::Ended(ending),
                     None => error.into(),
-                }
-            })?;
+                },
+            )?;
         }
         let missing: Vec<Layer> = ready
             .missing
             .iter()
             .filter_map(|name| name.parse().ok())
-            .chain(start.launcher.missing().iter().copied())
+            .chain(launcher.missing().iter().copied())
             .collect();
         let may_open = matches!(kind, Kind::Program(rights) if rights.directories);
         let verified = Receipt::verify(&Expected {
-            pid: spawned.pid,
-            host_uid: spawned.host_uid,
+            pid: pid,
+            host_uid,
             own: &own,
             descriptors: start.open,
             missing: &missing,
@@ -221,7 +198,7 @@ impl Worker {
         worker.receipt.cgroup = grouping;
         worker.receipt.measures = start
             .measures
-            .verify(spawned.pid, &ready.missing, &measures_off)
+            .verify(pid, &ready.missing, &measures_off)
             .map_err(|refused| match worker.ended_by_itself() {
                 Some(ending) => WorkerError::Ended(ending),
                 None => refused.into(),

@@ -172,8 +172,7 @@ impl Launcher {
     /// own ids; over one with other ids and no such namespace not every root may
     /// (`check_prlimit_permission`, kernel: kernel/sys.c), nor need it.
     pub fn lowers_limits(&self) -> bool {
-        let apart = self.off.has(Layer::UserNamespace) && rustix::process::geteuid().is_root();
-        !self.off.has(Layer::Rlimits) && !apart
+        lowers_limits(self.off)
     }
 
     /// The granted directories, in the order of the options.
@@ -322,6 +321,12 @@ impl Drop for Launcher {
         }
         let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
+}
+
+/// [`Launcher::lowers_limits`], of launchers without these layers.
+pub fn lowers_limits(off: Off) -> bool {
+    let apart = off.has(Layer::UserNamespace) && rustix::process::geteuid().is_root();
+    !off.has(Layer::Rlimits) && !apart
 }
 
 /// What is called when a worker has ended: asks its group first whether it was

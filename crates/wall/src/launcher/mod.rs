@@ -19,7 +19,7 @@ mod strangers;
 
 pub use birth::{DEPTH, depth};
 pub use book::Event;
-pub use client::{Launcher, Spawned};
+pub use client::{Launcher, Spawned, lowers_limits};
 pub(crate) use clone::{Cloned, clone};
 pub use error::LauncherError;
 pub use ids::{HostIds, IdsError};

@@ -196,8 +196,10 @@ impl Assignment {
 }
 
 /// The first datagram on the set-up socket. Descriptors: the shared file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
+    /// What it is going to be assigned to, so that it can get ready for that.
+    pub kind: WorkerKind,
     /// Names of layers whose absence the operator has accepted.
     pub accept_missing: Vec<String>,
     /// Names of layers that the host leaves out on purpose
@@ -212,6 +214,7 @@ pub struct Hello {
 
 impl Message for Hello {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.kind.encode(to)?;
         to.list("accepted layers", &self.accept_missing, 64, |to, name| {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
         })?;
@@ -227,6 +230,7 @@ impl Message for Hello {
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
+            kind: WorkerKind::decode(from)?,
             accept_missing: from.list("accepted layers", 64, |from| {
                 from.text("layer", MAX_NAME).map(str::to_owned)
             })?,
@@ -447,6 +451,7 @@ mod tests {
     #[test]
     fn what_is_said_about_layers_comes_back_as_it_was_sent() {
         let sent = Hello {
+            kind: WorkerKind::Tenant,
             accept_missing: vec!["mdwe".into()],
             off: vec!["seccomp".into(), "landlock".into()],
             measures_off: vec!["store-bypass".to_owned()],

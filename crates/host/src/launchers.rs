@@ -1,0 +1,138 @@
+//! The launchers that a host's workers come from, and their control groups.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+
+use lazaret_wall::cgroup::{CgroupError, Cgroups};
+use lazaret_wall::executable::{Executable, Executables};
+use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
+
+use crate::builder::Options;
+
+/// The launchers of a host. Each is started when its turn first comes, and again
+/// after it has ended.
+#[derive(Debug)]
+pub(crate) struct Launchers {
+    options: Arc<Options>,
+    slots: Vec<Mutex<Option<Arc<Launcher>>>>,
+    turn: AtomicUsize,
+    /// Whether the executable that is carried along can't be used here.
+    image_refused: AtomicBool,
+    cgroups: OnceLock<Arc<Cgroups>>,
+}
+
+impl Launchers {
+    pub(crate) fn new(options: Arc<Options>, cgroups: OnceLock<Arc<Cgroups>>) -> Self {
+        Self {
+            slots: (0..options.pool.launchers.get())
+                .map(|_| Mutex::default())
+                .collect(),
+            options,
+            turn: AtomicUsize::new(0),
+            image_refused: AtomicBool::new(false),
+            cgroups,
+        }
+    }
+
+    /// The launcher whose turn it is, started if there is none or it has ended.
+    pub(crate) fn next(&self) -> Result<Arc<Launcher>, LauncherError> {
+        let turn = match self.slots.len() {
+            1 => 0,
+            several => self.turn.fetch_add(1, Relaxed) % several,
+        };
+        let mut slot = self.slots[turn]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
+            return Ok(launcher.clone());
+        }
+        let started = Arc::new(self.start(self.launcher_options()?)?);
+        if slot.replace(started.clone()).is_some() {
+            crate::metrics::launcher_replaced();
+        }
+        Ok(started)
+    }
+
+    /// The numbers of the launchers' processes.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let slots = self.slots.iter();
+        slots
+            .filter_map(|slot| {
+                let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                slot.as_ref()?.pid()
+            })
+            .collect()
+    }
+
+    /// Starts a launcher: with this program itself, from now on, where the executable
+    /// that is carried along may not be executed.
+    pub(crate) fn start(&self, mut options: LauncherOptions) -> Result<Launcher, LauncherError> {
+        match Launcher::start(&options) {
+            Err(error @ LauncherError::NotExecuted)
+                if matches!(options.executables.worker, Executable::Image(_)) =>
+            {
+                self.refuse_image(&error);
+                options.executables.worker = Executable::Own;
+                Launcher::start(&options)
+            }
+            other => other,
+        }
+    }
+
+    fn refuse_image(&self, error: &dyn std::fmt::Display) {
+        if !self.image_refused.swap(true, Relaxed) {
+            tracing::warn!(%error, "workers are this program itself, as their own executable can't be executed from memory");
+        }
+    }
+
+    pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
+        Ok(LauncherOptions {
+            executables: self.executables(),
+            accept_missing: self.options.accept_missing.clone(),
+            off: self.options.off,
+            red_team: self.options.red_team,
+            as_user: self.options.worker_user,
+            directories: Vec::new(),
+            cgroups: Some(self.cgroups()?.clone()),
+        })
+    }
+
+    /// The executables of launcher and workers: where no executable may be made in
+    /// memory, workers are this program, started again.
+    fn executables(&self) -> Executables {
+        let mut executables = self.options.executables.clone();
+        if let image @ Executable::Image(_) = &executables.worker {
+            if let Err(error) = image.open() {
+                self.refuse_image(&error);
+            }
+            if self.image_refused.load(Relaxed) {
+                executables.worker = Executable::Own;
+            }
+        }
+        executables
+    }
+
+    /// The control groups of this host's workers, looked for when they are first
+    /// needed: a host that starts no worker makes no group.
+    pub(crate) fn cgroups(&self) -> Result<&Arc<Cgroups>, CgroupError> {
+        if let Some(cgroups) = self.cgroups.get() {
+            return Ok(cgroups);
+        }
+        let opened = Cgroups::open(self.options.cgroup)?;
+        let cgroups = self.cgroups.get_or_init(|| opened);
+        if let Some((missing, remedy)) = cgroups.degraded() {
+            degraded(self.options.cgroup.quiet, &missing, remedy);
+        }
+        Ok(cgroups)
+    }
+}
+
+/// Says once for this process that limits are only those underneath.
+fn degraded(quiet: bool, missing: &str, remedy: &str) {
+    static SAID: Once = Once::new();
+    let words = "workers have no control groups, or not for all limits";
+    SAID.call_once(|| match quiet {
+        false => tracing::warn!(missing, remedy, "{words}"),
+        true => tracing::info!(missing, remedy, "{words}"),
+    });
+}

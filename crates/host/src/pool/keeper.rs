@@ -1,0 +1,150 @@
+//! The keeper of a pool: the thread that makes blank workers, lets them go, and
+//! has idle workers leave.
+
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::demand::Supply;
+use super::{Common, Reason, State};
+use crate::metrics;
+
+/// How long it makes no blank after it could not.
+const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// Into how many looks the time is divided after which a worker leaves, at most:
+/// who has been idle for long enough by the next look may stay until then.
+const LOOKS: u32 = 8;
+
+/// Whether the keeper is to be woken, as there is something to do before it would
+/// look by itself. At most one of those who ask is told so.
+pub(super) fn calls(state: &mut State, now: Duration, most: usize) -> bool {
+    let supply = match state.demand.supply(now, state.blanks.len(), most) {
+        Supply::Rest => None,
+        Supply::Make | Supply::Drop => Some(now),
+        Supply::Wait(until) => Some(until),
+    };
+    let Some(wanted) = sooner(supply, state.sweep) else {
+        return false;
+    };
+    let calls = state.alarm.is_none_or(|alarm| wanted < alarm);
+    if calls {
+        state.alarm = Some(wanted);
+    }
+    calls
+}
+
+fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
+/// When to look again, after a look that left one who had waited for `longest`.
+fn next_look(now: Duration, timeout: Duration, longest: Option<Duration>) -> Option<Duration> {
+    let longest = longest?;
+    Some(now + timeout.saturating_sub(longest).max(timeout / LOOKS))
+}
+
+/// What the keeper does until the pool ends.
+pub(super) fn run(common: &Common) {
+    let most = common.most;
+    let mut not_before = Duration::ZERO;
+    loop {
+        let mut state = common.lock();
+        if state.ending {
+            return;
+        }
+        state.blanks.retain(|blank| blank.is_alive());
+        let now = common.now();
+        // Awake: nobody needs to call.
+        state.alarm = Some(now);
+        metrics::blanks(state.blanks.len());
+        if let Some(timeout) = common.options.pool.idle
+            && state.sweep.is_some_and(|at| at <= now)
+        {
+            // Whoever enters from here on says when to look.
+            state.sweep = None;
+            drop(state);
+            let swept = common.sweep(Reason::Idle, |_| 0);
+            let mut state = common.lock();
+            let next = next_look(common.now(), timeout, swept.longest);
+            let next = next.or_else(|| swept.any.then_some(common.now() + timeout));
+            state.sweep = sooner(state.sweep, next);
+            continue;
+        }
+        let stock = state.blanks.len();
+        let supply = match state.demand.supply(now, stock, most) {
+            Supply::Drop => {
+                let surplus = state.blanks.pop_front();
+                drop(state);
+                drop(surplus);
+                continue;
+            }
+            Supply::Make if now >= not_before => {
+                drop(state);
+                match common.make() {
+                    Ok(blank) => common.lock().blanks.push_back(blank),
+                    Err(error) => {
+                        tracing::debug!(%error, "no blank worker could be made");
+                        not_before = common.now() + BACK_OFF;
+                    }
+                }
+                continue;
+            }
+            Supply::Make => Some(not_before),
+            Supply::Wait(until) => Some(until),
+            Supply::Rest => None,
+        };
+        state.alarm = sooner(supply, state.sweep);
+        let alarm = state.alarm;
+        drop(state);
+        sleep(
+            common,
+            alarm.map(|alarm| alarm.saturating_sub(common.now())),
+        );
+    }
+}
+
+/// Sleeps until it is woken, or for this time.
+fn sleep(common: &Common, time: Option<Duration>) {
+    let mut set = [PollFd::new(&common.wake, PollFlags::IN)];
+    let time = time.and_then(|time| Timespec::try_from(time).ok());
+    if rustix::event::poll(&mut set, time.as_ref()).is_ok_and(|ready| ready > 0) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&common.wake, &mut count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_comes_when_the_next_is_due_and_not_too_often() {
+        let seconds = Duration::from_secs;
+        for (longest, expected) in [
+            (None, None),
+            (Some(0), Some(180)),
+            (Some(30), Some(150)),
+            // Not at once again for who is due a moment later.
+            (Some(79), Some(110)),
+        ] {
+            let longest = longest.map(seconds);
+            let expected = expected.map(seconds);
+            assert_eq!(next_look(seconds(100), seconds(80), longest), expected);
+        }
+    }
+
+    #[test]
+    fn only_what_is_sooner_than_its_alarm_wakes_the_keeper() {
+        let at = Duration::from_secs;
+        let mut state = State::default();
+        assert!(!calls(&mut state, at(1), 4), "there is nothing to do");
+        state.sweep = Some(at(60));
+        assert!(calls(&mut state, at(1), 4));
+        assert!(!calls(&mut state, at(1), 4), "it is on its way");
+        assert_eq!(state.alarm, Some(at(60)));
+        state.demand.note(at(2));
+        assert!(calls(&mut state, at(2), 4), "a blank is wanted sooner");
+        assert!(state.alarm.unwrap() < at(3));
+    }
+}
