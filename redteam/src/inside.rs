@@ -127,9 +127,21 @@ pub fn own_memory() -> *mut u8 {
         as *mut u8
 }
 
-/// A page of this program's code that attacks don't run on: the worker's
-/// start, which is over.
+std::arch::global_asm!(
+    ".pushsection .text.lazaret_spare_page, \"ax\"",
+    ".p2align 12",
+    ".globl lazaret_spare_page",
+    "lazaret_spare_page:",
+    ".zero 4096",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    /// The page above. Nothing calls it: its first bytes are no code to run.
+    static lazaret_spare_page: [u8; layout::PAGE];
+}
+
+/// A page of this program's code that nothing runs on.
 pub fn page_of_code() -> usize {
-    let start: fn() -> ! = lazaret_guest::start::worker;
-    start as usize & !(layout::PAGE - 1)
+    (&raw const lazaret_spare_page).addr()
 }

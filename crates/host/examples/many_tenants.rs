@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use lazaret::{Host, PoolOptions};
+use lazaret::Host;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -75,10 +75,7 @@ fn main() -> Result<(), Error> {
     let build = || {
         Host::builder()
             .data_dir(directory.path())
-            .pool(PoolOptions {
-                idle: Some(IDLE),
-                ..PoolOptions::default()
-            })
+            .pool(|pool| pool.idle = Some(IDLE))
             .build()
     };
 

@@ -259,7 +259,7 @@ fn compile(
             stack: engine::NATIVE_STACK,
             compiler: true,
         },
-        assignment: Assignment::Compiler,
+        assignment: &Assignment::Compiler,
         descriptors: &[input.as_fd(), output.as_fd()],
         open: Open {
             fixed: &[0, 1],

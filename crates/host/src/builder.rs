@@ -402,10 +402,10 @@ impl Builder {
         self
     }
 
-    /// What the pool of workers may do.
+    /// What the pool of tenants' workers may do.
     #[must_use]
-    pub fn pool(mut self, pool: PoolOptions) -> Self {
-        self.options.pool = pool;
+    pub fn pool(mut self, change: impl FnOnce(&mut PoolOptions)) -> Self {
+        change(&mut self.options.pool);
         self
     }
 

@@ -25,6 +25,8 @@ fn host(change: impl FnOnce(&mut CgroupOptions)) -> Option<(Host, tempfile::Temp
     let built = harness::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
+        // Each group is accounted for.
+        .pool(|pool| pool.blanks = 0)
         .cgroups(change)
         .build();
     match built {

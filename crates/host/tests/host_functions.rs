@@ -76,6 +76,8 @@ fn made(
     let host = harness::builder()
         .data_dir(directory.path().join("data"))
         .relaxed_durability()
+        // Each worker is accounted for.
+        .pool(|pool| pool.blanks = 0)
         .offer(declaration, function)
         .build()
         .unwrap();

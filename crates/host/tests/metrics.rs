@@ -36,7 +36,15 @@ fn incidents_are_counted() {
         counted
     };
     // What could be is there from the first moment, so that an alarm can be set.
-    assert_eq!(counted(), [("lazaret_incidents_lost_total ".into(), 0)]);
+    let nothing = |name: &str| (format!("{name} "), 0);
+    assert_eq!(
+        counted(),
+        [
+            nothing("lazaret_incidents_lost_total"),
+            nothing("lazaret_launchers_replaced_total"),
+            nothing("lazaret_workers_called_back_total"),
+        ]
+    );
     let report = host
         .program(wat("loop"))
         .time(Duration::from_millis(100))
@@ -46,11 +54,13 @@ fn incidents_are_counted() {
     assert_eq!(
         counted(),
         [
-            ("lazaret_incidents_lost_total ".into(), 0),
+            nothing("lazaret_incidents_lost_total"),
             (
                 "lazaret_incidents_total layer=limits severity=low".into(),
                 1
             ),
+            nothing("lazaret_launchers_replaced_total"),
+            nothing("lazaret_workers_called_back_total"),
         ]
     );
 }

@@ -39,6 +39,7 @@ pub mod launcher;
 pub mod layer;
 pub mod layers;
 pub mod measures;
+pub mod memory_pressure;
 pub mod off;
 pub mod policy;
 pub mod posture;

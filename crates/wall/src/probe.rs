@@ -302,6 +302,14 @@ pub fn all() -> Vec<Finding> {
         cost: "workers are the embedding program, started again: they take longer to start and twice the memory (`lazaret bench --filter start`, `--filter memory`)",
         remedy: "sysctl vm.memfd_noexec to 0 or 1; let a security module that forbids it allow executing memfd files",
     });
+    findings.push(Finding {
+        name: "memory-pressure",
+        purpose: "idle workers leave as soon as memory is short",
+        required: false,
+        probe: crate::memory_pressure::probe(),
+        cost: "idle workers leave after their time only, or when there are as many as there may be (PoolOptions)",
+        remedy: "run Linux 6.5 or later, or with CAP_SYS_RESOURCE, with pressure stall information on (psi=1 on the kernel's command line); in a container mount /proc/pressure",
+    });
     findings.extend(crate::measures::findings());
     findings.extend(cgroups());
     findings

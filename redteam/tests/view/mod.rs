@@ -40,6 +40,8 @@ pub fn builder() -> lazaret::Builder {
         .worker_exe(std::env::var_os(WORKER_EXE).expect("set by the parent"))
         .data_dir(data())
         .relaxed_durability()
+        // Each process is accounted for.
+        .pool(|pool| pool.blanks = 0)
 }
 
 pub fn text(pid: i32, file: &str) -> String {

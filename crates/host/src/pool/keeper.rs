@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
+use lazaret_wall::memory_pressure::MemoryPressure;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::demand::Supply;
+use super::eviction::under_pressure;
 use super::{Common, Reason, State};
 use crate::metrics;
 
 /// How long it makes no blank after it could not.
 const BACK_OFF: Duration = Duration::from_secs(1);
+
+/// How long what has left is given to help, before it is heard again that memory is
+/// short.
+const RELIEF: Duration = Duration::from_millis(500);
 
 /// Into how many looks the time is divided after which a worker leaves, at most:
 /// who has been idle for long enough by the next look may stay until then.
@@ -48,7 +54,18 @@ fn next_look(now: Duration, timeout: Duration, longest: Option<Duration>) -> Opt
 pub(super) fn run(common: &Common) {
     let most = common.most;
     let mut not_before = Duration::ZERO;
+    let mut ears = Ears::open();
     loop {
+        if ears.is_short(common.now()) {
+            let blanks = std::mem::take(&mut common.lock().blanks);
+            let idle = common.sweep(Reason::Pressure, under_pressure).left;
+            tracing::info!(
+                idle,
+                blank = blanks.len(),
+                "memory is short: workers have left"
+            );
+            not_before = common.now() + BACK_OFF;
+        }
         let mut state = common.lock();
         if state.ending {
             return;
@@ -97,20 +114,68 @@ pub(super) fn run(common: &Common) {
         state.alarm = sooner(supply, state.sweep);
         let alarm = state.alarm;
         drop(state);
-        sleep(
-            common,
-            alarm.map(|alarm| alarm.saturating_sub(common.now())),
-        );
+        ears.sleep(common, alarm);
     }
 }
 
-/// Sleeps until it is woken, or for this time.
-fn sleep(common: &Common, time: Option<Duration>) {
-    let mut set = [PollFd::new(&common.wake, PollFlags::IN)];
-    let time = time.and_then(|time| Timespec::try_from(time).ok());
-    if rustix::event::poll(&mut set, time.as_ref()).is_ok_and(|ready| ready > 0) {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&common.wake, &mut count);
+/// What the keeper hears while it sleeps.
+struct Ears {
+    pressure: MemoryPressure,
+    /// Memory is short.
+    short: bool,
+    /// What is heard of it before then is the same shortage still.
+    deaf_until: Duration,
+}
+
+impl Ears {
+    fn open() -> Self {
+        let (pressure, missing) = MemoryPressure::listen();
+        if pressure.is_deaf() {
+            tracing::debug!(?missing, "nobody says when memory is short");
+        }
+        Self {
+            pressure,
+            short: false,
+            deaf_until: Duration::ZERO,
+        }
+    }
+
+    /// Whether it was heard that memory is short, since the last time.
+    fn is_short(&mut self, now: Duration) -> bool {
+        let short = std::mem::take(&mut self.short);
+        if short {
+            self.deaf_until = now + RELIEF;
+        }
+        short
+    }
+
+    /// Sleeps until it is woken, memory is short, or it is time.
+    fn sleep(&mut self, common: &Common, alarm: Option<Duration>) {
+        let now = common.now();
+        let deaf = now < self.deaf_until;
+        let until = sooner(alarm, deaf.then_some(self.deaf_until));
+        let time = until.and_then(|until| Timespec::try_from(until.saturating_sub(now)).ok());
+        let mut set = vec![PollFd::new(&common.wake, PollFlags::IN)];
+        if !deaf {
+            set.extend(self.pressure.polled());
+        }
+        if !rustix::event::poll(&mut set, time.as_ref()).is_ok_and(|ready| ready > 0) {
+            return;
+        }
+        let (woken, told) = set.split_at(1);
+        let woken = !woken[0].revents().is_empty();
+        self.short = told
+            .iter()
+            .any(|source| source.revents().intersects(PollFlags::PRI | PollFlags::IN));
+        let told = told.iter().any(|source| !source.revents().is_empty());
+        drop(set);
+        if woken {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&common.wake, &mut count);
+        }
+        if told {
+            self.pressure.take();
+        }
     }
 }
 

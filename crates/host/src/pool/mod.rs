@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lazaret_wall::launcher::lowers_limits;
+use lazaret_wall::launcher::{Launcher, lowers_limits};
 use lazaret_wire::message::WorkerKind;
 use rustix::event::EventfdFlags;
 
@@ -29,7 +29,7 @@ use crate::builder::Options;
 use crate::launchers::Launchers;
 use crate::supervisor::Supervisor;
 use crate::tenant::{self, worker_limits};
-use crate::worker::{Birth, Newborn, WorkerError};
+use crate::worker::{Birth, Duty, Newborn, WorkerError};
 use counts::Counts;
 use demand::Demand;
 use residents::Residents;
@@ -41,6 +41,9 @@ pub use options::PoolOptions;
 pub(crate) use residents::{Reason, coarse_now};
 pub use seat::AllBusy;
 pub(crate) use seat::Seat;
+
+/// How often a worker is started that is killed before it is set up.
+const ATTEMPTS: u32 = 4;
 
 /// The pool of a host.
 #[derive(Debug)]
@@ -109,9 +112,36 @@ impl Pool {
         })
     }
 
+    /// Has a tenant's worker started, of a blank one if there is any. One that is
+    /// killed before it is set up had no time to do anything, so another is started.
+    pub(crate) fn start<T>(
+        &self,
+        duty: Duty,
+        start: impl Fn(Option<Newborn>, &Arc<Launcher>) -> Result<T, WorkerError>,
+    ) -> Result<T, WorkerError> {
+        let mut blank = match duty {
+            Duty::Serve => self.take(),
+            Duty::Replay => None,
+        };
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            let launcher = match &blank {
+                Some(blank) => blank.launcher().clone(),
+                None => self.common.launchers.next()?,
+            };
+            match start(blank.take(), &launcher) {
+                Err(error) if error.was_killed() && left > 0 => {
+                    tracing::debug!(%error, "a worker is started again");
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// A blank worker for a tenant, if one waits. That it is wanted counts, be
     /// there one or not.
-    pub(crate) fn take(&self) -> Option<Newborn> {
+    fn take(&self) -> Option<Newborn> {
         let common = &self.common;
         common.counts.started.fetch_add(1, Relaxed);
         if common.most == 0 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 /// What the pool of a host's workers may do. It is about those of tenants:
 /// programs have their own for as long as they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolOptions {
     /// Launchers that workers come from, in turns.
     pub launchers: NonZeroUsize,

@@ -146,7 +146,7 @@ impl Execution {
                 stack: engine::NATIVE_STACK,
                 compiler: false,
             },
-            assignment: Assignment::Program(ProgramSetup {
+            assignment: &Assignment::Program(ProgramSetup {
                 arguments: plan.arguments,
                 environment: plan.environment,
                 preopens: plan

@@ -22,7 +22,7 @@ use super::module::Module;
 use crate::host::Inner;
 use crate::memory::{self, WorkerMemory};
 use crate::tracker::{self, CardTracker, KernelTracker, SignalTracker, Tracker, Written};
-use crate::worker::{Duty, Start, Worker, WorkerError};
+use crate::worker::{Duty, Start, Worker};
 
 /// Room for the worker's own data beside the tenant's memories, in bytes.
 const OWN_DATA: u64 = 512 << 20;
@@ -167,44 +167,39 @@ impl Live {
         descriptors.extend(files.iter().map(|(_, file)| *file));
         descriptors.extend(carried.map(|carried| carried.file.as_fd()));
         let sizes = carried.map_or(memory::sizes(plan.sizes), |carried| carried.sizes);
-        let blank = match duty {
-            Duty::Serve => host.pool.take(),
-            Duty::Replay => None,
-        };
-        let launcher = match &blank {
-            Some(blank) => blank.launcher().clone(),
-            None => host.launchers.next().map_err(WorkerError::from)?,
-        };
-        let (mut worker, ready, tracked) = Worker::start(Start {
-            blank,
-            launcher: &launcher,
-            supervisor: &host.supervisor,
-            duty,
-            lessons: None,
-            required: host.options.require_grade,
-            measures: &host.options.measures,
-            tenant: Some(name),
-            module: &module.hash,
-            code: Some(&artefact),
-            limits: worker_limits(limits, descriptors.len() as u64),
-            assignment: Assignment::Tenant(TenantSetup {
-                heap_limit: limits.heap,
-                stable_limit: limits.stable,
-                sizes,
-                runs,
-                map_from,
-                tracking,
-                reusable: artefact.made.reusable,
-                budgeted: host.budget.is_some(),
-                host_functions: host.functions.provided(),
-            }),
-            descriptors: &descriptors,
-            open: Open {
-                fixed: &[],
-                directories: 0,
-            },
-            accepted: &host.options.accept_missing,
-            tracked: tracking == Tracking::Kernel,
+        let assignment = Assignment::Tenant(TenantSetup {
+            heap_limit: limits.heap,
+            stable_limit: limits.stable,
+            sizes,
+            runs,
+            map_from,
+            tracking,
+            reusable: artefact.made.reusable,
+            budgeted: host.budget.is_some(),
+            host_functions: host.functions.provided(),
+        });
+        let (mut worker, ready, tracked) = host.pool.start(duty, |blank, launcher| {
+            Worker::start(Start {
+                blank,
+                launcher,
+                supervisor: &host.supervisor,
+                duty,
+                lessons: None,
+                required: host.options.require_grade,
+                measures: &host.options.measures,
+                tenant: Some(name),
+                module: &module.hash,
+                code: Some(&artefact),
+                limits: worker_limits(limits, descriptors.len() as u64),
+                assignment: &assignment,
+                descriptors: &descriptors,
+                open: Open {
+                    fixed: &[],
+                    directories: 0,
+                },
+                accepted: &host.options.accept_missing,
+                tracked: tracking == Tracking::Kernel,
+            })
         })?;
         worker.set_spin(Spin::HOT);
         let Some(memory) = WorkerMemory::new(worker.pid(), &ready) else {

@@ -61,6 +61,22 @@ pub enum WorkerError {
     Supervisor(#[source] std::io::Error),
 }
 
+impl WorkerError {
+    /// Whether it was ended from outside, or its launcher was, while it was set up:
+    /// no fault of its own, nor of what it was to run.
+    pub(crate) fn was_killed(&self) -> bool {
+        match self {
+            Self::Ended(ending) => matches!(
+                ending,
+                Ending::Killed | Ending::Signal(libc::SIGKILL) | Ending::LauncherEnded
+            ),
+            Self::Launcher(error) => matches!(error, LauncherError::Ended),
+            Self::Channel(error) => matches!(error, ChannelError::Closed),
+            _ => false,
+        }
+    }
+}
+
 impl From<LayerError> for WorkerError {
     fn from(error: LayerError) -> Self {
         Self::Layer {

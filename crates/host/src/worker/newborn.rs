@@ -8,7 +8,7 @@ use lazaret_wall::launcher::{Launcher, Limits, Spawned};
 use lazaret_wall::receipt::Receipt;
 use lazaret_wall::{Layer, Measure};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Assign, Assignment, Hello, ToWorker, WorkerKind};
+use lazaret_wire::message::{Assignment, Hello, ToWorker, WorkerKind};
 use lazaret_wire::socket::Channel;
 use lazaret_wire::{Shared, Spin, bell, layout};
 
@@ -162,7 +162,7 @@ impl Newborn {
 
 /// What a worker is told when it is known what it is for.
 pub(super) struct Told<'a> {
-    pub(super) assignment: Assignment,
+    pub(super) assignment: &'a Assignment,
     pub(super) descriptors: &'a [BorrowedFd<'a>],
     pub(super) about: About,
 }
@@ -171,10 +171,7 @@ impl Told<'_> {
     fn to(self, worker: &mut Worker, setup: &Channel) -> Result<(), WorkerError> {
         worker.watch.set_about(self.about);
         setup.send_descriptors(self.descriptors)?;
-        let assign = ToWorker::Assign(Assign {
-            assignment: self.assignment,
-        });
-        assign.to_bytes(&mut worker.buffer)?;
+        ToWorker::assign_to_bytes(self.assignment, &mut worker.buffer)?;
         worker.put(Noted::Other)
     }
 }

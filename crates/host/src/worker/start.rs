@@ -44,7 +44,7 @@ pub(crate) struct Start<'a> {
     /// assignment.
     pub blank: Option<Newborn>,
     pub limits: Limits,
-    pub assignment: Assignment,
+    pub assignment: &'a Assignment,
     pub descriptors: &'a [BorrowedFd<'a>],
     /// Descriptors that must be open in it once it is locked.
     pub open: Open<'a>,
@@ -71,7 +71,7 @@ impl Worker {
     /// Starts a worker, waits for its lock, and looks at it from outside.
     /// Returns what it said and its userfaultfd, if it was to hand one over.
     pub(crate) fn start(start: Start<'_>) -> Result<(Self, Ready, Option<OwnedFd>), WorkerError> {
-        let (name, kind) = match &start.assignment {
+        let (name, kind) = match start.assignment {
             Assignment::Program(setup) => ("program", Kind::Program(rights(setup))),
             Assignment::Tenant(_) => ("tenant", Kind::Tenant),
             Assignment::Compiler => ("compiler", Kind::Compiler),
@@ -81,7 +81,7 @@ impl Worker {
             limits: start.limits,
             kind: start.assignment.kind(),
             accepted: start.accepted,
-            measures_off: start.measures.off_for(&start.assignment),
+            measures_off: start.measures.off_for(start.assignment),
             supervisor: start.supervisor,
         };
         let told = Told {

@@ -32,6 +32,8 @@ pub use transfer::{Space, Transfer, TransferDirection, TransferRun};
 
 use crate::codec::{DecodeError, EncodeError, Message, Reader, Writer};
 
+/// The tag of [`ToWorker::Assign`].
+const ASSIGN: u8 = 0;
 /// The tag of [`ToWorker::Call`].
 const CALL: u8 = 2;
 
@@ -59,6 +61,11 @@ pub enum ToWorker {
 }
 
 impl ToWorker {
+    /// Encodes a [`ToWorker::Assign`] from an assignment that is kept by its sender.
+    pub fn assign_to_bytes(assignment: &Assignment, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        assignment.encode(Writer::new(out).u8(ASSIGN))
+    }
+
     /// Encodes a [`ToWorker::Call`] from a call that is kept by its sender.
     pub fn call_to_bytes(call: &Call, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         call.encode(Writer::new(out).u8(CALL))
@@ -68,7 +75,7 @@ impl ToWorker {
 impl Message for ToWorker {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         match self {
-            Self::Assign(message) => message.encode(to.u8(0)),
+            Self::Assign(message) => message.encode(to.u8(ASSIGN)),
             Self::Start => {
                 to.u8(1);
                 Ok(())

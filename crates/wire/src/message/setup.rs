@@ -252,16 +252,16 @@ pub struct Assign {
     pub assignment: Assignment,
 }
 
-impl Message for Assign {
-    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        self.assignment.kind().encode(to)?;
+impl Assignment {
+    pub(super) fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.kind().encode(to)?;
         let string = |field| {
             move |to: &mut Writer<'_>, text: &String| {
                 to.bytes(field, text.as_bytes(), MAX_STRING).map(drop)
             }
         };
         let provided = |to: &mut Writer<'_>, function: &ProvidedFunction| function.encode(to);
-        match &self.assignment {
+        match self {
             Assignment::Compiler => Ok(()),
             Assignment::Program(p) => {
                 to.list("arguments", &p.arguments, MAX_STRINGS, string("argument"))?;
@@ -313,6 +313,12 @@ impl Message for Assign {
                 .map(drop)
             }
         }
+    }
+}
+
+impl Message for Assign {
+    fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.assignment.encode(to)
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
