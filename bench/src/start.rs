@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lazaret::wall::layers::seccomp::Denied;
 use lazaret::wall::layers::{descriptors, namespaces};
-use lazaret::wall::receipt::Expected;
+use lazaret::wall::receipt::{self, Early, Expected};
 use lazaret::wall::{Kind, Off, Receipt};
 use lazaret::{Builder, CgroupMode, Host, Tenant};
 
@@ -193,19 +193,26 @@ fn gone(worker: Option<i32>) -> Result<(), BenchError> {
 
 /// Looks at the worker as its host did when it started.
 fn look_again(tenant: &Tenant, own: &namespaces::Own, off: Off) -> Result<Receipt, BenchError> {
-    let receipt = tenant.receipt()?;
-    let missing: Vec<_> = receipt
+    let verified = tenant.receipt()?;
+    let missing: Vec<_> = verified
         .layers
         .iter()
-        .filter(|entry| matches!(entry.state, lazaret::wall::receipt::State::Missing(_)))
+        .filter(|entry| matches!(entry.state, receipt::State::Missing(_)))
         .map(|entry| entry.layer)
         .collect();
+    let again = |unverified| {
+        BenchError::system("verifying a worker again")(std::io::Error::other(unverified))
+    };
+    let early = Early::look(verified.pid).map_err(again)?;
+    let status = receipt::status(verified.pid).map_err(again)?;
     let expected = Expected {
+        status: &status,
+        early: &early,
         kind: Kind::Tenant,
         denied: Denied::Notify,
         learning: false,
-        pid: receipt.pid,
-        host_uid: receipt.host_uid,
+        pid: verified.pid,
+        host_uid: verified.host_uid,
         own,
         descriptors: descriptors::Expected {
             fixed: &[],
@@ -215,9 +222,7 @@ fn look_again(tenant: &Tenant, own: &namespaces::Own, off: Off) -> Result<Receip
         accepted: &missing,
         off,
     };
-    let verified = Receipt::verify(&expected).map_err(|unverified| {
-        BenchError::system("verifying a worker again")(std::io::Error::other(unverified))
-    });
+    let verified = Receipt::verify(&expected).map_err(again);
     verified.map(|(receipt, _)| receipt)
 }
 

@@ -1,6 +1,7 @@
 //! Which measures against side channels workers are started with.
 
 use lazaret_wall::measures::{self, Entry, Expected, Measure};
+use lazaret_wall::receipt::Early;
 use lazaret_wire::message::{Assignment, Clock};
 use thiserror::Error;
 
@@ -60,12 +61,16 @@ impl MeasureOptions {
     pub(crate) fn verify(
         &self,
         pid: i32,
+        status: &str,
+        early: &Early,
         told: &[String],
         off: &[(Measure, &'static str)],
     ) -> Result<Vec<Entry>, Refused> {
         let missing: Vec<Measure> = told.iter().filter_map(|name| name.parse().ok()).collect();
         let entries = measures::verify(&Expected {
             pid,
+            status,
+            early,
             missing: &missing,
             off,
         });

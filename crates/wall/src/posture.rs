@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::descriptors::{self, Open};
-use crate::layers::namespaces::NAMESPACES;
 use crate::layers::{namespaces, read, status_field};
 
 /// What a worker looks like from outside.
@@ -50,7 +49,7 @@ impl Posture {
         let status = read(pid, "status")?;
         let maps = read(pid, "maps")?;
         Self::of(
-            pid,
+            namespaces::all(pid)?,
             &String::from_utf8_lossy(&status),
             &maps,
             descriptors::open(pid)?,
@@ -59,18 +58,13 @@ impl Posture {
 
     /// The same, of what was read already.
     pub(crate) fn of(
-        pid: i32,
+        namespaces: BTreeMap<String, String>,
         status: &str,
         maps: &[u8],
         descriptors: Open,
     ) -> Result<Self, String> {
         Ok(Self {
-            namespaces: NAMESPACES
-                .iter()
-                .map(|(_, name)| *name)
-                .chain(["cgroup"])
-                .map(|name| Ok((name.to_owned(), namespaces::of(pid, name)?)))
-                .collect::<Result<_, String>>()?,
+            namespaces,
             status: STATUS
                 .iter()
                 .map(|name| {

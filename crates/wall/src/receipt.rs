@@ -1,5 +1,7 @@
 //! The receipt: what was verified, from outside, about one worker.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::address_layout::AddressLayout;
@@ -126,6 +128,10 @@ pub struct Expected<'a> {
     pub host_uid: u32,
     /// The namespaces of the process that verifies it.
     pub own: &'a namespaces::Own,
+    /// `/proc/PID/status` of it, now ([`status`]).
+    pub status: &'a str,
+    /// What was seen of it since it was closed in.
+    pub early: &'a Early,
     /// Its open descriptors.
     pub descriptors: descriptors::Expected<'a>,
     /// What it is for.
@@ -140,6 +146,54 @@ pub struct Expected<'a> {
     pub accepted: &'a [Layer],
     /// Layers that are left out on purpose.
     pub off: Off,
+}
+
+/// What can be seen of a worker as soon as it is closed in, and can't change from
+/// then on: no call that would change it passes the launch filter, and nothing but
+/// this process and the launcher is outside of it.
+#[derive(Debug, Clone)]
+pub struct Early {
+    /// Its namespaces, by kind, as `/proc/PID/ns` names them.
+    namespaces: BTreeMap<String, String>,
+    root: Result<String, String>,
+    environment: Result<String, String>,
+    executable: measures::Standing,
+}
+
+impl Early {
+    /// Looks at a worker that is closed in.
+    ///
+    /// # Errors
+    /// If it has gone, or this process may not look at it.
+    pub fn look(pid: i32) -> Result<Self, Unverified> {
+        Ok(Self {
+            namespaces: namespaces::all(pid).map_err(gone)?,
+            root: root::verify(pid),
+            environment: environment::verify(pid),
+            executable: measures::executable(pid),
+        })
+    }
+
+    /// How it stands with the file that it runs.
+    pub(crate) fn executable(&self) -> &measures::Standing {
+        &self.executable
+    }
+}
+
+/// `/proc/PID/status` of a worker.
+///
+/// # Errors
+/// If it has gone, or this process may not look at it.
+pub fn status(pid: i32) -> Result<String, Unverified> {
+    let status = read(pid, "status").map_err(gone)?;
+    Ok(String::from_utf8_lossy(&status).into_owned())
+}
+
+fn gone(found: String) -> Unverified {
+    Unverified {
+        layer: Layer::PidNamespace,
+        found,
+    }
 }
 
 /// A layer that isn't as it should be: the worker must not run.
@@ -201,13 +255,9 @@ impl Receipt {
     /// must stay so.
     pub fn verify(expected: &Expected<'_>) -> Result<(Self, Posture), Unverified> {
         let pid = expected.pid;
-        let gone = |found: String| Unverified {
-            layer: Layer::PidNamespace,
-            found,
-        };
-        let status = read(pid, "status").map_err(gone)?;
-        let status = String::from_utf8_lossy(&status);
-        let threads = status_field(&status, "Threads")
+        let early = expected.early;
+        let status = expected.status;
+        let threads = status_field(status, "Threads")
             .map_err(gone)?
             .parse()
             .unwrap_or(0);
@@ -216,7 +266,7 @@ impl Receipt {
         }
         let maps = read(pid, "maps").map_err(gone)?;
         let posture = descriptors::open(pid)
-            .and_then(|open| Posture::of(pid, &status, &maps, open))
+            .and_then(|open| Posture::of(early.namespaces.clone(), status, &maps, open))
             .map_err(gone)?;
         let namespace = |name| namespaces::verify(posture.namespaces.get(name), name, expected.own);
         let mut layers = Vec::with_capacity(Layer::ALL.len());
@@ -224,7 +274,7 @@ impl Receipt {
             if let Some(why) = expected.off.why(layer) {
                 // Whatever is left out, it is never root.
                 if layer == Layer::UserNamespace {
-                    namespaces::verify_user(&status, expected.host_uid)
+                    namespaces::verify_user(status, expected.host_uid)
                         .map_err(|found| Unverified { layer, found })?;
                 }
                 let state = State::Off(why);
@@ -235,7 +285,7 @@ impl Receipt {
                 Layer::UserNamespace => namespace("user").and_then(|namespace| {
                     Ok(format!(
                         "{namespace}, {}",
-                        namespaces::verify_user(&status, expected.host_uid)?
+                        namespaces::verify_user(status, expected.host_uid)?
                     ))
                 }),
                 Layer::PidNamespace => namespace("pid"),
@@ -243,18 +293,18 @@ impl Receipt {
                 Layer::NetworkNamespace => namespace("net"),
                 Layer::IpcNamespace => namespace("ipc"),
                 Layer::UtsNamespace => namespace("uts"),
-                Layer::EmptyRoot => root::verify(pid),
-                Layer::NoNewPrivs => no_new_privs::verify(&status),
+                Layer::EmptyRoot => early.root.clone(),
+                Layer::NoNewPrivs => no_new_privs::verify(status),
                 Layer::Capabilities => {
-                    capabilities::verify(&status, !expected.off.has(Layer::UserNamespace))
+                    capabilities::verify(status, !expected.off.has(Layer::UserNamespace))
                 }
-                Layer::Environment => environment::verify(pid),
+                Layer::Environment => early.environment.clone(),
                 Layer::Descriptors => {
                     descriptors::verify(&posture.descriptors, expected.descriptors)
                 }
                 Layer::Rlimits => rlimits::verify(pid),
                 Layer::Mdwe => mdwe::verify(&maps),
-                Layer::Seccomp => seccomp::verify(&status, 2),
+                Layer::Seccomp => seccomp::verify(status, 2),
                 Layer::Landlock => Ok(format!(
                     "no trace in /proc: the worker's word; {}",
                     landlock::coverage_here()

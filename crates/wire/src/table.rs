@@ -263,6 +263,10 @@ pub const TABLE: &[Crossing] = &[
         when_wrong: KILL,
         ..crossing!("Prepared", Message, ToHost, "tenant", 1, "bytes", "")
     },
+    Crossing {
+        when_wrong: KILL,
+        ..crossing!("Waiting", Message, ToHost, "tenant", 1, "bytes", "")
+    },
     crossing!(
         "Grow",
         Message,

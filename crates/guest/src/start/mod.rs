@@ -108,6 +108,9 @@ pub fn worker() -> ! {
 pub fn worker_with(mut work: impl Work) -> ! {
     let (channel, mut exchange, told, closed) = greet();
     let engine = or_fail(&mut exchange, get_ready(told.kind));
+    if told.blank {
+        exchange.answer(&FromWorker::Waiting);
+    }
     // A blank worker sleeps here.
     let descriptors = match channel.receive_descriptors(layout::MAX_FILES + 1) {
         Ok(descriptors) => descriptors,
@@ -211,6 +214,7 @@ fn get_ready(kind: WorkerKind) -> Result<Option<Engine>, Failed> {
 /// What the host says first.
 struct Told {
     kind: WorkerKind,
+    blank: bool,
     accepted: Vec<Layer>,
     off: Off,
     dumpable: bool,
@@ -274,6 +278,7 @@ fn greet() -> (Channel, Exchange, Told, Closed) {
     let off = or_fail(&mut exchange, Off::from_names(&hello.off).map_err(failed));
     let told = Told {
         kind: hello.kind,
+        blank: hello.blank,
         accepted,
         off,
         dumpable: hello.dumpable,

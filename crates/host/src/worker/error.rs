@@ -3,6 +3,7 @@
 use lazaret_wall::launcher::LauncherError;
 use lazaret_wall::receipt::Unverified;
 use lazaret_wall::{Grade, Layer, LayerError};
+use lazaret_wire::message::Failed;
 use lazaret_wire::socket::ChannelError;
 use lazaret_wire::{EncodeError, SharedError};
 use thiserror::Error;
@@ -74,6 +75,24 @@ impl WorkerError {
             Self::Channel(error) => matches!(error, ChannelError::Closed),
             _ => false,
         }
+    }
+}
+
+impl From<Failed> for WorkerError {
+    fn from(failed: Failed) -> Self {
+        match failed.layer.and_then(|name| name.parse().ok()) {
+            Some(layer) => Self::Layer {
+                layer,
+                message: failed.message,
+            },
+            None => Self::Setup(failed.message),
+        }
+    }
+}
+
+impl From<Ending> for WorkerError {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use lazaret_wall::cgroup::Lease;
+use lazaret_wall::cgroup::{CgroupError, Lease};
 use lazaret_wall::launcher::{Launcher, Limits, Spawned};
-use lazaret_wall::receipt::Receipt;
+use lazaret_wall::layers::namespaces::Own;
+use lazaret_wall::receipt::{Early, Grouping, Receipt, Unverified};
 use lazaret_wall::{Layer, Measure};
 use lazaret_wire::codec::Message;
-use lazaret_wire::message::{Assignment, Hello, ToWorker, WorkerKind};
+use lazaret_wire::message::{Assignment, FromWorker, Hello, ToWorker, WorkerKind};
 use lazaret_wire::socket::Channel;
 use lazaret_wire::{Shared, Spin, bell, layout};
 
@@ -49,13 +50,17 @@ pub(crate) struct Newborn {
     pub(super) launcher: Arc<Launcher>,
     pub(super) measures_off: Vec<(Measure, &'static str)>,
     pub(super) host_uid: u32,
-    /// Its control group, until it was looked at.
-    pub(super) group: Option<Arc<Lease>>,
+    /// How it stands with control groups.
+    pub(super) grouping: Result<Option<Grouping>, CgroupError>,
+    /// The host's namespaces.
+    pub(super) own: Own,
+    /// What was seen of it, if it said that it is closed in.
+    pub(super) early: Option<Early>,
 }
 
 impl Cradle {
     /// Makes it, with the first word to the worker in it.
-    pub(super) fn new(birth: Birth<'_>) -> Result<Self, WorkerError> {
+    pub(super) fn new(birth: Birth<'_>, blank: bool) -> Result<Self, WorkerError> {
         let file = lazaret_wire::shared::create()?;
         let shared = Arc::new(Shared::map(file.as_fd())?);
         let death = Arc::new(Death::default());
@@ -63,6 +68,7 @@ impl Cradle {
         let off = birth.launcher.off();
         let hello = Hello {
             kind: birth.kind,
+            blank,
             measures_off: birth
                 .measures_off
                 .iter()
@@ -127,21 +133,41 @@ impl Cradle {
         worker.watch.set_process(pid, pidfd);
         worker.pid = pid;
         worker.receipt = Receipt::none(pid, host_uid);
+        // It is busy for a while.
+        let grouping = grouping(&self.launcher, group.as_deref(), pid);
+        drop(group);
+        let own = Own::look().map_err(|found| Unverified {
+            layer: Layer::UserNamespace,
+            found,
+        })?;
         Ok(Newborn {
             worker,
             setup: self.setup,
             launcher: self.launcher,
             measures_off: self.measures_off,
             host_uid,
-            group,
+            grouping,
+            own,
+            early: None,
         })
     }
 }
 
 impl Newborn {
-    /// A blank worker: it isn't told what for.
+    /// A blank worker: it isn't told what for, is closed in, and waits. What can't
+    /// change of it from then on was seen.
     pub(crate) fn blank(birth: Birth<'_>) -> Result<Self, WorkerError> {
-        Cradle::new(birth)?.bear()
+        let mut blank = Cradle::new(birth, true)?.bear()?;
+        match blank.worker.wait_for_setup()? {
+            FromWorker::Waiting => {}
+            FromWorker::Failed(failed) => return Err(failed.into()),
+            _ => {
+                let ending = blank.worker.malformed("not waiting, and no failure either");
+                return Err(WorkerError::Ended(ending));
+            }
+        }
+        blank.early = Some(Early::look(blank.worker.pid)?);
+        Ok(blank)
     }
 
     /// The launcher that it came from.
@@ -174,4 +200,19 @@ impl Told<'_> {
         ToWorker::assign_to_bytes(self.assignment, &mut worker.buffer)?;
         worker.put(Noted::Other)
     }
+}
+
+/// Looks at a worker's control group from outside, and has the next one made
+/// ahead. Nothing if the host has none to do with groups.
+fn grouping(
+    launcher: &Launcher,
+    group: Option<&Lease>,
+    pid: i32,
+) -> Result<Option<Grouping>, CgroupError> {
+    let Some(cgroups) = launcher.cgroups() else {
+        return Ok(None);
+    };
+    let seen = group.map(|group| group.verify(pid)).transpose()?;
+    cgroups.refill();
+    Ok(Some(Grouping::new(cgroups, seen)))
 }

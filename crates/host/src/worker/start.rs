@@ -4,14 +4,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lazaret_wall::cgroup::{CgroupError, Lease};
 use lazaret_wall::launcher::{Launcher, LauncherError, Limits};
 use lazaret_wall::layers::descriptors::Expected as Open;
-use lazaret_wall::layers::namespaces::Own;
 use lazaret_wall::layers::rlimits;
 use lazaret_wall::layers::seccomp::Denied;
 use lazaret_wall::policy::{Kind, ProgramRights, Uses, policy};
-use lazaret_wall::receipt::{Expected, Grouping, Receipt, Unverified};
+use lazaret_wall::receipt::{self, Early, Expected, Receipt};
 use lazaret_wall::supervisor::{Listener, stopped_in};
 use lazaret_wall::{Grade, Layer};
 use lazaret_wire::Rung;
@@ -105,7 +103,9 @@ impl Worker {
             launcher,
             measures_off,
             host_uid,
-            group,
+            grouping,
+            own,
+            early,
         } = match start.blank {
             Some(mut blank) => {
                 blank.tell(told)?;
@@ -114,37 +114,16 @@ impl Worker {
             // All that it will be told lies ready before it is born, so that it
             // never waits for this side, which is told of it later.
             None => {
-                let mut cradle = Cradle::new(birth)?;
+                let mut cradle = Cradle::new(birth, false)?;
                 cradle.tell(told)?;
                 cradle.bear()?
             }
         };
         let (pid, off) = (worker.pid, launcher.off());
-        // It is busy for a while.
-        let grouping = grouping(&launcher, group.as_deref(), pid);
-        drop(group);
-        let own = Own::look().map_err(|found| Unverified {
-            layer: Layer::UserNamespace,
-            found,
-        })?;
-        let ready = match worker.wait_for_setup() {
-            Ok(FromWorker::Ready(ready)) => ready,
-            Ok(FromWorker::Failed(failed)) => {
-                worker.kill();
-                return Err(match failed.layer.and_then(|name| name.parse().ok()) {
-                    Some(layer) => WorkerError::Layer {
-                        layer,
-                        message: failed.message,
-                    },
-                    None => WorkerError::Setup(failed.message),
-                });
-            }
-            Ok(_) => {
-                return Err(WorkerError::Ended(
-                    worker.malformed("not ready, and no failure either"),
-                ));
-            }
-            Err(ending) => return Err(WorkerError::Ended(ending)),
+        let ready = match worker.wait_for_setup()? {
+            FromWorker::Ready(ready) => ready,
+            FromWorker::Failed(failed) => return Err(failed.into()),
+            _ => return Err(worker.malformed("not ready, and no failure either").into()),
         };
         let tracked = match start.tracked {
             false => None,
@@ -155,12 +134,8 @@ impl Worker {
         };
         let denied = worker.take_listener(&setup)?;
         if launcher.lowers_limits() {
-            rlimits::lower_descriptors(pid, start.limits.descriptors).map_err(
-                |error| match worker.ended_by_itself() {
-                    Some(ending) => WorkerError::Ended(ending),
-                    None => error.into(),
-                },
-            )?;
+            rlimits::lower_descriptors(pid, start.limits.descriptors)
+                .map_err(|error| worker.or_its_end(error))?;
         }
         let missing: Vec<Layer> = ready
             .missing
@@ -169,8 +144,15 @@ impl Worker {
             .chain(launcher.missing().iter().copied())
             .collect();
         let may_open = matches!(kind, Kind::Program(rights) if rights.directories);
-        let verified = Receipt::verify(&Expected {
-            pid: pid,
+        let early = match early {
+            Some(early) => early,
+            None => Early::look(pid).map_err(|error| worker.or_its_end(error))?,
+        };
+        let status = receipt::status(pid).map_err(|error| worker.or_its_end(error))?;
+        let (receipt, posture) = Receipt::verify(&Expected {
+            pid,
+            status: &status,
+            early: &early,
             host_uid,
             own: &own,
             descriptors: start.open,
@@ -180,29 +162,15 @@ impl Worker {
             kind,
             denied,
             learning: start.lessons.is_some(),
-        });
-        let grouping = match grouping {
-            Ok(grouping) => grouping,
-            Err(error) => {
-                return Err(match worker.ended_by_itself() {
-                    Some(ending) => WorkerError::Ended(ending),
-                    None => LauncherError::from(error).into(),
-                });
-            }
-        };
-        let (receipt, posture) = verified.map_err(|unverified| match worker.ended_by_itself() {
-            Some(ending) => WorkerError::Ended(ending),
-            None => unverified.into(),
-        })?;
+        })
+        .map_err(|error| worker.or_its_end(error))?;
+        let grouping = grouping.map_err(|error| worker.or_its_end(LauncherError::from(error)))?;
         worker.receipt = receipt;
         worker.receipt.cgroup = grouping;
         worker.receipt.measures = start
             .measures
-            .verify(pid, &ready.missing, &measures_off)
-            .map_err(|refused| match worker.ended_by_itself() {
-                Some(ending) => WorkerError::Ended(ending),
-                None => refused.into(),
-            })?;
+            .verify(pid, &status, &early, &ready.missing, &measures_off)
+            .map_err(|error| worker.or_its_end(error))?;
         worker
             .watch
             .set_receipt(worker.receipt.clone(), posture, may_open);
@@ -253,6 +221,14 @@ impl Worker {
         Ok(denied)
     }
 
+    /// This error, or how it ended, if that is why.
+    fn or_its_end(&self, error: impl Into<WorkerError>) -> WorkerError {
+        match self.ended_by_itself() {
+            Some(ending) => WorkerError::Ended(ending),
+            None => error.into(),
+        }
+    }
+
     /// How it ended, if it has, though nobody here ended it: of one that is
     /// gone nothing can be seen, which says nothing about its lock.
     fn ended_by_itself(&self) -> Option<Ending> {
@@ -274,7 +250,7 @@ impl Worker {
 
     /// Waits until the worker is set up. One that tries a forbidden call
     /// meanwhile stands still without a word, so it is looked at now and then.
-    fn wait_for_setup(&mut self) -> Result<FromWorker, Ending> {
+    pub(super) fn wait_for_setup(&mut self) -> Result<FromWorker, Ending> {
         let mut deadline = Deadline::after(SETUP_TIME);
         loop {
             let left = deadline.left();
@@ -304,19 +280,4 @@ fn rights(setup: &ProgramSetup) -> ProgramRights {
             false => Uses::from_bits(setup.uses),
         },
     }
-}
-
-/// Looks at a worker's control group from outside, and has the next one made
-/// ahead. Nothing if the host has none to do with groups.
-fn grouping(
-    launcher: &Launcher,
-    group: Option<&Lease>,
-    pid: i32,
-) -> Result<Option<Grouping>, CgroupError> {
-    let Some(cgroups) = launcher.cgroups() else {
-        return Ok(None);
-    };
-    let seen = group.map(|group| group.verify(pid)).transpose()?;
-    cgroups.refill();
-    Ok(Some(Grouping::new(cgroups, seen)))
 }

@@ -1,5 +1,6 @@
 //! Namespaces: the launcher makes them with `clone3`; here they are verified.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::proc;
@@ -61,6 +62,16 @@ impl Own {
 /// it runs in it; for the launcher's children `ns/pid` is their own.
 pub fn of(pid: i32, name: &str) -> Result<String, String> {
     identity(&proc(pid, &format!("ns/{name}")))
+}
+
+/// All of a process that are looked at, by their names.
+pub fn all(pid: i32) -> Result<BTreeMap<String, String>, String> {
+    NAMESPACES
+        .iter()
+        .map(|(_, name)| *name)
+        .chain(["cgroup"])
+        .map(|name| Ok((name.to_owned(), of(pid, name)?)))
+        .collect()
 }
 
 /// From outside: `theirs` is not the host's namespace of that kind.

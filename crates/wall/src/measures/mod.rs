@@ -23,8 +23,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::layer::Probe;
-use crate::layers::read;
 use crate::probe::Finding;
+use crate::receipt::Early;
 
 /// One measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -253,6 +253,10 @@ pub fn apply(off: &[Measure]) -> Vec<Measure> {
 pub struct Expected<'a> {
     /// Its number on the host.
     pub pid: i32,
+    /// `/proc/PID/status` of it.
+    pub status: &'a str,
+    /// What was seen of it since it was closed in.
+    pub early: &'a Early,
     /// What the worker says that it could not take.
     pub missing: &'a [Measure],
     /// What was left out on purpose.
@@ -261,23 +265,26 @@ pub struct Expected<'a> {
 
 /// Looks at a worker from outside: how every measure stands.
 pub fn verify(expected: &Expected<'_>) -> Vec<Entry> {
-    let status = read(expected.pid, "status").unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
     Measure::ALL
         .iter()
         .map(|&measure| Entry {
             measure,
-            standing: standing(measure, expected, &status),
+            standing: standing(measure, expected),
         })
         .collect()
 }
 
-fn standing(measure: Measure, expected: &Expected<'_>, status: &str) -> Standing {
+/// How a worker stands with the file that it runs.
+pub(crate) fn executable(pid: i32) -> Standing {
+    executable::verify(pid)
+}
+
+fn standing(measure: Measure, expected: &Expected<'_>) -> Standing {
     let off = expected.off.iter().find(|(which, _)| *which == measure);
     let missing = expected.missing.contains(&measure);
-    let pid = expected.pid;
+    let (pid, status) = (expected.pid, expected.status);
     let found = match measure {
-        Measure::Executable => executable::verify(pid),
+        Measure::Executable => expected.early.executable().clone(),
         Measure::StoreBypass => speculation::STORE_BYPASS.verify(status),
         Measure::IndirectBranch => speculation::INDIRECT_BRANCH.verify(status),
         Measure::CoreScheduling => core_scheduling::verify(pid),
@@ -353,13 +360,26 @@ mod tests {
             .filter(|(at, _)| bits[0] >> at & 1 == 1)
             .map(|(_, of)| *of)
             .collect();
+        let looked = |pid| {
+            (
+                crate::receipt::status(pid).unwrap(),
+                Early::look(pid).unwrap(),
+            )
+        };
+        let (status, early) = looked(pid);
         let seen = verify(&Expected {
             pid,
+            status: &status,
+            early: &early,
             missing: &missing,
             off: &[],
         });
+        let own = std::process::id() as i32;
+        let (status, early) = looked(own);
         let before = verify(&Expected {
-            pid: std::process::id() as i32,
+            pid: own,
+            status: &status,
+            early: &early,
             missing: &[],
             off: &[],
         });

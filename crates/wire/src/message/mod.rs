@@ -145,6 +145,8 @@ pub enum FromWorker {
     Grow(u64),
     /// The pages of a [`Transfer`] are copied.
     Transferred,
+    /// A blank worker is closed in, and waits for its assignment.
+    Waiting,
 }
 
 impl Message for FromWorker {
@@ -168,6 +170,10 @@ impl Message for FromWorker {
                 to.u8(8);
                 Ok(())
             }
+            Self::Waiting => {
+                to.u8(9);
+                Ok(())
+            }
         }
     }
 
@@ -182,6 +188,7 @@ impl Message for FromWorker {
             6 => Ok(Self::Prepared),
             7 => from.u64("wanted bytes").map(Self::Grow),
             8 => Ok(Self::Transferred),
+            9 => Ok(Self::Waiting),
             other => Err(DecodeError::Tag {
                 field: "answer",
                 value: other.into(),

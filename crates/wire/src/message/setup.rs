@@ -200,6 +200,8 @@ impl Assignment {
 pub struct Hello {
     /// What it is going to be assigned to, so that it can get ready for that.
     pub kind: WorkerKind,
+    /// Whether it says that it waits, as it isn't assigned yet.
+    pub blank: bool,
     /// Names of layers whose absence the operator has accepted.
     pub accept_missing: Vec<String>,
     /// Names of layers that the host leaves out on purpose
@@ -215,6 +217,7 @@ pub struct Hello {
 impl Message for Hello {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.kind.encode(to)?;
+        to.flag(self.blank);
         to.list("accepted layers", &self.accept_missing, 64, |to, name| {
             to.bytes("layer", name.as_bytes(), MAX_NAME).map(drop)
         })?;
@@ -231,6 +234,7 @@ impl Message for Hello {
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             kind: WorkerKind::decode(from)?,
+            blank: from.flag("blank")?,
             accept_missing: from.list("accepted layers", 64, |from| {
                 from.text("layer", MAX_NAME).map(str::to_owned)
             })?,
@@ -458,6 +462,7 @@ mod tests {
     fn what_is_said_about_layers_comes_back_as_it_was_sent() {
         let sent = Hello {
             kind: WorkerKind::Tenant,
+            blank: true,
             accept_missing: vec!["mdwe".into()],
             off: vec!["seccomp".into(), "landlock".into()],
             measures_off: vec!["store-bypass".to_owned()],
