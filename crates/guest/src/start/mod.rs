@@ -199,6 +199,10 @@ fn get_ready(kind: WorkerKind) -> Result<Option<Engine>, Failed> {
     // The seeds of hash tables, once for the life of the thread: a tenant and
     // a compiler have no getrandom later.
     drop(std::hash::RandomState::new());
+    // What the processor can do, which an artefact is compared with: to ask it is an
+    // instruction that a virtual machine leaves to its host.
+    #[cfg(target_arch = "x86_64")]
+    std::hint::black_box(std::is_x86_feature_detected!("sse3"));
     let purpose = match kind {
         WorkerKind::Tenant => Purpose::Tenant,
         WorkerKind::Program => Purpose::Program,
