@@ -35,10 +35,10 @@ pub(super) struct Idle {
 
 impl Idle {
     /// Who has waited for twice as long goes first, whatever it is; of those that
-    /// have waited for about as long, whoever is wanted least, and then whoever is
-    /// cheapest to bring back.
+    /// have waited for about as long, to some seconds, whoever is wanted least, and
+    /// then whoever is cheapest to bring back.
     fn order(&self) -> impl Ord + use<> {
-        let doublings = (self.waited.as_secs() + 1).ilog2();
+        let doublings = (self.waited.as_secs() / 8 + 1).ilog2();
         // What differs by less than a millisecond differs by chance.
         let cost = self.cost.as_millis();
         (

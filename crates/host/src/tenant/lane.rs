@@ -57,7 +57,8 @@ impl Lane {
         self.check_removed(&tenant.name)?;
         let limits = &host.options.limits;
         let mut growth = tenant.reserve(memory_sizes(&self.image))?;
-        let mut live = self.worker(host, tenant)?;
+        let time = options.time.unwrap_or(limits.time);
+        let mut live = self.worker(host, tenant, time)?;
         let asked = Asked {
             entry: Entry::Update,
             method,
@@ -68,7 +69,6 @@ impl Lane {
         live.ask(&asked, &tenant.principal);
         let (fuel, version) = (live.request.fuel, live.version);
         let begin = Instant::now();
-        let time = options.time.unwrap_or(limits.time);
         let done = match tenant.run(host, &mut live, &mut growth, time) {
             Ok(done) => done,
             Err(error) => {
@@ -90,11 +90,13 @@ impl Lane {
         reply(done.outcome, fuel_used, version, commit).map_err(|error| error.or_refused(&growth))
     }
 
-    /// A worker at the newest version.
+    /// A worker at the newest version. If there is none and the host may have no
+    /// more, waits for `time` at most.
     pub(super) fn worker(
         &mut self,
         host: &Inner,
         tenant: &Arc<Shared>,
+        time: Duration,
     ) -> Result<Box<Live>, CallError> {
         if let Some(live) = tenant.idle_worker() {
             return Ok(live);
@@ -104,7 +106,7 @@ impl Lane {
         if self.image.view().plan().runs.len() > MAX_RUNS {
             self.fold(&tenant.disk)?;
         }
-        tenant.start_worker(host)
+        tenant.start_worker(host, time)
     }
 
     /// Commits what a call did, or puts it back. The worker goes on, unless it

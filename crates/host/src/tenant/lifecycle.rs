@@ -19,6 +19,7 @@ use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
 use super::resident::Census;
+use super::start::Beginning;
 use super::workers::Workers;
 use super::{Shared, hex, snapshot};
 use crate::budget::{Account, Budget, total};
@@ -217,8 +218,14 @@ fn initialise(host: &Inner, tenant: Arc<Shared>, argument: &[u8]) -> Result<(), 
     };
     let mut growth = tenant.reserve(begin)?;
     let meta = lane.meta.clone();
-    let duty = Duty::Serve;
-    let mut live = Live::start_with(host, &tenant.name, &view, &module, meta, None, duty)
+    let beginning = Beginning {
+        host,
+        name: &tenant.name,
+        module: &module,
+        duty: Duty::Serve,
+        time: limits.time,
+    };
+    let mut live = Live::start_with(&beginning, &view, meta, None)
         .map(Box::new)
         .map_err(TenantError::call("install"))?;
     tenant.census.enter(live.worker());

@@ -57,6 +57,7 @@ pub use replay::{Replay, ReplayError, Replayed};
 use resident::Census;
 pub use resident::Resident;
 pub use snapshot::{DamagedSnapshot, SnapshotInfo, check_tag};
+use start::Beginning;
 pub(crate) use start::worker_limits;
 use state_hash::Hashing;
 pub use state_hash::StateHash;
@@ -167,7 +168,8 @@ impl Tenant {
         let shared = &self.shared;
         let mut lane = shared.lane();
         lane.check_removed(&shared.name)?;
-        let live = lane.worker(&self.host, shared)?;
+        let time = self.host.options.limits.time;
+        let live = lane.worker(&self.host, shared, time)?;
         let receipt = live.worker().receipt().clone();
         shared.workers.give(live);
         Ok(receipt)
@@ -319,8 +321,13 @@ impl Shared {
         }
     }
 
-    /// A new worker, at the newest version.
-    fn start_worker(self: &Arc<Self>, host: &Inner) -> Result<Box<Live>, CallError> {
+    /// A new worker, at the newest version. If the host may have no more, waits for
+    /// `time` at most.
+    fn start_worker(
+        self: &Arc<Self>,
+        host: &Inner,
+        time: Duration,
+    ) -> Result<Box<Live>, CallError> {
         let (module, view, generation) = {
             let module = self.module();
             (
@@ -329,7 +336,15 @@ impl Shared {
                 self.workers.generation(),
             )
         };
-        let live = Live::start(host, &self.name, &view, &module, generation, Duty::Serve)?;
+        let beginning = Beginning {
+            host,
+            name: &self.name,
+            module: &module,
+            duty: Duty::Serve,
+            time,
+        };
+        let mut live = Live::start(&beginning, &view)?;
+        live.generation = generation;
         self.census.enter(live.worker());
         if self.census.list() {
             host.pool.enter(self.clone());

@@ -31,7 +31,7 @@ impl Shared {
         let mut growth = Reservation::default();
         let mut live = match idle {
             Some(live) => live,
-            None => self.start_worker(host)?,
+            None => self.start_worker(host, time)?,
         };
         let asked = Asked {
             entry: Entry::Query,

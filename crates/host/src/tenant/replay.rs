@@ -21,6 +21,7 @@ use super::lifecycle::read_module;
 use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
+use super::start::Beginning;
 use super::{Shared, snapshot};
 use crate::budget::{Budget, Reservation, total};
 use crate::data_dir::DataDir;
@@ -330,14 +331,16 @@ pub(crate) fn replay(
     for recorded in calls {
         let worker = match live.take() {
             Some(live) => live,
-            None => Live::start(
-                host,
-                &tenant.name,
-                &state.view,
-                &state.module,
-                0,
-                Duty::Replay,
-            )?,
+            None => {
+                let beginning = Beginning {
+                    host,
+                    name: &tenant.name,
+                    module: &state.module,
+                    duty: Duty::Replay,
+                    time: host.options.limits.time,
+                };
+                Live::start(&beginning, &state.view)?
+            }
         };
         live = step(host, &state, worker, recorded, &mut replay)?;
         if replay.happened.is_some() {

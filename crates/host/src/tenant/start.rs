@@ -86,40 +86,45 @@ pub(super) fn meta_of(view: &View) -> Result<Arc<Meta>, CallError> {
     Ok(Arc::new(meta))
 }
 
+/// Whose worker is to be started, and for what.
+pub(super) struct Beginning<'a> {
+    pub(super) host: &'a Inner,
+    /// The tenant's name.
+    pub(super) name: &'a str,
+    pub(super) module: &'a Arc<Module>,
+    pub(super) duty: Duty,
+    /// How long to wait for a place, if the host may have no more workers.
+    pub(super) time: Duration,
+}
+
 impl Live {
     /// Starts a worker at the version of `view`.
-    pub(super) fn start(
-        host: &Inner,
-        name: &str,
-        view: &View,
-        module: &Arc<Module>,
-        generation: u64,
-        duty: Duty,
-    ) -> Result<Self, CallError> {
-        let meta = meta_of(view)?;
-        let mut live = Self::start_with(host, name, view, module, meta, None, duty)?;
-        live.generation = generation;
-        Ok(live)
+    pub(super) fn start(beginning: &Beginning<'_>, view: &View) -> Result<Self, CallError> {
+        Self::start_with(beginning, view, meta_of(view)?, None)
     }
 
     /// Starts a worker at the version of `view` or beyond it, with another
     /// state than the version's: for what isn't committed yet.
     pub(super) fn start_with(
-        host: &Inner,
-        name: &str,
+        beginning: &Beginning<'_>,
         view: &View,
-        module: &Arc<Module>,
         meta: Arc<Meta>,
         carried: Option<&Carried>,
-        duty: Duty,
     ) -> Result<Self, CallError> {
+        let &Beginning {
+            host,
+            name,
+            module,
+            duty,
+            time,
+        } = beginning;
         if duty == Duty::Serve
             && let Some(why) = host.quarantine.of(name)
         {
             return Err(CallError::Quarantined(Box::new(why)));
         }
         let artefact = module.artefact(host)?;
-        let seat = host.pool.seat(host.options.limits.time)?;
+        let seat = host.pool.seat(time)?;
         let begin = Instant::now();
         let limits = &host.options.limits;
         let tracking = match artefact.settings.cards {

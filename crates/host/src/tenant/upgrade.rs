@@ -13,7 +13,7 @@ use super::lifecycle::{lifecycle_outcome, load, store_module};
 use super::live::Live;
 use super::meta::Meta;
 use super::module::Module;
-use super::start::Carried;
+use super::start::{Beginning, Carried};
 use crate::budget::{Reservation, total};
 use crate::data_dir::DataDir;
 use crate::host::Inner;
@@ -78,7 +78,7 @@ fn leave(
     let keep = module.info.keeps_heap();
     let limits = host.options.limits;
     let mut old = lane
-        .worker(host, tenant)
+        .worker(host, tenant, limits.time)
         .map_err(TenantError::call("upgrade"))?;
     let options = CallOptions::default();
     let asked = Asked {
@@ -129,17 +129,16 @@ fn arrive(
         stable: carried.sizes.stable,
     }))?;
     let view = lane.image.view();
-    let mut live = Live::start_with(
+    let beginning = Beginning {
         host,
-        &tenant.name,
-        &view,
-        &module,
-        lane.meta.clone(),
-        Some(carried),
-        Duty::Serve,
-    )
-    .map(Box::new)
-    .map_err(TenantError::call("upgrade"))?;
+        name: &tenant.name,
+        module: &module,
+        duty: Duty::Serve,
+        time: limits.time,
+    };
+    let mut live = Live::start_with(&beginning, &view, lane.meta.clone(), Some(carried))
+        .map(Box::new)
+        .map_err(TenantError::call("upgrade"))?;
     drop(view);
     tenant.census.enter(live.worker());
     let options = CallOptions::default();

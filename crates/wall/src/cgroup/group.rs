@@ -1,6 +1,6 @@
 //! One group: a directory in each hierarchy that is used.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -23,9 +23,19 @@ pub(super) struct Part {
     pub version: Version,
     pub controllers: Vec<Controller>,
     pub directory: PathBuf,
-    /// What a task enters it by: `tasks` to write with version 1, the directory
-    /// with version 2.
-    entry: OwnedFd,
+}
+
+/// What a task enters a worker's groups by, opened for its birth: a host holds no
+/// descriptor of a group while its worker lives.
+#[derive(Debug, Default)]
+pub struct Entrance {
+    /// Where it is to be cloned into, if there is a group of version 2.
+    pub directory: Option<OwnedFd>,
+    /// Files of version 1 that the worker writes `0` to: it moves itself, and
+    /// itself only. That asks the kernel for no lock against all that fork and
+    /// exit on the machine, for which anybody else's move waits milliseconds
+    /// (kernel: `cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
+    pub tasks: Vec<OwnedFd>,
 }
 
 /// A group for a worker.
@@ -170,29 +180,34 @@ impl Part {
     ) -> Result<Self, CgroupError> {
         let directory = branch.directory.join(name);
         (surroundings.make)(&directory).map_err(CgroupError::file(&directory, "mkdir"))?;
-        let enter = || {
-            let (path, flags) = match branch.version {
-                Version::V1 => (directory.join("tasks"), OFlags::WRONLY),
-                Version::V2 => {
-                    give(&directory, launchers)?;
-                    (directory.clone(), OFlags::PATH | OFlags::DIRECTORY)
-                }
-            };
-            rustix::fs::openat(CWD, &path, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| CgroupError::file(&path, "open")(errno.into()))
+        let part = Self {
+            version: branch.version,
+            controllers: branch.controllers.clone(),
+            directory,
         };
-        match enter() {
-            Ok(entry) => Ok(Self {
-                version: branch.version,
-                controllers: branch.controllers.clone(),
-                directory,
-                entry,
-            }),
+        let given = match part.version {
+            Version::V1 => Ok(()),
+            Version::V2 => give(&part.directory, launchers),
+        };
+        // One that can't be entered is none.
+        match given.and_then(|()| part.open()) {
+            Ok(_) => Ok(part),
             Err(error) => {
-                let _ = (surroundings.remove)(&directory);
+                let _ = (surroundings.remove)(&part.directory);
                 Err(error)
             }
         }
+    }
+
+    /// What a task enters it by: `tasks` to write with version 1, the directory
+    /// with version 2.
+    fn open(&self) -> Result<OwnedFd, CgroupError> {
+        let (path, flags) = match self.version {
+            Version::V1 => (self.directory.join("tasks"), OFlags::WRONLY),
+            Version::V2 => (self.directory.clone(), OFlags::PATH | OFlags::DIRECTORY),
+        };
+        rustix::fs::openat(CWD, &path, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| CgroupError::file(&path, "open")(errno.into()))
     }
 }
 
@@ -226,22 +241,20 @@ impl Lease {
         self.group.as_ref().map_or(&[], |group| &group.parts)
     }
 
-    /// Where the worker is to be cloned into, if there is a group of version 2.
-    pub fn directory(&self) -> Option<BorrowedFd<'_>> {
-        let mut parts = self.parts().iter();
-        let part = parts.find(|part| part.version == Version::V2)?;
-        Some(part.entry.as_fd())
-    }
-
-    /// Files of version 1 that the worker writes `0` to: it moves itself, and
-    /// itself only. That asks the kernel for no lock against all that fork and
-    /// exit on the machine, for which anybody else's move waits milliseconds
-    /// (kernel: `cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
-    pub fn tasks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let parts = self.parts().iter();
-        parts
-            .filter(|part| part.version == Version::V1)
-            .map(|part| part.entry.as_fd())
+    /// Opens what the worker enters its groups by.
+    ///
+    /// # Errors
+    /// If somebody has removed a group, or there are no descriptors left.
+    pub fn entrance(&self) -> Result<Entrance, CgroupError> {
+        let mut entrance = Entrance::default();
+        for part in self.parts() {
+            let opened = part.open()?;
+            match part.version {
+                Version::V1 => entrance.tasks.push(opened),
+                Version::V2 => entrance.directory = Some(opened),
+            }
+        }
+        Ok(entrance)
     }
 
     /// Moves a worker that could not go itself.

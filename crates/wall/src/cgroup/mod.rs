@@ -47,7 +47,7 @@ mod imitation;
 pub use controller::Controller;
 pub use error::CgroupError;
 pub use evidence::{Evidence, Put};
-pub use group::Lease;
+pub use group::{Entrance, Lease};
 pub use hierarchy::{Hierarchy, Version, hierarchies};
 pub use limits::{CgroupOptions, LimitsError, MIN_WORKER_MEMORY, Mode};
 pub use pool::Cgroups;

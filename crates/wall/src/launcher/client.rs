@@ -18,7 +18,7 @@ use super::ids::HostIds;
 use super::options::{Grants, LauncherOptions, Limits};
 use super::protocol::{Configure, ExitStatus, Report, Spawn};
 use super::root::Libraries;
-use crate::cgroup::{Cgroups, Lease, MemoryKill};
+use crate::cgroup::{Cgroups, Entrance, Lease, MemoryKill};
 use crate::executable::{Executable, Executables};
 use crate::layer::Layer;
 use crate::layers::rlimits;
@@ -211,6 +211,10 @@ impl Launcher {
                 .map(Arc::new),
             None => None,
         };
+        let entrance = match &group {
+            Some(group) => group.entrance()?,
+            None => Entrance::default(),
+        };
         let ended = watch(group.clone(), limits.file > 0, ended);
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
@@ -249,15 +253,11 @@ impl Launcher {
             cpu_seconds: limits.cpu_seconds,
             stack: limits.stack,
             compiler: limits.compiler,
-            into: group
-                .as_ref()
-                .is_some_and(|group| group.directory().is_some()),
+            into: entrance.directory.is_some(),
         };
         let mut descriptors = vec![setup.as_fd()];
-        if let Some(group) = &group {
-            descriptors.extend(group.directory());
-            descriptors.extend(group.tasks());
-        }
+        descriptors.extend(entrance.directory.iter().map(AsFd::as_fd));
+        descriptors.extend(entrance.tasks.iter().map(AsFd::as_fd));
         let mut bytes = Vec::new();
         order
             .to_bytes(&mut bytes)

@@ -76,8 +76,8 @@ fn with_others_in_its_group_the_host_makes_groups_beside_it() {
     assert_eq!(there.groups("user.scope"), [""; 0]);
     assert_eq!(there.groups("").len(), 2, "its tree");
     let lease = cgroups.take(64 << 20).unwrap().unwrap();
-    assert!(lease.directory().is_some());
-    assert_eq!(lease.tasks().count(), 0);
+    let entrance = lease.entrance().unwrap();
+    assert!(entrance.directory.is_some() && entrance.tasks.is_empty());
     drop(lease);
     drop(cgroups);
     assert_eq!(there.groups(""), ["user.scope"]);
