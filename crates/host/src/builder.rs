@@ -28,7 +28,7 @@ use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
 use crate::registry::Registry;
 use crate::stack::Symbols;
 use crate::supervisor::{IncidentObserver, Recorder, Supervisor};
-use crate::tenant::{self, TenantLimits};
+use crate::tenant::{self, Modules, TenantLimits};
 use crate::tracker::TrackerKind;
 
 /// Why a host could not be made.
@@ -502,7 +502,13 @@ impl Builder {
             .map_err(BuildError::Supervisor)?,
         );
         let launchers = Arc::new(Launchers::new(options.clone(), cgroups));
-        let pool = Pool::new(options.clone(), launchers.clone(), supervisor.clone());
+        let tenants = Arc::new(Registry::default());
+        let pool = Pool::new(
+            options.clone(),
+            launchers.clone(),
+            supervisor.clone(),
+            tenants.clone(),
+        );
         let pool = pool.map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
             pool,
@@ -512,7 +518,8 @@ impl Builder {
             cache: Cache::new(cache, self.observer),
             functions: Functions(self.functions),
             data,
-            tenants: Registry::default(),
+            tenants,
+            modules: Modules::default(),
             budget,
             quarantine,
             supervisor,

@@ -23,7 +23,7 @@ use crate::registry::Registry;
 use crate::supervisor::Supervisor;
 use crate::tenant::archive::Progress;
 use crate::tenant::{
-    self, DamagedSnapshot, Replay, ReplayError, SnapshotInfo, Tenant, TenantError,
+    self, DamagedSnapshot, Modules, Replay, ReplayError, SnapshotInfo, Tenant, TenantError,
 };
 
 /// What all handles of a host share.
@@ -36,7 +36,8 @@ pub(crate) struct Inner {
     pub snapshots: Snapshots,
     pub functions: Functions,
     pub data: Option<DataDir>,
-    pub tenants: Registry,
+    pub tenants: Arc<Registry>,
+    pub modules: Modules,
     pub budget: Option<Arc<Budget>>,
     pub quarantine: Arc<Quarantine>,
     /// Last, as what is ended before may still have something to tell.

@@ -1,8 +1,8 @@
 //! Which tenants of a host are open, and which names are taken meanwhile.
 //!
-//! The list is locked for as long as it takes to look something up or to open
-//! a tenant that exists, never while a module is compiled or a guest runs:
-//! whoever installs or removes a tenant reserves its name first.
+//! The list is locked for as long as it takes to look something up. Whoever
+//! opens a tenant that exists keeps those waiting who want the same one, and
+//! nobody else; whoever installs or removes a tenant reserves its name first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,6 +35,8 @@ impl fmt::Display for Change {
 #[derive(Debug)]
 enum Slot {
     Open(WeakTenant),
+    /// Somebody is opening it, and has this locked until that is done.
+    Opening(Arc<Mutex<()>>),
     Reserved(Change),
 }
 
@@ -57,15 +59,28 @@ impl Registry {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The list, once nobody is opening the tenant with this name.
+    fn settled(&self, name: &str) -> MutexGuard<'_, HashMap<String, Slot>> {
+        loop {
+            let slots = self.lock();
+            let Some(Slot::Opening(gate)) = slots.get(name) else {
+                return slots;
+            };
+            let gate = gate.clone();
+            drop(slots);
+            drop(gate.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     /// Reserves the name of a tenant that is to be installed.
     pub(crate) fn install<'a>(&'a self, name: &'a str) -> Result<Reservation<'a>, TenantError> {
-        let mut slots = self.lock();
+        let mut slots = self.settled(name);
         match slots.get(name) {
             Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
             Some(Slot::Open(tenant)) if tenant.strong_count() > 0 => {
                 return Err(TenantError::Exists(name.to_owned()));
             }
-            Some(Slot::Open(_)) | None => {}
+            Some(Slot::Open(_) | Slot::Opening(_)) | None => {}
         }
         slots.insert(name.to_owned(), Slot::Reserved(Change::Install));
         Ok(Reservation {
@@ -80,11 +95,11 @@ impl Registry {
         &'a self,
         name: &'a str,
     ) -> Result<(Reservation<'a>, Option<Shared>), TenantError> {
-        let mut slots = self.lock();
+        let mut slots = self.settled(name);
         let open = match slots.get(name) {
             Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
             Some(Slot::Open(tenant)) => tenant.upgrade(),
-            None => None,
+            Some(Slot::Opening(_)) | None => None,
         };
         slots.insert(name.to_owned(), Slot::Reserved(Change::Remove));
         let reservation = Reservation {
@@ -94,11 +109,21 @@ impl Registry {
         Ok((reservation, open))
     }
 
+    /// All tenants that are open.
+    pub(crate) fn open(&self) -> Vec<Shared> {
+        let slots = self.lock();
+        let open = slots.values().filter_map(|slot| match slot {
+            Slot::Open(tenant) => tenant.upgrade(),
+            Slot::Opening(_) | Slot::Reserved(_) => None,
+        });
+        open.collect()
+    }
+
     /// The tenant with this name, if it is open.
     pub(crate) fn open_now(&self, name: &str) -> Option<Shared> {
-        match self.lock().get(name)? {
+        match self.settled(name).get(name)? {
             Slot::Open(tenant) => tenant.upgrade(),
-            Slot::Reserved(_) => None,
+            Slot::Opening(_) | Slot::Reserved(_) => None,
         }
     }
 
@@ -109,7 +134,7 @@ impl Registry {
         name: &str,
         open: impl FnOnce() -> Result<Shared, TenantError>,
     ) -> Result<Shared, TenantError> {
-        let mut slots = self.lock();
+        let mut slots = self.settled(name);
         match slots.get(name) {
             Some(Slot::Reserved(change)) => return Err(busy(name, *change)),
             Some(Slot::Open(tenant)) => {
@@ -117,11 +142,43 @@ impl Registry {
                     return Ok(tenant);
                 }
             }
-            None => {}
+            Some(Slot::Opening(_)) | None => {}
         }
+        let gate = Arc::new(Mutex::new(()));
+        // Locked before anybody can find it.
+        let _closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.insert(name.to_owned(), Slot::Opening(gate.clone()));
+        drop(slots);
+        let opening = Opening {
+            registry: self,
+            name,
+        };
         let tenant = open()?;
-        slots.insert(name.to_owned(), Slot::Open(Arc::downgrade(&tenant)));
+        opening.done(&tenant);
         Ok(tenant)
+    }
+}
+
+/// That a tenant is being opened, until this is dropped.
+struct Opening<'a> {
+    registry: &'a Registry,
+    name: &'a str,
+}
+
+impl Opening<'_> {
+    fn done(self, tenant: &Shared) {
+        let open = Slot::Open(Arc::downgrade(tenant));
+        self.registry.lock().insert(self.name.to_owned(), open);
+    }
+}
+
+/// There is none, if the attempt failed.
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.registry.lock();
+        if let Some(Slot::Opening(_)) = slots.get(self.name) {
+            slots.remove(self.name);
+        }
     }
 }
 

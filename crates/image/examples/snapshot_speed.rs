@@ -119,7 +119,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (finish, folded) = timed(|| image.finish_fold(&mut job));
         let folded = folded?;
         let (removed, ()) = timed(|| drop(job));
-        let files = image.files().count();
+        let files = image.view().files()?.len();
         drop(image);
         let (open, image) = timed(|| Image::open(&path));
         drop(image?);

@@ -1,11 +1,10 @@
 //! Which pages the last commits wrote.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::page::{PageId, Version};
-use crate::storage::ReadAt;
+use crate::storage::{OsFile, ReadAt};
 use crate::view::View;
 
 /// Pages that are remembered at most, over all commits: half a megabyte.
@@ -14,7 +13,7 @@ const MAX_REMEMBERED_PAGES: usize = 65_536;
 const MAX_REMEMBERED_COMMITS: usize = 4_096;
 
 /// What differs between an earlier version and [`view`](Changes::view).
-pub struct Changes<F: ReadAt = OwnedFd> {
+pub struct Changes<F: ReadAt = OsFile> {
     /// The newest version.
     pub view: View<F>,
     /// The pages inside its sizes that may differ, ascending, each once. What lies beyond the sizes isn't listed.

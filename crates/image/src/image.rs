@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
@@ -13,13 +12,13 @@ use crate::index::Index;
 use crate::log::{LogTail, create_empty, random};
 use crate::manifest::SwitchError;
 use crate::numbers::FileNumbers;
-use crate::page::{FileId, PageId, Sizes, TenantId, Version};
+use crate::page::{PageId, Sizes, TenantId, Version};
 use crate::plan::Plan;
 use crate::read::Verify;
 use crate::reader::{Reader, Shared};
 use crate::recovery::{Recovery, Settled};
 use crate::runs::{BaseRuns, LongRuns};
-use crate::storage::{OsStorage, Storage};
+use crate::storage::{OpenFiles, OsStorage, Storage};
 use crate::view::View;
 
 /// A tenant's memory on disk, at its newest version.
@@ -147,11 +146,9 @@ impl Image<OsStorage> {
             .map_err(|error| fail(Action::Remove, error))
     }
 
-    /// [`View::files`] of the newest version.
-    pub fn files(&self) -> impl Iterator<Item = (FileId, BorrowedFd<'_>)> {
-        self.files
-            .iter()
-            .map(|source| (source.file, source.handle.as_fd()))
+    /// The descriptors that are open of it.
+    pub fn open_files(&self) -> OpenFiles {
+        self.storage.open_files()
     }
 }
 

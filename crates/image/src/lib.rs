@@ -128,5 +128,5 @@ pub use restore::Accept;
 pub use runs::MAPPED_RUN_PAGES;
 pub use shard::BytesPerSecond;
 pub use state_hasher::{Hashed, StateHasher, StateRoots};
-pub use storage::{OsStorage, ReadAt, Storage};
+pub use storage::{Descriptor, OpenFiles, OsFile, OsStorage, ReadAt, Storage, open_descriptors};
 pub use view::View;

@@ -1,7 +1,6 @@
 //! [`Reader`]: the newest published version, from any thread, whatever the image is doing.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +9,7 @@ use crate::files::Files;
 use crate::index::Index;
 use crate::page::{FileId, PageId, Sizes, Version};
 use crate::stale::{Stale, StalePages, Token};
-use crate::storage::ReadAt;
+use crate::storage::{OsFile, ReadAt};
 use crate::view::View;
 
 /// Up to so many pages are put into the index under the lock, which takes tens of microseconds. For more, or if
@@ -18,7 +17,7 @@ use crate::view::View;
 const CHANGED_IN_PLACE: usize = 1024;
 
 /// Gives the newest version of an image at any time. What a commit is still writing or syncing isn't there yet.
-pub struct Reader<F: ReadAt = OwnedFd> {
+pub struct Reader<F: ReadAt = OsFile> {
     pub(crate) shared: Arc<Shared<F>>,
 }
 

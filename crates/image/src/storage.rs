@@ -2,11 +2,13 @@
 //!
 //! A trait, so that tests can make any single operation fail and cut the power at any moment.
 
+mod descriptors;
 mod os;
 
 use std::io;
 use std::path::Path;
 
+pub use descriptors::{Descriptor, OpenFiles, OsFile, open_descriptors};
 pub use os::OsStorage;
 
 /// An open file that can be read, without the directory that it is in: a [`View`](crate::View) outlives the image.

@@ -1,18 +1,18 @@
 //! [`View`]: one version, which stays as it is.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::sync::Arc;
 
 use crate::files::Files;
 use crate::index::Index;
 use crate::page::{FileId, PageId, Sizes, Version};
-use crate::storage::ReadAt;
+use crate::storage::{Descriptor, OsFile, ReadAt};
 
 /// An image at one version. Whatever is committed, folded or restored meanwhile, it reads the same.
 ///
 /// Cheap to clone: it shares everything with the image and with other views. While views are held, the space of
 /// files that they need and the image doesn't is not given back.
-pub struct View<F: ReadAt = OwnedFd> {
+pub struct View<F: ReadAt = OsFile> {
     pub(crate) version: Version,
     pub(crate) sizes: Sizes,
     pub(crate) meta: Arc<[u8]>,
@@ -63,13 +63,18 @@ impl<F: ReadAt> View<F> {
     }
 }
 
-impl View<OwnedFd> {
+impl View<OsFile> {
     /// The files that [`plan`](View::plan) refers to: their numbers and read-only descriptors.
     ///
     /// A descriptor stays valid for who has duplicated or mapped it, also when a fold has removed the file.
-    pub fn files(&self) -> impl Iterator<Item = (FileId, BorrowedFd<'_>)> {
+    ///
+    /// # Errors
+    ///
+    /// If one was closed and can't be opened again.
+    pub fn files(&self) -> io::Result<Vec<(FileId, Arc<Descriptor>)>> {
         self.files
             .iter()
-            .map(|source| (source.file, source.handle.as_fd()))
+            .map(|source| Ok((source.file, source.handle.get()?)))
+            .collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use lazaret_image::{
@@ -140,8 +141,14 @@ fn a_plan_says_where_every_page_is_and_stays_true() {
         .collect();
     assert_eq!(ranges, [(1, 255), (257, 255), (513, 87)]);
     let files: Vec<_> = image
+        .view()
         .files()
-        .map(|(id, file)| (id, fs::File::from(file.try_clone_to_owned().unwrap())))
+        .unwrap()
+        .into_iter()
+        .map(|(id, file)| {
+            let file = file.as_fd().try_clone_to_owned().unwrap();
+            (id, fs::File::from(file))
+        })
         .collect();
     image
         .commit(

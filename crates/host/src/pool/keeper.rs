@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::demand::Supply;
 use super::eviction::under_pressure;
-use super::{Common, Reason, State};
+use super::{Common, Reason, State, files};
 use crate::metrics;
 
 /// How long it makes no blank after it could not.
@@ -75,6 +75,11 @@ pub(super) fn run(common: &Common) {
         // Awake: nobody needs to call.
         state.alarm = Some(now);
         metrics::blanks(state.blanks.len());
+        if std::mem::take(&mut state.close_files) {
+            drop(state);
+            files::close(common.registry.open(), common.most_files);
+            continue;
+        }
         if let Some(timeout) = common.options.pool.idle
             && state.sweep.is_some_and(|at| at <= now)
         {

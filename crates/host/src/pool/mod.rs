@@ -9,6 +9,7 @@
 mod counts;
 mod demand;
 mod eviction;
+mod files;
 mod keeper;
 mod options;
 mod residents;
@@ -21,12 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use lazaret_image::open_descriptors;
 use lazaret_wall::launcher::{Launcher, lowers_limits};
 use lazaret_wire::message::WorkerKind;
 use rustix::event::EventfdFlags;
 
 use crate::builder::Options;
 use crate::launchers::Launchers;
+use crate::registry::Registry;
 use crate::supervisor::Supervisor;
 use crate::tenant::{self, worker_limits};
 use crate::worker::{Birth, Duty, Newborn, WorkerError};
@@ -64,6 +67,9 @@ struct Common {
     state: Mutex<State>,
     seats: Arc<Seats>,
     residents: Residents,
+    registry: Arc<Registry>,
+    /// How many descriptors of images may be open.
+    most_files: usize,
     counts: Counts,
     /// One at a time has workers leave for a place of theirs.
     leaving: Mutex<()>,
@@ -78,6 +84,8 @@ struct State {
     blanks: VecDeque<Newborn>,
     /// When to look whose worker has been idle for long enough, if anybody has one.
     sweep: Option<Duration>,
+    /// Files of images are to be closed.
+    close_files: bool,
     /// When the keeper is going to look by itself, if it is asleep.
     alarm: Option<Duration>,
     ending: bool,
@@ -88,6 +96,7 @@ impl Pool {
         options: Arc<Options>,
         launchers: Arc<Launchers>,
         supervisor: Arc<Supervisor>,
+        registry: Arc<Registry>,
     ) -> std::io::Result<Self> {
         // How many descriptors a worker needs is known when it is assigned.
         let most = match lowers_limits(options.off) {
@@ -104,6 +113,8 @@ impl Pool {
                 state: Mutex::default(),
                 seats: Arc::default(),
                 residents: Residents::default(),
+                registry,
+                most_files: files::most(),
                 counts: Counts::default(),
                 leaving: Mutex::default(),
                 wake: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -207,6 +218,21 @@ impl Pool {
         let now = common.now();
         state.sweep.get_or_insert(now + idle);
         let calls = keeper::calls(&mut state, now, common.most);
+        drop(state);
+        if calls {
+            self.call_keeper();
+        }
+    }
+
+    /// Files of a tenant's image may have been opened: if there are too many by now,
+    /// some of others are closed.
+    pub(crate) fn opened_files(&self) {
+        let common = &self.common;
+        if open_descriptors() <= common.most_files {
+            return;
+        }
+        let mut state = common.lock();
+        let calls = !std::mem::replace(&mut state.close_files, true);
         drop(state);
         if calls {
             self.call_keeper();

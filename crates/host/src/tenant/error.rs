@@ -92,6 +92,12 @@ pub enum CallError {
         "the host may not reach into its worker's memory: {0}; let the worker copy its pages (page copy `worker` or `auto`), or allow it: kernel.yama.ptrace_scope below 3, and process_vm_readv and process_vm_writev in the container's seccomp profile"
     )]
     PageCopy(#[source] io::Error),
+    /// A file of the image that was closed can't be opened again. Worth another try
+    /// if it is for want of descriptors.
+    #[error(
+        "a file of the tenant's image can't be opened: {0}; raise the limit of open files (ulimit -n) if there are too many"
+    )]
+    ImageFiles(#[source] io::Error),
     /// The commit failed.
     #[error("the update ran but could not be committed: {0}")]
     Commit(#[from] CommitError),

@@ -84,6 +84,7 @@ impl Lane {
             .settle(host, tenant, live, &done)?
             .map(|commit| Commit { run_time, ..commit });
         if commit.is_some() {
+            host.pool.opened_files();
             growth.settle(total(memory_sizes(&self.image)));
             self.consider_fold(host, tenant);
         }

@@ -127,6 +127,7 @@ pub(crate) fn install(
     // nothing behind.
     module.artefact(host)?;
     store_module(data, &module, wasm)?;
+    let module = host.modules.share(module);
     // Made aside, and renamed once it is complete: a half-made tenant is never
     // seen under its name.
     let aside = data.tenants().join(format!(".new-{name}"));
@@ -175,7 +176,7 @@ fn shared(
     directory: PathBuf,
     mut image: Image,
     meta: Meta,
-    module: Module,
+    module: Arc<Module>,
     account: Option<Arc<Account>>,
     disk: Disk,
 ) -> Shared {
@@ -184,8 +185,9 @@ fn shared(
         name: name.to_owned(),
         principal: principal(&image),
         reader: image.reader(),
+        open_files: image.open_files(),
         checkpoints: Checkpoints::of(&image),
-        module: RwLock::new(Arc::new(module)),
+        module: RwLock::new(module),
         workers: Workers::default(),
         census: Census::default(),
         disk,
@@ -290,7 +292,10 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
         name: name.to_owned(),
         source,
     })?;
-    let module = read_module(host, data, &meta.module)?;
+    let module = match host.modules.get(&meta.module) {
+        Some(module) => module,
+        None => host.modules.share(read_module(host, data, &meta.module)?),
+    };
     let bytes = total(super::memory_sizes(&image));
     let account = host.budget.as_ref().map(|budget| budget.of(name, bytes));
     let disk = Disk::new(
@@ -301,6 +306,7 @@ pub(crate) fn open(host: &Inner, data: &DataDir, name: &str) -> Result<Shared, T
     let mut tenant = shared(name, directory, image, meta, module, account, disk);
     tenant.throttle = host.functions.throttle();
     tenant.checkpoints.at_close = host.options.durability == Durability::Relaxed;
+    host.pool.opened_files();
     Ok(tenant)
 }
 

@@ -44,7 +44,7 @@ pub use disk::DiskQuota;
 pub use error::{CallError, TenantError};
 pub use info::TenantInfo;
 use lane::Lane;
-use lazaret_image::{Image, Reader, Version};
+use lazaret_image::{Image, OpenFiles, Reader, Version};
 use lazaret_wall::Receipt;
 use lazaret_wire::message::{Done, Entry, HostCall, Sizes};
 pub use lifecycle::check_name;
@@ -53,6 +53,7 @@ pub use limits::TenantLimits;
 use live::Live;
 pub use log::LogLine;
 use module::Module;
+pub(crate) use module::Modules;
 pub use replay::{Replay, ReplayError, Replayed};
 use resident::Census;
 pub use resident::Resident;
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     lane: Mutex<Lane>,
     /// The newest committed version, for who isn't in the lane.
     reader: Reader,
+    /// What of its image is open.
+    open_files: OpenFiles,
     checkpoints: Checkpoints,
     /// What runs. Written while an upgrade commits, so that whoever reads it
     /// sees a version of this module.
@@ -344,6 +347,7 @@ impl Shared {
             time,
         };
         let mut live = Live::start(&beginning, &view)?;
+        host.pool.opened_files();
         live.generation = generation;
         self.census.enter(live.worker());
         if self.census.list() {
@@ -366,6 +370,11 @@ impl Shared {
     /// Whether it has no worker any more: then the pool forgets it, until it has one.
     pub(crate) fn has_left(&self) -> bool {
         self.census.unlist()
+    }
+
+    /// Closes the files of its image, until they are needed again.
+    pub(crate) fn close_files(&self) {
+        self.open_files.close();
     }
 
     /// Who of those that were idle for as long stays longer.

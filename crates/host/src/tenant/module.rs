@@ -1,7 +1,7 @@
 //! A tenant's module, with what is known of it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lazaret_wire::message::{CompileSettings, Purpose, Tracking};
 
@@ -17,6 +17,33 @@ pub(crate) struct Module {
     /// As what each method may be called.
     pub methods: BTreeMap<String, Kinds>,
     code: Mutex<Code>,
+}
+
+/// Modules that tenants have open: those of one module share it.
+#[derive(Debug, Default)]
+pub(crate) struct Modules(Mutex<HashMap<[u8; 32], Weak<Module>>>);
+
+impl Modules {
+    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Weak<Module>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The module with this hash, if a tenant has it open.
+    pub(super) fn get(&self, hash: &[u8; 32]) -> Option<Arc<Module>> {
+        self.lock().get(hash)?.upgrade()
+    }
+
+    /// This one, or the same that a tenant has open.
+    pub(super) fn share(&self, module: Module) -> Arc<Module> {
+        let mut modules = self.lock();
+        if let Some(open) = modules.get(&module.hash).and_then(Weak::upgrade) {
+            return open;
+        }
+        modules.retain(|_, module| module.strong_count() > 0);
+        let module = Arc::new(module);
+        modules.insert(module.hash, Arc::downgrade(&module));
+        module
+    }
 }
 
 /// The entry points of one method.

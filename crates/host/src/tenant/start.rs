@@ -132,7 +132,7 @@ impl Live {
             false => host.options.tracker.resolved(),
         };
         let plan = view.plan();
-        let files: Vec<_> = view.files().collect();
+        let files = view.files().map_err(CallError::ImageFiles)?;
         let mut runs: Vec<Run> = plan
             .runs
             .iter()
@@ -169,7 +169,7 @@ impl Live {
             .flat_map(|run| (0..run.pages).map(|i| (run.region, run.first_page + i)))
             .collect();
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![artefact.file.as_fd()];
-        descriptors.extend(files.iter().map(|(_, file)| *file));
+        descriptors.extend(files.iter().map(|(_, file)| file.as_fd()));
         descriptors.extend(carried.map(|carried| carried.file.as_fd()));
         let sizes = carried.map_or(memory::sizes(plan.sizes), |carried| carried.sizes);
         let assignment = Assignment::Tenant(TenantSetup {

@@ -1,24 +1,23 @@
 //! [`Storage`] on the real file system.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{
-    self, Advice, AtFlags, CWD, Dir, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags,
-};
+use rustix::fs::{self, Advice, AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::descriptors::{Descriptor, Directory, OpenFiles, OsFile};
 use super::{ReadAt, Storage};
 use crate::format::is_our_name;
 
 /// A directory of the operating system, locked against others that would use it as an image.
 ///
-/// The lock is `flock(2)` on the directory: it ends with the process, however that ends.
+/// The lock is `flock(2)` on the directory: it ends with the process, however that ends, or when its descriptor is
+/// [closed](OpenFiles::close).
 #[derive(Debug)]
 pub struct OsStorage {
-    directory: OwnedFd,
-    path: PathBuf,
+    directory: Arc<Directory>,
 }
 
 impl OsStorage {
@@ -28,13 +27,12 @@ impl OsStorage {
     ///
     /// The operating system's; [`io::ErrorKind::WouldBlock`] if somebody else holds the lock.
     pub fn open(path: &Path) -> io::Result<OsStorage> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::open(path, flags, Mode::empty())?;
-        fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(OsStorage {
-            directory,
-            path: path.to_path_buf(),
-        })
+        Directory::open(path).map(|directory| OsStorage { directory })
+    }
+
+    /// What is open of it.
+    pub fn open_files(&self) -> OpenFiles {
+        OpenFiles(self.directory.clone())
     }
 
     /// Like [`open`](OsStorage::open), but makes the directory if it isn't there, and puts its name on disk.
@@ -54,19 +52,8 @@ impl OsStorage {
 
     /// Removes the directory, which must be empty, and puts that on disk.
     pub(crate) fn remove(self) -> io::Result<()> {
-        fs::rmdir(&self.path)?;
-        sync_parent(&self.path)
-    }
-
-    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        // NOFOLLOW: an image's files are its own; a link is somebody's mistake, or worse.
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        Ok(fs::openat(
-            &self.directory,
-            name,
-            flags,
-            Mode::from_raw_mode(0o600),
-        )?)
+        fs::rmdir(&self.directory.path)?;
+        sync_parent(&self.directory.path)
     }
 }
 
@@ -81,7 +68,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Copies all of a file that there is when it gets there, and puts it on disk.
-fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+fn copy(from: &Descriptor, to: &Descriptor) -> io::Result<()> {
     loop {
         // The kernel shares the blocks where the file system can. Between file systems it copies (since Linux 5.3), but
         // for some, which say so.
@@ -99,7 +86,7 @@ fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 }
 
 /// From where the descriptors' positions are.
-fn copy_through_buffer(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+fn copy_through_buffer(from: &Descriptor, to: &Descriptor) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         let read = match rustix::io::read(from, &mut buffer) {
@@ -120,11 +107,12 @@ fn copy_through_buffer(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     }
 }
 
-impl ReadAt for OwnedFd {
+impl ReadAt for OsFile {
     fn pread(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = self.get()?;
         let mut done = 0;
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pread(self, rest, offset + done as u64) {
+            match rustix::io::pread(&*file, rest, offset + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
@@ -136,15 +124,15 @@ impl ReadAt for OwnedFd {
 }
 
 impl Storage for OsStorage {
-    type File = OwnedFd;
+    type File = OsFile;
 
     fn path(&self) -> &Path {
-        &self.path
+        &self.directory.path
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.directory)? {
+        for entry in Dir::read_from(&*self.directory.get()?)? {
             if let Ok(name) = entry?.file_name().to_str()
                 && name != "."
                 && name != ".."
@@ -155,20 +143,21 @@ impl Storage for OsStorage {
         Ok(names)
     }
 
-    fn open_read(&self, name: &str) -> io::Result<OwnedFd> {
-        self.open_at(name, OFlags::RDONLY)
+    fn open_read(&self, name: &str) -> io::Result<OsFile> {
+        self.directory.file(name, OFlags::RDONLY)
     }
 
-    fn open_write(&self, name: &str) -> io::Result<OwnedFd> {
-        self.open_at(name, OFlags::RDWR)
+    fn open_write(&self, name: &str) -> io::Result<OsFile> {
+        self.directory.file(name, OFlags::RDWR)
     }
 
-    fn create(&self, name: &str) -> io::Result<OwnedFd> {
-        self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+    fn create(&self, name: &str) -> io::Result<OsFile> {
+        self.directory
+            .file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
-    fn len(&self, file: &OwnedFd) -> io::Result<u64> {
-        let status = fs::fstat(file)?;
+    fn len(&self, file: &OsFile) -> io::Result<u64> {
+        let status = fs::fstat(&*file.get()?)?;
         if !fs::FileType::from_raw_mode(status.st_mode).is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -178,10 +167,11 @@ impl Storage for OsStorage {
         u64::try_from(status.st_size).map_err(io::Error::other)
     }
 
-    fn pwrite(&self, file: &OwnedFd, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn pwrite(&self, file: &OsFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let file = file.get()?;
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pwrite(file, rest, offset + done as u64) {
+            match rustix::io::pwrite(&*file, rest, offset + done as u64) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
@@ -191,42 +181,50 @@ impl Storage for OsStorage {
         Ok(())
     }
 
-    fn fdatasync(&self, file: &OwnedFd) -> io::Result<()> {
-        Ok(fs::fdatasync(file)?)
+    fn fdatasync(&self, file: &OsFile) -> io::Result<()> {
+        Ok(fs::fdatasync(&*file.get()?)?)
     }
 
-    fn fsync(&self, file: &OwnedFd) -> io::Result<()> {
-        Ok(fs::fsync(file)?)
+    fn fsync(&self, file: &OsFile) -> io::Result<()> {
+        Ok(fs::fsync(&*file.get()?)?)
     }
 
-    fn truncate(&self, file: &OwnedFd, length: u64) -> io::Result<()> {
-        Ok(fs::ftruncate(file, length)?)
+    fn truncate(&self, file: &OsFile, length: u64) -> io::Result<()> {
+        Ok(fs::ftruncate(&*file.get()?, length)?)
     }
 
-    fn reserve(&self, file: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+    fn reserve(&self, file: &OsFile, offset: u64, length: u64) -> io::Result<()> {
         Ok(fs::fallocate(
-            file,
+            &*file.get()?,
             FallocateFlags::KEEP_SIZE,
             offset,
             length,
         )?)
     }
 
-    fn forget(&self, file: &OwnedFd, offset: u64) {
+    fn forget(&self, file: &OsFile, offset: u64) {
         // A hint: the kernel drops clean pages only, and where it can't, we are no worse off.
-        let _ = fs::fadvise(file, offset, None, Advice::DontNeed);
+        if let Ok(file) = file.get() {
+            let _ = fs::fadvise(&*file, offset, None, Advice::DontNeed);
+        }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(fs::renameat(&self.directory, from, &self.directory, to)?)
+        // What has either name has it no more.
+        self.directory.unname(from)?;
+        self.directory.unname(to)?;
+        let directory = self.directory.get()?;
+        Ok(fs::renameat(&*directory, from, &*directory, to)?)
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
-        Ok(fs::unlinkat(&self.directory, name, AtFlags::empty())?)
+        self.directory.unname(name)?;
+        let directory = self.directory.get()?;
+        Ok(fs::unlinkat(&*directory, name, AtFlags::empty())?)
     }
 
     fn fsync_dir(&self) -> io::Result<()> {
-        Ok(fs::fsync(&self.directory)?)
+        Ok(fs::fsync(&*self.directory.get()?)?)
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<OsStorage> {
@@ -239,12 +237,15 @@ impl Storage for OsStorage {
     }
 
     fn move_directory(&self, to: &Path) -> io::Result<()> {
-        let moved = fs::renameat_with(CWD, &self.path, CWD, to, RenameFlags::NOREPLACE);
+        self.directory.get()?;
+        self.directory.moved();
+        let path = &self.directory.path;
+        let moved = fs::renameat_with(CWD, path, CWD, to, RenameFlags::NOREPLACE);
         match moved {
             // File systems that don't know the flag. A plain rename replaces an empty directory at most.
             Err(Errno::INVAL | Errno::NOSYS) => match fs::lstat(to) {
                 Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(Errno::NOENT) => Ok(fs::rename(&self.path, to)?),
+                Err(Errno::NOENT) => Ok(fs::rename(path, to)?),
                 Err(error) => Err(error.into()),
             },
             moved => Ok(moved?),
@@ -269,16 +270,17 @@ impl Storage for OsStorage {
 
     fn link(&self, name: &str, to: &OsStorage, to_name: &str) -> io::Result<()> {
         let linked = fs::linkat(
-            &self.directory,
+            &*self.directory.get()?,
             name,
-            &to.directory,
+            &*to.directory.get()?,
             to_name,
             AtFlags::empty(),
         );
         match linked {
             // Another file system, links forbidden (fs.protected_hardlinks), too many of them, or not known here.
             Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP) => {
-                copy(&self.open_read(name)?, &to.create(to_name)?)
+                let (from, to) = (self.open_read(name)?, to.create(to_name)?);
+                copy(&*from.get()?, &*to.get()?)
             }
             linked => Ok(linked?),
         }
