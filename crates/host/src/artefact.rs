@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::supervisor::Supervisor;
 use lazaret_guest::{contract, engine};
-use lazaret_wall::launcher::{Launcher, Limits};
+use lazaret_wall::launcher::Limits;
 use lazaret_wall::layers::descriptors::Expected as Open;
 use lazaret_wall::{Grade, Layer};
 use lazaret_wire::codec::Message;
@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::cache_file;
 use crate::ending::Ending;
+use crate::launchers::Launchers;
 use crate::measures::MeasureOptions;
 pub(crate) use crate::sealed::{memfd, seal};
 use crate::worker::{Duty, Start, Worker, WorkerError};
@@ -218,7 +219,7 @@ impl Cache {
 /// What a compiler is started with.
 #[derive(Debug)]
 pub(crate) struct Compiler<'a> {
-    pub launcher: &'a Arc<Launcher>,
+    pub launchers: &'a Launchers,
     pub supervisor: &'a Supervisor,
     pub accepted: &'a [Layer],
     pub required: Option<Grade>,
@@ -239,9 +240,10 @@ fn compile(
         .map_err(CompileError::Memfd)?;
     let input = seal(&input).map_err(CompileError::Memfd)?;
     let output = memfd().map_err(CompileError::Memfd)?;
+    let launcher = compiler.launchers.compiling().map_err(WorkerError::from)?;
     let (mut worker, _, _) = Worker::start(Start {
         blank: None,
-        launcher: compiler.launcher,
+        launcher: &launcher,
         supervisor: compiler.supervisor,
         duty: Duty::Serve,
         lessons: None,

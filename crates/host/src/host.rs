@@ -51,12 +51,8 @@ impl Inner {
         wasm: &[u8],
         settings: CompileSettings,
     ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
-        let launcher = self
-            .launchers
-            .next()
-            .map_err(crate::worker::WorkerError::from)?;
         let compiler = Compiler {
-            launcher: &launcher,
+            launchers: &self.launchers,
             supervisor: &self.supervisor,
             accepted: &self.options.accept_missing,
             required: self.options.require_grade,

@@ -46,11 +46,31 @@ impl Launchers {
         if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
             return Ok(launcher.clone());
         }
-        let started = Arc::new(self.start(self.launcher_options()?)?);
+        let mut options = self.launcher_options()?;
+        // Where workers are no other executable, one launcher does for all.
+        options.compiles = !self.have_own_executable();
+        let started = Arc::new(self.start(options)?);
         if slot.replace(started.clone()).is_some() {
             crate::metrics::launcher_replaced();
         }
         Ok(started)
+    }
+
+    /// A launcher for workers that compile.
+    pub(crate) fn compiling(&self) -> Result<Arc<Launcher>, LauncherError> {
+        let mut options = self.launcher_options()?;
+        if !self.have_own_executable() {
+            return self.next();
+        }
+        options.executables.worker = options.executables.compiler.clone();
+        options.compiles = true;
+        self.start(options).map(Arc::new)
+    }
+
+    /// Whether workers that don't compile are made of an executable of their own.
+    fn have_own_executable(&self) -> bool {
+        matches!(self.options.executables.worker, Executable::Image(_))
+            && !self.image_refused.load(Relaxed)
     }
 
     /// The numbers of the launchers' processes.
@@ -73,6 +93,7 @@ impl Launchers {
             {
                 self.refuse_image(&error);
                 options.executables.worker = Executable::Own;
+                options.compiles = true;
                 Launcher::start(&options)
             }
             other => other,
@@ -88,6 +109,7 @@ impl Launchers {
     pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
         Ok(LauncherOptions {
             executables: self.executables(),
+            compiles: false,
             accept_missing: self.options.accept_missing.clone(),
             off: self.options.off,
             red_team: self.options.red_team,

@@ -71,8 +71,11 @@ impl Launcher {
             .worker
             .open()
             .map_err(LauncherError::Executable)?;
-        let compiler = &options.executables.compiler;
-        let compiler = compiler.open().map_err(LauncherError::Executable)?;
+        let compiler = match options.compiles {
+            true => Some(options.executables.compiler.open()),
+            false => None,
+        };
+        let compiler = compiler.transpose().map_err(LauncherError::Executable)?;
         let ids = HostIds::choose(options.as_user)?;
         let directories = options
             .directories
@@ -98,19 +101,31 @@ impl Launcher {
                 .collect(),
             off: off.names(),
             red_team: options.red_team,
-            libraries: match &options.executables {
-                Executables {
-                    worker: Executable::Image(_),
-                    compiler: Executable::Own,
-                } => Libraries::own(),
-                _ => Libraries::default(),
+            libraries: match (&options.executables, options.compiles) {
+                (
+                    Executables {
+                        worker: Executable::Image(_),
+                        compiler: Executable::Own,
+                    },
+                    true,
+                ) => Some(Libraries::own()),
+                (
+                    Executables {
+                        worker: Executable::Image(_),
+                        ..
+                    },
+                    false,
+                ) => None,
+                _ => Some(Libraries::default()),
             },
         };
         let mut bytes = Vec::new();
         configure
             .to_bytes(&mut bytes)
             .map_err(|error| LauncherError::Failed(error.to_string()))?;
-        ours.send(&bytes, &[executable.as_fd(), compiler.as_fd()])?;
+        let mut handed = vec![executable.as_fd()];
+        handed.extend(compiler.as_ref().map(AsFd::as_fd));
+        ours.send(&bytes, &handed)?;
         if !ours.poll(PATIENCE)? {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             return Err(LauncherError::Silent);

@@ -43,6 +43,10 @@ impl Grants {
 pub struct LauncherOptions {
     /// The executables for launcher and workers.
     pub executables: Executables,
+    /// Whether it starts workers that compile. One that doesn't, and whose workers
+    /// need no other file ([`Executable::Image`](crate::executable::Executable)), has
+    /// nothing at all in its root, which its workers then inherit as it is.
+    pub compiles: bool,
     /// Layers that may be missing.
     pub accept_missing: Vec<Layer>,
     /// Layers that are left out on purpose.

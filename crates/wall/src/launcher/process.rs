@@ -101,11 +101,16 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         .receive()
         .map_err(|error| plain(error.to_string()))?;
     let order = Configure::from_bytes(&bytes).map_err(|error| plain(error.to_string()))?;
-    let (Some(compiler), Some(executable)) = (descriptors.pop(), descriptors.pop()) else {
-        return Err(plain("no executables were handed over".into()));
+    let compiler = match descriptors.len() {
+        2 => descriptors.pop(),
+        _ => None,
+    };
+    let Some(executable) = descriptors.pop() else {
+        return Err(plain("no executable was handed over".into()));
     };
     let off = Off::from_names(&order.off).map_err(plain)?;
-    let (mut executable, compiler) = (Unwritable::new(executable), Unwritable::new(compiler));
+    let mut executable = Unwritable::new(executable);
+    let compiler = compiler.map(Unwritable::new);
     // A compiler's may be large, and is seldom needed.
     executable
         .get()
@@ -123,7 +128,10 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     let directories = root::open_directories(&order.directories, detached).map_err(plain)?;
     let mut missing = Vec::new();
     if !off.has(Layer::EmptyRoot)
-        && let Err(error) = root::enter(order.libraries.clone())
+        && let Err(error) = match order.libraries.clone() {
+            Some(libraries) => root::enter(libraries),
+            None => root::enter_nothing(),
+        }
     {
         if !order.accepts(Layer::EmptyRoot) {
             return Err((Some(Layer::EmptyRoot), error.to_string()));

@@ -13,7 +13,7 @@ use super::root::Libraries;
 use crate::layer::Layer;
 
 /// The first message to the launcher. Descriptors: the executable of workers, and
-/// that of compilers.
+/// that of compilers, if it starts any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Configure {
     /// Directories to hand out, as absolute paths.
@@ -26,9 +26,10 @@ pub struct Configure {
     pub off: Vec<String>,
     /// Whether workers are the red team's.
     pub red_team: bool,
-    /// What the host's own executable needs, where compilers are made of that and
-    /// the launcher is another.
-    pub libraries: Libraries,
+    /// What its executables need besides what itself does: the host's, where
+    /// compilers are made of that and the launcher is another. None where nothing is
+    /// needed at all: then its root is empty.
+    pub libraries: Option<Libraries>,
 }
 
 /// A directory that workers will be given.
@@ -172,15 +173,15 @@ impl Message for Configure {
             text(to, "layer", name)
         })?;
         to.flag(self.red_team);
-        to.list(
-            "libraries",
-            &self.libraries.files,
-            MAX_LIBRARIES,
-            |to, file| path(to, file),
-        )?;
-        to.option(self.libraries.loader.as_ref(), |to, (link, target)| {
-            path(to, link)?;
-            path(to, target)
+        to.option(self.libraries.as_ref(), |to, libraries| {
+            to.list("libraries", &libraries.files, MAX_LIBRARIES, |to, file| {
+                path(to, file)
+            })?;
+            to.option(libraries.loader.as_ref(), |to, (link, target)| {
+                path(to, link)?;
+                path(to, target)
+            })?;
+            Ok(())
         })?;
         Ok(())
     }
@@ -202,10 +203,13 @@ impl Message for Configure {
                 from.text("layer", MAX_TEXT).map(str::to_owned)
             })?,
             red_team: from.flag("red team")?,
-            libraries: Libraries {
-                files: from.list("libraries", MAX_LIBRARIES, read_path)?,
-                loader: from.option("loader", |from| Ok((read_path(from)?, read_path(from)?)))?,
-            },
+            libraries: from.option("libraries", |from| {
+                Ok(Libraries {
+                    files: from.list("libraries", MAX_LIBRARIES, read_path)?,
+                    loader: from
+                        .option("loader", |from| Ok((read_path(from)?, read_path(from)?)))?,
+                })
+            })?,
         })
     }
 }

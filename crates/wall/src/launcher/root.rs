@@ -7,7 +7,7 @@
 //! that a process of the same executable has mapped: this one, or the host.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -170,11 +170,7 @@ pub fn open_directories(directories: &[Directory], detached: bool) -> Result<Vec
 
 /// Swaps this process's root for a read-only tmpfs with its libraries and `others`.
 pub fn enter(others: Libraries) -> Result<(), LayerError> {
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .map_err(fail("make mounts private"))?;
+    make_private()?;
     // Everything is opened before the tmpfs covers anything.
     let mut files = Vec::new();
     let own = Libraries::own();
@@ -200,19 +196,7 @@ pub fn enter(others: Libraries) -> Result<(), LayerError> {
         .filter_map(|entry| Some((entry.path(), std::fs::read_link(entry.path()).ok()?)))
         .collect();
 
-    let cover = ["/tmp", "/run", "/var", "/usr"]
-        .into_iter()
-        .find(|path| Path::new(path).is_dir())
-        .unwrap_or("/");
-    rustix::mount::mount(
-        "tmpfs",
-        cover,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        c"mode=0755,size=1m,nr_inodes=4k",
-    )
-    .map_err(fail("mount tmpfs"))?;
-    rustix::process::chdir(cover).map_err(fail("enter tmpfs"))?;
+    enter_tmpfs(WITH_LIBRARIES)?;
     rustix::fs::mkdir("empty", Mode::from_raw_mode(0o555))
         .map_err(fail("make the empty directory"))?;
     for (path, target) in links {
@@ -247,15 +231,62 @@ pub fn enter(others: Libraries) -> Result<(), LayerError> {
             Err(errno) => return Err(fail("link the loader")(errno)),
         }
     }
-    rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("unmount the old root"))?;
-    rustix::process::chdir("/").map_err(fail("enter the new root"))?;
+    leave_old_root(WITH_LIBRARIES)
+}
+
+/// Swaps this process's root for a read-only tmpfs with nothing in it.
+pub fn enter_nothing() -> Result<(), LayerError> {
+    make_private()?;
+    enter_tmpfs(WITH_NOTHING)?;
+    leave_old_root(WITH_NOTHING)
+}
+
+/// Options of a tmpfs.
+const WITH_LIBRARIES: &CStr = c"mode=0755,size=1m,nr_inodes=4k";
+/// Its root is its only inode.
+const WITH_NOTHING: &CStr = c"mode=0555,size=4k,nr_inodes=1";
+
+fn make_private() -> Result<(), LayerError> {
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .map_err(fail("make mounts private"))
+}
+
+/// Mounts a tmpfs over a directory that there is, and enters it.
+fn enter_tmpfs(options: &CStr) -> Result<(), LayerError> {
+    let cover = ["/tmp", "/run", "/var", "/usr"]
+        .into_iter()
+        .find(|path| Path::new(path).is_dir())
+        .unwrap_or("/");
+    rustix::mount::mount(
+        "tmpfs",
+        cover,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        options,
+    )
+    .map_err(fail("mount tmpfs"))?;
+    rustix::process::chdir(cover).map_err(fail("enter tmpfs"))
+}
+
+/// Makes the working directory the root, lets go of the old one, and makes the new
+/// one read-only.
+fn leave_old_root(options: &CStr) -> Result<(), LayerError> {
+    swap_roots()?;
     rustix::mount::mount_remount(
         "/",
         MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
-        c"mode=0755,size=1m,nr_inodes=4k",
+        options,
     )
     .map_err(fail("make the root read-only"))
+}
+
+fn swap_roots() -> Result<(), LayerError> {
+    rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("unmount the old root"))?;
+    rustix::process::chdir("/").map_err(fail("enter the new root"))
 }
 
 fn loader_link() -> Option<(PathBuf, PathBuf)> {
@@ -307,8 +338,14 @@ fn make_parents(inside: &Path) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// In a worker: makes the empty directory the root, and lets go of the rest.
+/// In a worker: makes the empty directory the root, and lets go of the rest, unless
+/// its launcher has nothing in its root either. To swap roots makes the kernel look
+/// at every task of the machine (`chroot_fs_refs`, kernel: fs/fs_struct.c), and to
+/// unmount waits for all processors (`namespace_unlock`, fs/namespace.c).
 pub fn enter_empty() -> Result<(), LayerError> {
+    if is_empty("/").map_err(fail("list the root"))? {
+        return Ok(());
+    }
     let tree = rustix::mount::open_tree(
         CWD,
         EMPTY,
@@ -324,7 +361,16 @@ pub fn enter_empty() -> Result<(), LayerError> {
     )
     .map_err(fail("mount the empty directory"))?;
     rustix::process::chdir(EMPTY).map_err(fail("enter the empty directory"))?;
-    rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(fail("unmount the old root"))?;
-    rustix::process::chdir("/").map_err(fail("enter the new root"))
+    swap_roots()
+}
+
+fn is_empty(directory: &str) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::new(opened)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

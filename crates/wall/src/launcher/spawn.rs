@@ -21,8 +21,8 @@ use crate::off::Off;
 pub struct Materials {
     /// The executable of workers.
     pub executable: Unwritable,
-    /// That of compilers.
-    pub compiler: Unwritable,
+    /// That of compilers, if it starts any.
+    pub compiler: Option<Unwritable>,
     /// `/proc` of the host's PID namespace: to write id maps.
     pub proc: OwnedFd,
     /// `/dev/null`.
@@ -92,7 +92,10 @@ pub fn spawn(
     let (off, name) = (materials.off, materials.worker_name);
     let executable = match order.compiler {
         false => &mut materials.executable,
-        true => &mut materials.compiler,
+        true => materials
+            .compiler
+            .as_mut()
+            .ok_or_else(|| (None, "this launcher starts no compilers".to_owned()))?,
     };
     let mut birth = Birth {
         order,
