@@ -89,13 +89,16 @@ impl Options {
         }
     }
 
-    /// How every host that is measured is built.
+    /// How every host that is measured is built: without a pool, unless it is about
+    /// that.
     fn host(&self) -> Builder {
+        let builder = Host::builder().profile(self.profile).pool(|pool| {
+            pool.blanks = 0;
+            pool.idle = None;
+        });
         self.accept_missing
             .iter()
-            .fold(Host::builder().profile(self.profile), |builder, layer| {
-                builder.accept_missing(*layer)
-            })
+            .fold(builder, |builder, layer| builder.accept_missing(*layer))
     }
 
     fn temporary(&self) -> Result<tempfile::TempDir, BenchError> {

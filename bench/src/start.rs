@@ -27,6 +27,9 @@ pub(crate) fn rows(
     if options.wants("start") {
         rows.push(start(options, progress)?);
     }
+    if options.wants("start/pool") {
+        rows.push(from_pool(options, progress)?);
+    }
     if options.wants("start/cgroup") {
         rows.push(with_groups(options, progress)?);
     }
@@ -81,6 +84,47 @@ fn start(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, Bench
     .note(format!(
         "the end of the worker before, not part of it: {:.2} ms",
         end.median(MILLISECOND)
+    )))
+}
+
+/// The same where a blank worker waits.
+fn from_pool(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row, BenchError> {
+    progress("the start of a locked worker from the pool");
+    let pair = Pair::new(
+        options,
+        [
+            options.host().pool(|pool| pool.blanks = 1),
+            options.host().pool(|pool| pool.blanks = 0),
+        ],
+    )?;
+    let mut samples = [Sample::default(), Sample::default()];
+    for _ in 0..options.times(300) {
+        for ((host, tenant), sample) in pair.hosts.iter().zip(&mut samples) {
+            let worker = tenant.info().worker;
+            tenant.sleep();
+            gone(worker)?;
+            // The next blank worker is made meanwhile, of the host that has any.
+            let begin = Instant::now();
+            while host.pool().blanks == 0 && begin.elapsed() < Duration::from_millis(100) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            sample.time(|| tenant.query("empty", &[]))?;
+        }
+    }
+    let [with, without] = samples;
+    let [(host, _), _] = &pair.hosts;
+    let state = host.pool();
+    Ok(Row::new(
+        "start/pool",
+        "start of a locked worker from the pool, and its first answer",
+        "ms",
+    )
+    .ours(with.len(), with.quantiles(MILLISECOND))
+    .baseline("the same without the pool", without.quantiles(MILLISECOND))
+    .target(Target::Value(1.0))
+    .note(format!(
+        "{} of {} workers were waiting as blanks",
+        state.from_blanks, state.started
     )))
 }
 

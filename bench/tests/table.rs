@@ -47,6 +47,7 @@ const KEYS: &[&str] = &[
     "state/hash/100",
     "state/hash/10000",
     "start",
+    "start/pool",
     "start/cgroup",
     "wall/call",
     "wall/start",

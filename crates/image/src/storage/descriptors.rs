@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -141,12 +143,13 @@ impl Directory {
     pub(super) fn file(self: &Arc<Self>, name: &str, flags: OFlags) -> io::Result<OsFile> {
         let opened = open_in(&*self.get()?, name, flags)?;
         let inner = Arc::new(Inner {
-            directory: self.clone(),
+            directory: Arc::downgrade(self),
             name: name.to_owned(),
             // It is there now.
             flags: flags - OFlags::CREATE - OFlags::EXCL,
             identity: identity(&opened)?,
             named: AtomicBool::new(true),
+            alone: AtomicBool::new(false),
             descriptor: Mutex::new(Some(Descriptor::new(opened))),
         });
         let mut files = lock(&self.files);
@@ -159,7 +162,7 @@ impl Directory {
     pub(super) fn unname(&self, name: &str) -> io::Result<()> {
         for file in lock(&self.files).iter().filter_map(Weak::upgrade) {
             if file.name == name {
-                file.keep_open()?;
+                file.keep_open(self)?;
             }
         }
         Ok(())
@@ -179,6 +182,18 @@ impl Directory {
         }
         let closed = lock(&self.descriptor).take();
         drop(closed);
+    }
+}
+
+/// Who still reads a file goes on, though nobody can open it again.
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let files = std::mem::take(&mut *lock(&self.files));
+        for file in files.iter().filter_map(Weak::upgrade) {
+            // If there are no descriptors left, to read it is an error from now on.
+            let _ = file.keep_open(self);
+            file.alone.store(true, Release);
+        }
     }
 }
 
@@ -206,12 +221,15 @@ pub struct OsFile(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    directory: Arc<Directory>,
+    /// A view outlives the image, and doesn't lock its directory.
+    directory: Weak<Directory>,
     name: String,
     flags: OFlags,
     identity: Identity,
     /// Whether it still has its name. Changed with the descriptor locked.
     named: AtomicBool,
+    /// Its directory was let go: what isn't open can't be opened.
+    alone: AtomicBool,
     descriptor: Mutex<Option<Arc<Descriptor>>>,
 }
 
@@ -222,25 +240,43 @@ impl OsFile {
     ///
     /// The operating system's; `ESTALE` if another file has its name now.
     pub fn get(&self) -> io::Result<Arc<Descriptor>> {
-        self.0.open(&mut lock(&self.0.descriptor))
+        loop {
+            if let Some(descriptor) = &*lock(&self.0.descriptor) {
+                return Ok(descriptor.clone());
+            }
+            // Not with the file locked: if this is the last of the directory, it locks all its files.
+            if let Some(directory) = self.0.directory.upgrade() {
+                let opened = self.0.open(&mut lock(&self.0.descriptor), &directory);
+                return opened;
+            }
+            if self.0.alone.load(Acquire) && lock(&self.0.descriptor).is_none() {
+                return Err(Errno::STALE.into());
+            }
+            // The directory is just being let go, and opens it.
+            std::thread::yield_now();
+        }
     }
 }
 
 impl Inner {
-    fn open(&self, held: &mut Option<Arc<Descriptor>>) -> io::Result<Arc<Descriptor>> {
+    fn open(
+        &self,
+        held: &mut Option<Arc<Descriptor>>,
+        directory: &Directory,
+    ) -> io::Result<Arc<Descriptor>> {
         if let Some(descriptor) = held {
             return Ok(descriptor.clone());
         }
-        let opened = open_in(&*self.directory.get()?, &self.name, self.flags)?;
+        let opened = open_in(&*directory.get()?, &self.name, self.flags)?;
         if identity(&opened)? != self.identity {
             return Err(Errno::STALE.into());
         }
         Ok(held.insert(Descriptor::new(opened)).clone())
     }
 
-    fn keep_open(&self) -> io::Result<()> {
+    fn keep_open(&self, directory: &Directory) -> io::Result<()> {
         let mut held = lock(&self.descriptor);
-        self.open(&mut held)?;
+        self.open(&mut held, directory)?;
         self.named.store(false, Relaxed);
         Ok(())
     }
@@ -255,12 +291,14 @@ impl Inner {
 
 /// The open descriptors of an image.
 #[derive(Debug, Clone)]
-pub struct OpenFiles(pub(super) Arc<Directory>);
+pub struct OpenFiles(pub(super) Weak<Directory>);
 
 impl OpenFiles {
     /// Closes them. What is needed again is opened again, so this may be called at any time; but while the directory's
     /// is closed no other process is kept away: whoever closes it must have a lock of its own on what it is in.
     pub fn close(&self) {
-        self.0.close();
+        if let Some(directory) = self.0.upgrade() {
+            directory.close();
+        }
     }
 }

@@ -32,7 +32,7 @@ impl OsStorage {
 
     /// What is open of it.
     pub fn open_files(&self) -> OpenFiles {
-        OpenFiles(self.directory.clone())
+        OpenFiles(Arc::downgrade(&self.directory))
     }
 
     /// Like [`open`](OsStorage::open), but makes the directory if it isn't there, and puts its name on disk.
