@@ -60,7 +60,11 @@ impl Launchers {
     pub(crate) fn compiling(&self) -> Result<Arc<Launcher>, LauncherError> {
         let mut options = self.launcher_options()?;
         if !self.have_own_executable() {
-            return self.next();
+            let launcher = self.next()?;
+            // One that was started before that was known doesn't.
+            if launcher.compiles() {
+                return Ok(launcher);
+            }
         }
         options.executables.worker = options.executables.compiler.clone();
         options.compiles = true;
@@ -108,7 +112,7 @@ impl Launchers {
 
     pub(crate) fn launcher_options(&self) -> Result<LauncherOptions, LauncherError> {
         Ok(LauncherOptions {
-            executables: self.executables(),
+            executables: self.executables()?,
             compiles: false,
             accept_missing: self.options.accept_missing.clone(),
             off: self.options.off,
@@ -121,17 +125,27 @@ impl Launchers {
 
     /// The executables of launcher and workers: where no executable may be made in
     /// memory, workers are this program, started again.
-    fn executables(&self) -> Executables {
+    fn executables(&self) -> Result<Executables, LauncherError> {
         let mut executables = self.options.executables.clone();
         if let image @ Executable::Image(_) = &executables.worker {
-            if let Err(error) = image.open() {
-                self.refuse_image(&error);
+            match image.open() {
+                Ok(_) => {}
+                // That has nothing to do with executables, and may pass.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC)
+                    ) =>
+                {
+                    return Err(LauncherError::Executable(error));
+                }
+                Err(error) => self.refuse_image(&error),
             }
             if self.image_refused.load(Relaxed) {
                 executables.worker = Executable::Own;
             }
         }
-        executables
+        Ok(executables)
     }
 
     /// The control groups of this host's workers, looked for when they are first

@@ -50,9 +50,14 @@ pub(crate) fn blanks(count: usize) {
     gauge!(BLANKS).set(count as f64);
 }
 
-/// There are so many workers of tenants.
-pub(crate) fn workers(count: usize) {
-    gauge!(WORKERS).set(count as f64);
+/// There is a worker of a tenant more.
+pub(crate) fn worker_born() {
+    gauge!(WORKERS).increment(1.0);
+}
+
+/// There is one less.
+pub(crate) fn worker_gone() {
+    gauge!(WORKERS).decrement(1.0);
 }
 
 /// An idle worker has left.

@@ -90,7 +90,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn workers_leave_when_nobody_calls_and_come_back_where_they_were() {
-    let There { host, .. } = &there(|pool| pool.idle = Some(Duration::from_millis(200)));
+    let There { host, .. } = &there(|pool| pool.idle = Some(Duration::from_secs(1)));
     let tenants = install(host, 3);
     for (calls, tenant) in tenants.iter().enumerate() {
         for expected in 1..=calls as u64 + 1 {
@@ -111,7 +111,7 @@ fn workers_leave_when_nobody_calls_and_come_back_where_they_were() {
 }
 
 fn who_is_called_stays() {
-    let There { host, .. } = &there(|pool| pool.idle = Some(Duration::from_millis(400)));
+    let There { host, .. } = &there(|pool| pool.idle = Some(Duration::from_secs(2)));
     let tenants = install(host, 2);
     add(&tenants[1]);
     let (mut calls, mut pid) = (0, None);

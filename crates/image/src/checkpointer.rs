@@ -18,11 +18,12 @@ use crate::storage::{OsStorage, Storage};
 ///
 /// While it exists the image's directory stays locked.
 pub struct Checkpointer<S: Storage = OsStorage> {
-    storage: Arc<S>,
     shared: Arc<Shared<S::File>>,
     /// [`Synced::pages`] are counted from here. Locked for as long as a sync takes: a second one at the same time
     /// would only wait for the same writes.
     before: Mutex<u64>,
+    /// Last, as what is left of a directory's files when it is let go is opened for good.
+    storage: Arc<S>,
 }
 
 /// What a [`Checkpointer`] put on disk.

@@ -26,7 +26,6 @@ use crate::view::View;
 /// One thread at a time uses an image; [`Reader`]s and [`View`]s of it go to any other. While it is open, its
 /// directory is locked against others.
 pub struct Image<S: Storage = OsStorage> {
-    pub(crate) storage: Arc<S>,
     pub(crate) numbers: Arc<FileNumbers>,
     /// What the manifest on disk says.
     pub(crate) manifest: Manifest,
@@ -47,6 +46,8 @@ pub struct Image<S: Storage = OsStorage> {
     pub(crate) long_runs: LongRuns,
     /// The fold that is under way, while its job exists.
     pub(crate) folding: Weak<()>,
+    /// Last, as what is left of a directory's files when it is let go is opened for good.
+    pub(crate) storage: Arc<S>,
 }
 
 impl Image<OsStorage> {

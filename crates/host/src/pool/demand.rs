@@ -10,8 +10,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// How long after a start its blank is replaced, so that making one doesn't take a
 /// processor from the worker that is just being set up.
 const REST: Duration = Duration::from_millis(2);
-/// The same after the only start so far: a process that runs one call and ends
-/// makes no blank that nobody needs.
+/// The same where one at a time is wanted: a process that makes one short call and
+/// ends makes no blank that nobody needs.
 const FIRST_REST: Duration = Duration::from_millis(50);
 
 /// When workers were wanted: all times are since the pool's beginning.

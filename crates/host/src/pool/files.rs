@@ -45,11 +45,18 @@ pub(super) fn close(tenants: Vec<Arc<Shared>>, most: usize) {
     }
 }
 
-/// When a tenant was used last: long ago, if it has no worker.
+/// When a tenant was used last: now, if it has a worker that isn't idle; long ago, if
+/// it has none.
 fn last_use(tenant: &Shared) -> Duration {
-    let mut last = Duration::ZERO;
-    tenant.idle_workers(|_, since, _| last = last.max(since));
-    last
+    let (mut last, mut idle) = (Duration::ZERO, 0);
+    tenant.idle_workers(|_, since, _| {
+        last = last.max(since);
+        idle += 1;
+    });
+    match tenant.living_workers() > idle {
+        true => Duration::MAX,
+        false => last,
+    }
 }
 
 #[cfg(test)]

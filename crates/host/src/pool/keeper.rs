@@ -14,6 +14,8 @@ use crate::metrics;
 /// How long it makes no blank after it could not.
 const BACK_OFF: Duration = Duration::from_secs(1);
 
+/// How long it makes no blank after memory was short.
+const SHORTAGE: Duration = Duration::from_secs(10);
 /// How long what has left is given to help, before it is heard again that memory is
 /// short.
 const RELIEF: Duration = Duration::from_millis(500);
@@ -21,6 +23,9 @@ const RELIEF: Duration = Duration::from_millis(500);
 /// Into how many looks the time is divided after which a worker leaves, at most:
 /// who has been idle for long enough by the next look may stay until then.
 const LOOKS: u32 = 8;
+/// Between two looks at least, however soon workers are to leave: a look costs some
+/// time for each tenant.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether the keeper is to be woken, as there is something to do before it would
 /// look by itself. At most one of those who ask is told so.
@@ -47,7 +52,8 @@ fn sooner(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
 /// When to look again, after a look that left one who had waited for `longest`.
 fn next_look(now: Duration, timeout: Duration, longest: Option<Duration>) -> Option<Duration> {
     let longest = longest?;
-    Some(now + timeout.saturating_sub(longest).max(timeout / LOOKS))
+    let pause = (timeout / LOOKS).max(PAUSE);
+    Some(now + timeout.saturating_sub(longest).max(pause))
 }
 
 /// What the keeper does until the pool ends.
@@ -64,7 +70,7 @@ pub(super) fn run(common: &Common) {
                 blank = blanks.len(),
                 "memory is short: workers have left"
             );
-            not_before = common.now() + BACK_OFF;
+            not_before = common.now() + SHORTAGE;
         }
         let mut state = common.lock();
         if state.ending {
@@ -89,7 +95,7 @@ pub(super) fn run(common: &Common) {
             let swept = common.sweep(Reason::Idle, |_| 0);
             let mut state = common.lock();
             let next = next_look(common.now(), timeout, swept.longest);
-            let next = next.or_else(|| swept.any.then_some(common.now() + timeout));
+            let next = next.or_else(|| swept.any.then_some(common.now() + timeout.max(PAUSE)));
             state.sweep = sooner(state.sweep, next);
             continue;
         }
@@ -171,7 +177,11 @@ impl Ears {
         let woken = !woken[0].revents().is_empty();
         self.short = told
             .iter()
-            .any(|source| source.revents().intersects(PollFlags::PRI | PollFlags::IN));
+            .map(|source| source.revents())
+            // One that is gone answers with both.
+            .any(|told| {
+                told.intersects(PollFlags::PRI | PollFlags::IN) && !told.contains(PollFlags::ERR)
+            });
         let told = told.iter().any(|source| !source.revents().is_empty());
         drop(set);
         if woken {

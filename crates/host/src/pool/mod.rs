@@ -86,6 +86,8 @@ struct State {
     sweep: Option<Duration>,
     /// Files of images are to be closed.
     close_files: bool,
+    /// There is a keeper, or can be none.
+    keeper: bool,
     /// When the keeper is going to look by itself, if it is asleep.
     alarm: Option<Duration>,
     ending: bool,
@@ -141,11 +143,18 @@ impl Pool {
                 Some(blank) => blank.launcher().clone(),
                 None => self.common.launchers.next()?,
             };
+            let was_blank = blank.is_some();
             match start(blank.take(), &launcher) {
                 Err(error) if error.was_killed() && left > 0 => {
                     tracing::debug!(%error, "a worker is started again");
                 }
-                other => return other,
+                Ok(started) => {
+                    let counts = &self.common.counts;
+                    counts.started.fetch_add(1, Relaxed);
+                    counts.from_blanks.fetch_add(u64::from(was_blank), Relaxed);
+                    return Ok(started);
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -154,7 +163,6 @@ impl Pool {
     /// there one or not.
     fn take(&self) -> Option<Newborn> {
         let common = &self.common;
-        common.counts.started.fetch_add(1, Relaxed);
         if common.most == 0 {
             return None;
         }
@@ -171,9 +179,6 @@ impl Pool {
         drop(state);
         if calls {
             self.call_keeper();
-        }
-        if found.is_some() {
-            common.counts.from_blanks.fetch_add(1, Relaxed);
         }
         found
     }
@@ -211,13 +216,13 @@ impl Pool {
     pub(crate) fn enter(&self, tenant: Arc<tenant::Shared>) {
         let common = &self.common;
         common.residents.enter(tenant);
-        let Some(idle) = common.options.pool.idle else {
-            return;
-        };
         let mut state = common.lock();
         let now = common.now();
-        state.sweep.get_or_insert(now + idle);
-        let calls = keeper::calls(&mut state, now, common.most);
+        if let Some(idle) = common.options.pool.idle {
+            state.sweep.get_or_insert(now + idle);
+        }
+        // Though there may be nothing to do, it is to hear when memory is short.
+        let calls = keeper::calls(&mut state, now, common.most) || !state.keeper;
         drop(state);
         if calls {
             self.call_keeper();
@@ -250,13 +255,19 @@ impl Pool {
             return self.common.wake();
         }
         let common = self.common.clone();
+        common.lock().keeper = true;
         let started = std::thread::Builder::new()
             .name("lazaret-pool".into())
             .spawn(move || keeper::run(&common));
         match started {
             Ok(thread) => *keeper = Some(thread),
             // Workers are then started when they are needed, and stay.
-            Err(error) => tracing::warn!(%error, "no thread for the pool of workers"),
+            Err(error) => {
+                tracing::warn!(%error, "no thread for the pool of workers");
+                // Whoever comes next may have more luck.
+                let mut state = self.common.lock();
+                (state.alarm, state.close_files, state.keeper) = (None, false, false);
+            }
         }
     }
 }

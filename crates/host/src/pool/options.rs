@@ -16,8 +16,9 @@ pub struct PoolOptions {
     /// After how long without a call a worker leaves; never, if there is none. The
     /// tenant's next call starts another, where it was.
     pub idle: Option<Duration>,
-    /// How many workers there may be. Idle ones leave for others; if all are busy, a
-    /// call waits for one, for as long as it may take.
+    /// How many workers there may be, beside blank ones and those whose end is under
+    /// way. Idle ones leave for others; if all are busy, a call waits for one, for as
+    /// long as it may take.
     pub workers: Option<NonZeroUsize>,
 }
 

@@ -1,6 +1,6 @@
 //! The places that there are for workers of tenants.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,17 @@ pub struct AllBusy {
 /// How many workers there are, and who waits for one to be idle or gone.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
-    taken: Mutex<usize>,
+    state: Mutex<State>,
     /// Threads that wait.
     waiting: AtomicUsize,
-    free: Condvar,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    /// Counts workers that became idle or left while somebody waited.
+    changes: u64,
 }
 
 /// A worker's place, until it is dropped.
@@ -36,51 +43,52 @@ pub(crate) struct Seat(Arc<Seats>);
 impl Seat {
     /// Its worker could leave now. Costs a load if nobody waits for that.
     pub(crate) fn is_idle(&self) {
-        if self.0.waiting.load(Relaxed) > 0 {
-            drop(self.0.lock());
-            self.0.free.notify_one();
+        if self.0.waiting.load(SeqCst) > 0 {
+            self.0.change(|_| ());
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let taken = {
-            let mut taken = self.0.lock();
-            *taken -= 1;
-            *taken
-        };
-        metrics::workers(taken);
-        if self.0.waiting.load(Relaxed) > 0 {
-            self.0.free.notify_one();
-        }
+        self.0.change(|state| state.taken -= 1);
+        metrics::worker_gone();
     }
 }
 
 impl Seats {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        if self.waiting.load(SeqCst) > 0 {
+            state.changes += 1;
+            self.changed.notify_one();
+        }
     }
 
     /// How many are taken.
     pub(super) fn taken(&self) -> usize {
-        *self.lock()
+        self.lock().taken
     }
 
     /// A place, if fewer than `most` are taken.
     fn try_take(self: &Arc<Self>, most: usize) -> Option<Seat> {
-        let mut taken = self.lock();
-        if *taken >= most {
+        let mut state = self.lock();
+        if state.taken >= most {
             return None;
         }
-        *taken += 1;
-        metrics::workers(*taken);
-        drop(taken);
+        state.taken += 1;
+        drop(state);
+        metrics::worker_born();
         Some(Seat(self.clone()))
     }
 
     /// A place; if all `most` are taken, `leave` is asked to have somebody leave,
-    /// and says whether that was so. If nobody can, waits for `time` at most.
+    /// and says whether that was so. If nobody can, waits until `time` is over.
     pub(super) fn take(
         self: &Arc<Self>,
         most: usize,
@@ -92,30 +100,31 @@ impl Seats {
         }
         let begin = Instant::now();
         // Before the first look, so that who becomes idle after it says so.
-        self.waiting.fetch_add(1, Relaxed);
+        self.waiting.fetch_add(1, SeqCst);
         let found = loop {
+            let seen = self.lock().changes;
             let left = leave();
             if let Some(seat) = self.try_take(most) {
                 break Ok(seat);
-            }
-            if left {
-                continue;
             }
             let waited = begin.elapsed();
             let Some(patience) = time.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 break Err(AllBusy { most, waited });
             };
-            // Somebody may have become idle since the look, without a word to who
-            // didn't wait yet: another look soon.
-            let patience = patience.min(Duration::from_millis(10));
-            let guard = self.lock();
+            if left {
+                // Somebody else was quicker.
+                continue;
+            }
+            let state = self.lock();
+            // What wakes one who gives up at that moment is lost to the others.
+            let patience = patience.min(Duration::from_millis(100));
             drop(
-                self.free
-                    .wait_timeout(guard, patience)
+                self.changed
+                    .wait_timeout_while(state, patience, |state| state.changes == seen)
                     .unwrap_or_else(PoisonError::into_inner),
             );
         };
-        self.waiting.fetch_sub(1, Relaxed);
+        self.waiting.fetch_sub(1, SeqCst);
         found
     }
 }

@@ -103,8 +103,9 @@ pub(crate) struct Shared {
 /// A tenant. Clones are the same tenant.
 #[derive(Clone)]
 pub struct Tenant {
-    host: Arc<Inner>,
+    /// First, as the host holds the lock of the directory that it is in.
     shared: Arc<Shared>,
+    host: Arc<Inner>,
 }
 
 pub(crate) type WeakTenant = Weak<Shared>;
@@ -349,11 +350,16 @@ impl Shared {
         let mut live = Live::start(&beginning, &view)?;
         host.pool.opened_files();
         live.generation = generation;
+        self.born(host, &live);
+        Ok(Box::new(live))
+    }
+
+    /// A worker of its was started: the pool knows of it from now on.
+    fn born(self: &Arc<Self>, host: &Inner, live: &Live) {
         self.census.enter(live.worker());
         if self.census.list() {
             host.pool.enter(self.clone());
         }
-        Ok(Box::new(live))
     }
 
     /// Tells of each idle worker its number, since when it is idle, and how long its
@@ -370,6 +376,11 @@ impl Shared {
     /// Whether it has no worker any more: then the pool forgets it, until it has one.
     pub(crate) fn has_left(&self) -> bool {
         self.census.unlist()
+    }
+
+    /// How many workers it has, idle or busy.
+    pub(crate) fn living_workers(&self) -> usize {
+        self.census.count()
     }
 
     /// Closes the files of its image, until they are needed again.

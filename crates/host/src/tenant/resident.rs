@@ -59,6 +59,16 @@ impl Census {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many live.
+    pub(super) fn count(&self) -> usize {
+        let living = self.lock();
+        living
+            .workers
+            .iter()
+            .filter(|(_, death)| lives(death))
+            .count()
+    }
+
     /// Whether the pool is to be told of the tenant, which it now is.
     pub(super) fn list(&self) -> bool {
         !std::mem::replace(&mut self.lock().listed, true)

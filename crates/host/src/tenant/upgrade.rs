@@ -116,7 +116,7 @@ fn leave(
 /// the old one wrote since.
 fn arrive(
     host: &Inner,
-    tenant: &Shared,
+    tenant: &Arc<Shared>,
     lane: &mut Lane,
     module: Arc<Module>,
     left: &Left<'_>,
@@ -140,7 +140,7 @@ fn arrive(
         .map(Box::new)
         .map_err(TenantError::call("upgrade"))?;
     drop(view);
-    tenant.census.enter(live.worker());
+    tenant.born(host, &live);
     let options = CallOptions::default();
     let asked = Asked {
         entry: match carried.keep_heap {

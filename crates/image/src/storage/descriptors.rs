@@ -1,30 +1,31 @@
-//! Descriptors of an image that may be closed while nobody needs them: thousands of images are open at once, and a
-//! process has a limit.
+//! Descriptors of an image's files, which may be closed while nobody needs them: thousands of images are open at once,
+//! and a process has a limit.
 //!
 //! A file that is still under its name is opened again by it; one that has lost its name stays open, as views read it.
-//! A directory is locked by its descriptor, so without one only this process keeps others of its own away ([`Claim`]).
+//! So does one with writes that aren't on disk: the kernel tells of a write that failed later only those who had the
+//! file open then (fsync(2), "errseq_t" in Documentation/core-api/errseq.rst). The directory stays open, and locked.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-/// Descriptors of images that are open in this process.
+/// Descriptors of images' files that are open in this process.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
-/// How many descriptors of images are open in this process.
+/// How many descriptors of images' files are open in this process, beside one for each image's directory.
 pub fn open_descriptors() -> usize {
     OPEN.load(Relaxed)
 }
 
-/// A descriptor of an image, which is counted.
+/// A descriptor of an image's file, which is counted.
 #[derive(Debug)]
 pub struct Descriptor(OwnedFd);
 
@@ -47,149 +48,84 @@ impl AsFd for Descriptor {
     }
 }
 
-/// Device and inode.
-type Identity = (u64, u64);
-
-fn identity(descriptor: impl AsFd) -> io::Result<Identity> {
-    let status = fs::fstat(descriptor)?;
-    Ok((status.st_dev, status.st_ino))
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whose a directory is in this process: a number for each claim, and where the directory was.
-static CLAIMS: Mutex<Option<HashMap<Identity, (u64, PathBuf)>>> = Mutex::new(None);
-
-/// That a directory is used by one image of this process, until this is dropped.
-#[derive(Debug)]
-struct Claim {
-    of: Identity,
-    number: u64,
-}
-
-impl Claim {
-    /// Nothing if somebody else has it.
-    fn take(of: Identity, path: &Path) -> Option<Claim> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let mut claims = lock(&CLAIMS);
-        let claims = claims.get_or_insert_default();
-        if let Some((_, at)) = claims.get(&of) {
-            // One whose directory was removed may be left over, and the inode be another's by now.
-            let there = fs::stat(at).map(|status| (status.st_dev, status.st_ino));
-            if there == Ok(of) {
-                return None;
-            }
-        }
-        let number = NUMBERS.fetch_add(1, Relaxed);
-        claims.insert(of, (number, path.to_path_buf()));
-        Some(Claim { of, number })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut claims = lock(&CLAIMS);
-        let claims = claims.get_or_insert_default();
-        if claims
-            .get(&self.of)
-            .is_some_and(|(number, _)| *number == self.number)
-        {
-            claims.remove(&self.of);
-        }
-    }
-}
-
-/// A directory that is locked against others, and the files of it that are open.
+/// A directory that is locked against others, and the files of it that are in use.
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) path: PathBuf,
-    claim: Claim,
-    descriptor: Mutex<Option<Arc<Descriptor>>>,
+    pub(super) descriptor: OwnedFd,
     files: Mutex<Vec<Weak<Inner>>>,
-    /// It isn't at its path any more, so it can't be opened again.
-    moved: AtomicBool,
 }
 
 impl Directory {
     /// Opens and locks a directory.
     pub(super) fn open(path: &Path) -> io::Result<Arc<Self>> {
-        let descriptor = open_locked(path)?;
-        let claim = Claim::take(identity(&descriptor)?, path).ok_or(io::ErrorKind::WouldBlock)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = fs::open(path, flags, Mode::empty())?;
+        fs::flock(&descriptor, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Arc::new(Self {
             path: path.to_path_buf(),
-            claim,
-            descriptor: Mutex::new(Some(Descriptor::new(descriptor))),
+            descriptor,
             files: Mutex::default(),
-            moved: AtomicBool::new(false),
         }))
     }
 
-    /// Its descriptor, opened again if it was closed.
-    pub(super) fn get(&self) -> io::Result<Arc<Descriptor>> {
-        let mut held = lock(&self.descriptor);
-        if let Some(descriptor) = &*held {
-            return Ok(descriptor.clone());
-        }
-        let opened = open_locked(&self.path)?;
-        if identity(&opened)? != self.claim.of {
-            return Err(Errno::STALE.into());
-        }
-        Ok(held.insert(Descriptor::new(opened)).clone())
+    fn open_file(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        // NOFOLLOW: an image's files are its own; a link is somebody's mistake, or worse.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(fs::openat(&self.descriptor, name, flags, mode)?)
     }
 
     /// Opens a file in it.
     pub(super) fn file(self: &Arc<Self>, name: &str, flags: OFlags) -> io::Result<OsFile> {
-        let opened = open_in(&*self.get()?, name, flags)?;
+        let opened = self.open_file(name, flags)?;
+        let mut files = lock(&self.files);
+        files.retain(|file| file.strong_count() > 0);
+        let identity = identity(&opened)?;
+        let mut known = files.iter().filter_map(Weak::upgrade);
+        let same = known.find(|file| file.identity == identity);
         let inner = Arc::new(Inner {
             directory: Arc::downgrade(self),
             name: name.to_owned(),
             // It is there now.
             flags: flags - OFlags::CREATE - OFlags::EXCL,
-            identity: identity(&opened)?,
+            identity,
+            writes: same.map_or_else(Arc::default, |file| file.writes.clone()),
             named: AtomicBool::new(true),
             alone: AtomicBool::new(false),
             descriptor: Mutex::new(Some(Descriptor::new(opened))),
         });
-        let mut files = lock(&self.files);
-        files.retain(|file| file.strong_count() > 0);
         files.push(Arc::downgrade(&inner));
         Ok(OsFile(inner))
     }
 
+    fn known(&self) -> Vec<Arc<Inner>> {
+        lock(&self.files).iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Files with this name lose it: they stay open from now on.
     pub(super) fn unname(&self, name: &str) -> io::Result<()> {
-        for file in lock(&self.files).iter().filter_map(Weak::upgrade) {
-            if file.name == name {
-                file.keep_open(self)?;
-            }
+        for file in self.known().iter().filter(|file| file.name == name) {
+            file.keep_open(self)?;
         }
         Ok(())
     }
 
-    /// It isn't at its path any more.
-    pub(super) fn moved(&self) {
-        self.moved.store(true, Relaxed);
-    }
-
     fn close(&self) {
-        if self.moved.load(Relaxed) {
-            return;
-        }
-        for file in lock(&self.files).iter().filter_map(Weak::upgrade) {
+        for file in self.known() {
             file.close();
         }
-        let closed = lock(&self.descriptor).take();
-        drop(closed);
     }
 }
 
 /// Who still reads a file goes on, though nobody can open it again.
 impl Drop for Directory {
     fn drop(&mut self) {
-        let files = std::mem::take(&mut *lock(&self.files));
-        for file in files.iter().filter_map(Weak::upgrade) {
+        for file in self.known() {
             // If there are no descriptors left, to read it is an error from now on.
             let _ = file.keep_open(self);
             file.alone.store(true, Release);
@@ -197,22 +133,10 @@ impl Drop for Directory {
     }
 }
 
-fn open_locked(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = fs::open(path, flags, Mode::empty())?;
-    fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(directory)
-}
-
-fn open_in(directory: &Descriptor, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
-    // NOFOLLOW: an image's files are its own; a link is somebody's mistake, or worse.
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(fs::openat(
-        directory,
-        name,
-        flags,
-        Mode::from_raw_mode(0o600),
-    )?)
+/// Device and inode.
+fn identity(descriptor: impl AsFd) -> io::Result<(u64, u64)> {
+    let status = fs::fstat(descriptor)?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 /// A file of an image on the real file system.
@@ -225,12 +149,27 @@ struct Inner {
     directory: Weak<Directory>,
     name: String,
     flags: OFlags,
-    identity: Identity,
+    identity: (u64, u64),
+    /// The file's, however often it is open.
+    writes: Arc<Writes>,
     /// Whether it still has its name. Changed with the descriptor locked.
     named: AtomicBool,
     /// Its directory was let go: what isn't open can't be opened.
     alone: AtomicBool,
     descriptor: Mutex<Option<Arc<Descriptor>>>,
+}
+
+/// How often a file was written, and how many of these writes are known to be on disk.
+#[derive(Debug, Default)]
+struct Writes {
+    begun: AtomicU64,
+    synced: AtomicU64,
+}
+
+impl Writes {
+    fn are_on_disk(&self) -> bool {
+        self.synced.load(SeqCst) == self.begun.load(SeqCst)
+    }
 }
 
 impl OsFile {
@@ -256,6 +195,25 @@ impl OsFile {
             std::thread::yield_now();
         }
     }
+
+    /// Its descriptor, to change the file by: it stays open until that is on disk.
+    pub(super) fn to_change(&self) -> io::Result<Arc<Descriptor>> {
+        self.0.writes.begun.fetch_add(1, SeqCst);
+        self.get()
+    }
+
+    /// Puts it on disk by `sync`, if there is anything that isn't known to be.
+    pub(super) fn sync(&self, sync: impl Fn(&Descriptor) -> Result<(), Errno>) -> io::Result<()> {
+        let writes = &self.0.writes;
+        let begun = writes.begun.load(SeqCst);
+        // A new descriptor would not be told of what went wrong, and there is nothing to be told.
+        if writes.are_on_disk() && lock(&self.0.descriptor).is_none() {
+            return Ok(());
+        }
+        sync(&*self.get()?)?;
+        writes.synced.fetch_max(begun, SeqCst);
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -267,7 +225,7 @@ impl Inner {
         if let Some(descriptor) = held {
             return Ok(descriptor.clone());
         }
-        let opened = open_in(&*directory.get()?, &self.name, self.flags)?;
+        let opened = directory.open_file(&self.name, self.flags)?;
         if identity(&opened)? != self.identity {
             return Err(Errno::STALE.into());
         }
@@ -283,19 +241,20 @@ impl Inner {
 
     fn close(&self) {
         let mut held = lock(&self.descriptor);
-        if self.named.load(Relaxed) {
+        // Who is about to write has said so before it asks for the descriptor.
+        if self.named.load(Relaxed) && self.writes.are_on_disk() {
             *held = None;
         }
     }
 }
 
-/// The open descriptors of an image.
+/// The open files of an image.
 #[derive(Debug, Clone)]
 pub struct OpenFiles(pub(super) Weak<Directory>);
 
 impl OpenFiles {
-    /// Closes them. What is needed again is opened again, so this may be called at any time; but while the directory's
-    /// is closed no other process is kept away: whoever closes it must have a lock of its own on what it is in.
+    /// Closes those that can be opened again, and whose writes are on disk. What is needed again is opened again, so
+    /// this may be called at any time.
     pub fn close(&self) {
         if let Some(directory) = self.0.upgrade() {
             directory.close();

@@ -13,8 +13,7 @@ use crate::format::is_our_name;
 
 /// A directory of the operating system, locked against others that would use it as an image.
 ///
-/// The lock is `flock(2)` on the directory: it ends with the process, however that ends, or when its descriptor is
-/// [closed](OpenFiles::close).
+/// The lock is `flock(2)` on the directory: it ends with the process, however that ends.
 #[derive(Debug)]
 pub struct OsStorage {
     directory: Arc<Directory>,
@@ -132,7 +131,7 @@ impl Storage for OsStorage {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&*self.directory.get()?)? {
+        for entry in Dir::read_from(&self.directory.descriptor)? {
             if let Ok(name) = entry?.file_name().to_str()
                 && name != "."
                 && name != ".."
@@ -168,7 +167,7 @@ impl Storage for OsStorage {
     }
 
     fn pwrite(&self, file: &OsFile, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let file = file.get()?;
+        let file = file.to_change()?;
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pwrite(&*file, rest, offset + done as u64) {
@@ -182,15 +181,15 @@ impl Storage for OsStorage {
     }
 
     fn fdatasync(&self, file: &OsFile) -> io::Result<()> {
-        Ok(fs::fdatasync(&*file.get()?)?)
+        file.sync(|file| fs::fdatasync(file))
     }
 
     fn fsync(&self, file: &OsFile) -> io::Result<()> {
-        Ok(fs::fsync(&*file.get()?)?)
+        file.sync(|file| fs::fsync(file))
     }
 
     fn truncate(&self, file: &OsFile, length: u64) -> io::Result<()> {
-        Ok(fs::ftruncate(&*file.get()?, length)?)
+        Ok(fs::ftruncate(&*file.to_change()?, length)?)
     }
 
     fn reserve(&self, file: &OsFile, offset: u64, length: u64) -> io::Result<()> {
@@ -213,18 +212,18 @@ impl Storage for OsStorage {
         // What has either name has it no more.
         self.directory.unname(from)?;
         self.directory.unname(to)?;
-        let directory = self.directory.get()?;
-        Ok(fs::renameat(&*directory, from, &*directory, to)?)
+        let directory = &self.directory.descriptor;
+        Ok(fs::renameat(directory, from, directory, to)?)
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         self.directory.unname(name)?;
-        let directory = self.directory.get()?;
-        Ok(fs::unlinkat(&*directory, name, AtFlags::empty())?)
+        let directory = &self.directory.descriptor;
+        Ok(fs::unlinkat(directory, name, AtFlags::empty())?)
     }
 
     fn fsync_dir(&self) -> io::Result<()> {
-        Ok(fs::fsync(&*self.directory.get()?)?)
+        Ok(fs::fsync(&self.directory.descriptor)?)
     }
 
     fn make_directory(&self, path: &Path) -> io::Result<OsStorage> {
@@ -237,8 +236,6 @@ impl Storage for OsStorage {
     }
 
     fn move_directory(&self, to: &Path) -> io::Result<()> {
-        self.directory.get()?;
-        self.directory.moved();
         let path = &self.directory.path;
         let moved = fs::renameat_with(CWD, path, CWD, to, RenameFlags::NOREPLACE);
         match moved {
@@ -270,9 +267,9 @@ impl Storage for OsStorage {
 
     fn link(&self, name: &str, to: &OsStorage, to_name: &str) -> io::Result<()> {
         let linked = fs::linkat(
-            &*self.directory.get()?,
+            &self.directory.descriptor,
             name,
-            &*to.directory.get()?,
+            &to.directory.descriptor,
             to_name,
             AtFlags::empty(),
         );

@@ -48,6 +48,7 @@ pub struct Launcher {
     pidfd: OwnedFd,
     missing: Vec<Layer>,
     off: Off,
+    compiles: bool,
     directories: Vec<OwnedFd>,
     ids: HostIds,
     cgroups: Option<Arc<Cgroups>>,
@@ -165,11 +166,17 @@ impl Launcher {
                 .filter_map(|name| name.parse().ok())
                 .collect(),
             off,
+            compiles: options.compiles,
             directories,
             ids,
             cgroups: options.cgroups.clone(),
             reader: Some(reader),
         })
+    }
+
+    /// Whether it starts workers that compile.
+    pub fn compiles(&self) -> bool {
+        self.compiles
     }
 
     /// Layers that the launcher could not put on (and was allowed not to).
