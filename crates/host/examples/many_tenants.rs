@@ -155,10 +155,9 @@ fn main() -> Result<(), Error> {
             Ok((there, started))
         })
     })?;
-    let (mut there, mut started): (Vec<_>, Vec<_>) = times.into_iter().unzip();
+    let (there, started): (Vec<_>, Vec<_>) = times.into_iter().unzip();
     percentiles("with a worker", &mut there.concat());
     percentiles("brought back", &mut started.concat());
-    (there.clear(), started.clear());
 
     println!("nobody calls for {:?}:", IDLE * 2);
     std::thread::sleep(IDLE * 2);

@@ -13,14 +13,16 @@
 //!    host closes. (`PR_SET_PDEATHSIG` follows the *thread* that forked, so a
 //!    host that starts the launcher from a short-lived thread would lose it;
 //!    a socket follows the process.)
-//! 2. The launcher swaps its root for a tmpfs with the few shared libraries
-//!    that the executable needs, then waits for orders.
+//! 2. The launcher swaps its root for a read-only tmpfs with nothing in it, or
+//!    with the few shared libraries that its executables need, then waits for
+//!    orders.
 //! 3. For each worker: `clone3` into user, PID, mount, IPC, UTS and cgroup
 //!    namespaces (the empty network namespace is inherited), limits, three
 //!    descriptors, and `execveat` of the same executable with no environment.
 //!    With version 1 of control groups it enters its group before exec, with
 //!    version 2 it is cloned into it ([`cgroup`]).
-//! 4. In the worker ([`worker`]): empty root, `no_new_privs`, no capabilities,
+//! 4. In the worker ([`worker`]): empty root, if the launcher's has anything in
+//!    it, `no_new_privs`, no capabilities,
 //!    not dumpable, and the *launch* filter. Then the set-up that loads code.
 //! 5. Landlock, memory-deny-write-execute and the *running* filter, which
 //!    allows only what the worker's kind and grants need ([`mod@policy`]).

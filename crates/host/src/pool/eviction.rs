@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn who_waited_longest_leaves_first_then_who_is_wanted_least_then_the_cheapest() {
         use Priority::{High, Low, Normal};
-        let table: &[(&[Idle], Option<u64>, usize, &[usize])] = &[
+        type Case<'a> = (&'a [Idle], Option<u64>, usize, &'a [usize]);
+        let table: &[Case<'_>] = &[
             (&[], Some(60), 3, &[]),
             // The timeout alone.
             (
