@@ -227,8 +227,27 @@ fn last() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
 }
 
+/// Where no PID namespace does it, has the kernel end this process with the launcher.
+fn end_with_launcher(birth: &Birth<'_>) -> Result<(), (&'static str, Errno)> {
+    if !birth.off.has(Layer::PidNamespace) {
+        return Ok(());
+    }
+    // SAFETY: plain numbers.
+    if unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(("PR_SET_PDEATHSIG", last()));
+    }
+    // It may have ended before that.
+    // SAFETY: takes nothing.
+    match unsafe { libc::syscall(libc::SYS_getppid) } == i64::from(birth.launcher) {
+        true => Ok(()),
+        false => Err(("look for the launcher", Errno::SRCH)),
+    }
+}
+
 fn prepare(birth: &Birth<'_>) -> Result<i32, (&'static str, Errno)> {
     let at = |step: &'static str| move |errno: Errno| (step, errno);
+    // Else it would wait below for a launcher that is gone.
+    end_with_launcher(birth)?;
     // First, while the launcher maps its ids.
     for group in birth.tasks {
         // Itself (kernel: `cgroup1_tasks_write`, kernel/cgroup/cgroup-v1.c).
@@ -273,19 +292,9 @@ fn prepare(birth: &Birth<'_>) -> Result<i32, (&'static str, Errno)> {
     if !set {
         return Err(("set user and group id", last()));
     }
-    if birth.off.has(Layer::PidNamespace) {
-        // After the ids, whose change would take it away (kernel: `commit_creds`,
-        // kernel/cred.c).
-        // SAFETY: plain numbers.
-        if unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
-            return Err(("PR_SET_PDEATHSIG", last()));
-        }
-        // It may have ended before that.
-        // SAFETY: takes nothing.
-        if unsafe { libc::syscall(libc::SYS_getppid) } != i64::from(birth.launcher) {
-            return Err(("look for the launcher", Errno::SRCH));
-        }
-    }
+    // Again after the ids, whose change takes it away (kernel: `commit_creds`,
+    // kernel/cred.c).
+    end_with_launcher(birth)?;
     if !birth.off.has(Layer::Rlimits) {
         limits(birth.order, change && birth.order.user != 0).map_err(at("set limits"))?;
     }
