@@ -86,7 +86,7 @@ struct State {
     sweep: Option<Duration>,
     /// Files of images are to be closed.
     close_files: bool,
-    /// There is a keeper, or can be none.
+    /// There is a keeper.
     keeper: bool,
     /// When the keeper is going to look by itself, if it is asleep.
     alarm: Option<Duration>,
