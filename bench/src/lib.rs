@@ -5,6 +5,9 @@
 //! sandbox. Batches of ours and of the baseline alternate, so that whatever
 //! drifts on the machine (frequency, neighbours, caches) drifts for both.
 //!
+//! [`scale`] measures what many tenants cost, and [`peers`] what others need for the
+//! same as `lazaret run`.
+//!
 //! [`curves`] measures how the costs go with the number of pages that an update
 //! writes and with the size of the state, and draws it.
 //!
@@ -15,7 +18,9 @@
 //! `lazaret::init()`: its own executable is what workers are started from.
 #![deny(missing_docs)]
 
+mod chart;
 mod command;
+mod csv;
 mod curves;
 mod error;
 mod filter;
@@ -25,8 +30,10 @@ mod in_process;
 mod machine;
 mod memory;
 mod page_cache;
+mod peers;
 mod query;
 mod sample;
+mod scale;
 mod snapshot;
 mod start;
 mod state;
@@ -43,7 +50,9 @@ use lazaret::{Builder, Host};
 pub use curves::{Curves, curves};
 pub use error::BenchError;
 pub use machine::Machine;
+pub use peers::peers;
 pub use sample::Quantiles;
+pub use scale::scale;
 pub use table::{Baseline, Row, Table, Target};
 
 /// What to measure, and how long.
@@ -128,7 +137,6 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table, B
     wall::rows(options, progress, &mut rows)?;
     filter::rows(options, progress, &mut rows)?;
     hogs::rows(options, progress, &mut rows)?;
-    command::rows(options, progress, &mut rows)?;
     snapshot::row(options, progress, &mut rows)?;
     memory::row(options, progress, &mut rows)?;
     Ok(Table { machine, rows })

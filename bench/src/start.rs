@@ -220,7 +220,7 @@ fn with_groups(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Row,
 
 /// Waits until a worker's process is gone, so that its end isn't part of the
 /// next one's start.
-fn gone(worker: Option<i32>) -> Result<(), BenchError> {
+pub(crate) fn gone(worker: Option<i32>) -> Result<(), BenchError> {
     let Some(pid) = worker else { return Ok(()) };
     let process = format!("/proc/{pid}");
     let begin = Instant::now();

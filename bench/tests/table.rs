@@ -6,7 +6,33 @@
 use lazaret_bench::{Options, Row, Table};
 
 /// Rows that need a program that may not be installed, or the command itself.
-const MAY_LACK_OURS: &[&str] = &["run/bwrap", "run/node", "snapshot"];
+const MAY_LACK_OURS: &[&str] = &["snapshot"];
+
+/// What others need isn't measured where this isn't the command itself.
+const PEERS: &[&str] = &[
+    "peers/wasmtime",
+    "peers/wasmtime-bwrap",
+    "peers/node",
+    "peers/bwrap",
+    "peers/crun",
+    "peers/runsc",
+    "peers/wasmtime-runsc",
+];
+
+const SCALE: &[&str] = &[
+    "scale/start/pool/1",
+    "scale/start/pool/8",
+    "scale/start/cold/1",
+    "scale/start/cold/8",
+    "scale/query/1",
+    "scale/update/1",
+    "scale/query/8",
+    "scale/update/8",
+    "scale/memory",
+    "scale/descriptors",
+    "scale/idle",
+    "scale/at-once",
+];
 
 /// Which wall the tests are about (`scripts/as-in-a-container.sh`).
 fn profile() -> lazaret::wall::Profile {
@@ -59,8 +85,6 @@ const KEYS: &[&str] = &[
     "hog/pids",
     "hog/disk",
     "hog/log",
-    "run/bwrap",
-    "run/node",
     "snapshot",
     "memory",
 ];
@@ -79,6 +103,8 @@ fn main() {
             "heavy_every_row_is_there",
             every_row_is_there_with_plausible_numbers,
         ),
+        trial("heavy_many_tenants_are_measured", many_tenants_are_measured),
+        trial("heavy_peers_are_measured", peers_are_measured),
         trial(
             "heavy_a_filter_leaves_only_its_rows",
             a_filter_leaves_only_its_rows,
@@ -93,11 +119,7 @@ fn main() {
 
 fn every_row_is_there_with_plausible_numbers() {
     let mut said = Vec::new();
-    let options = Options {
-        quick: true,
-        profile: profile(),
-        ..Options::default()
-    };
+    let options = quick();
     let table = lazaret_bench::run(&options, &mut |what| said.push(what.to_owned())).unwrap();
     let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
     assert_eq!(keys, KEYS);
@@ -125,6 +147,58 @@ fn every_row_is_there_with_plausible_numbers() {
         );
     }
     println!("{text}");
+}
+
+fn quick() -> Options {
+    Options {
+        quick: true,
+        profile: profile(),
+        ..Options::default()
+    }
+}
+
+fn many_tenants_are_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    let figures = directory.path().join("figures");
+    let mut said = Vec::new();
+    let mut progress = |what: &str| said.push(what.to_owned());
+    let table = lazaret_bench::scale(&quick(), Some(&figures), &mut progress).unwrap();
+    let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, SCALE);
+    for row in &table.rows {
+        // Nothing at all is used in so short a time, and nothing at all is missing of
+        // the machine's memory.
+        if !["scale/idle", "scale/memory"].contains(&row.key.as_str()) {
+            plausible(row);
+        }
+    }
+    assert!(
+        said.iter().any(|what| what.contains("MiB available")),
+        "{said:?}"
+    );
+    for name in ["scale-start.svg", "scale-call.svg"] {
+        let text = std::fs::read_to_string(figures.join(name)).unwrap();
+        assert!(text.contains("<polyline") && text.contains("</svg>"));
+    }
+    let data = std::fs::read_to_string(figures.join("scale.csv")).unwrap();
+    assert_eq!(data.matches("start_pool_ms,").count(), 2, "{data}");
+}
+
+fn peers_are_measured() {
+    let table = lazaret_bench::peers(&quick(), &mut |_| {}).unwrap();
+    let keys: Vec<&str> = table.rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, PEERS);
+    for row in &table.rows {
+        let baseline = row.baseline.as_ref().unwrap();
+        // Ours, as this isn't the command, and whatever isn't installed.
+        let missing = 1 + usize::from(baseline.measured.is_none());
+        assert!(row.ours.is_none() && row.notes.len() == missing, "{row:?}");
+        assert!(
+            baseline
+                .measured
+                .is_none_or(|measured| measured.p50 > 0.0 && measured.p99.is_finite())
+        );
+    }
 }
 
 fn plausible(row: &Row) {
@@ -170,11 +244,7 @@ fn a_filter_leaves_only_its_rows() {
 
 fn curves_are_written_and_drawn() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
-        quick: true,
-        profile: profile(),
-        ..Options::default()
-    };
+    let options = quick();
     let target = directory.path().join("figures");
     let curves = lazaret_bench::curves(&options, &target, &mut |_| {}).unwrap();
     assert_eq!(curves.files.len(), 5);

@@ -42,6 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let loaded = loaded(&bytes).map_err(|error| format!("{}: {error}", file.display()))?;
     std::fs::write(out.join("lazaret-worker"), &bytes)?;
     std::fs::write(out.join("loaded.rs"), loaded.to_string())?;
+    let part = bytes.get(..usize::try_from(loaded)?);
+    let hash = blake3::hash(part.ok_or("a segment is not in the file")?);
+    std::fs::write(out.join("hash.rs"), format!("{:?}", hash.as_bytes()))?;
     println!("cargo::rustc-cfg=carried_along");
     Ok(())
 }

@@ -6,7 +6,7 @@ use lazaret_guest::exchange::Exchange;
 use lazaret_guest::program::Program;
 use lazaret_guest::start::Work;
 use lazaret_wire::message::{
-    Artefact, Assignment, CompileSettings, Exited, FromWorker, ProgramEnd, ToWorker,
+    Artefact, Assignment, CompileSettings, Exited, FromWorker, ProgramEnd, Refused, ToWorker,
 };
 
 use crate::attack::How;
@@ -137,20 +137,21 @@ impl Work for Hostile {
         wasm: &[u8],
         settings: &CompileSettings,
         exchange: &mut Exchange,
-    ) -> Result<(Vec<u8>, Artefact), String> {
+    ) -> Result<(Vec<u8>, Artefact), Refused> {
         let mark = COMPILER_MARK.as_bytes();
         match wasm.windows(mark.len()).position(|window| window == mark) {
             Some(at) => {
                 let rest = wasm.get(at + mark.len()..).unwrap_or_default();
                 let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                Err(run(
-                    &String::from_utf8_lossy(line),
-                    Inside {
-                        exchange,
-                        argument: "",
-                        tenant: None,
-                    },
-                ))
+                let inside = Inside {
+                    exchange,
+                    argument: "",
+                    tenant: None,
+                };
+                Err(Refused {
+                    reason: run(&String::from_utf8_lossy(line), inside),
+                    of_module: false,
+                })
             }
             None => lazaret_guest::compiler::compile(wasm, settings),
         }

@@ -1,12 +1,11 @@
 //! The curves as CSV: a line about the machine, one with the columns' names, and
 //! one for each point.
 
-use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use super::start::Size;
 use super::updates::Point;
+use crate::csv::write;
 use crate::error::BenchError;
 use crate::machine::Machine;
 
@@ -41,22 +40,4 @@ pub(super) fn starts(path: &Path, machine: &Machine, sizes: &[Size]) -> Result<(
         )
     };
     write(path, machine, head, sizes.iter().map(line))
-}
-
-fn write(
-    path: &Path,
-    machine: &Machine,
-    head: &str,
-    lines: impl Iterator<Item = String>,
-) -> Result<(), BenchError> {
-    let mut text = String::new();
-    for line in machine.to_string().lines() {
-        // Writing to a string can't fail.
-        let _ = writeln!(text, "# {line}");
-    }
-    let _ = writeln!(text, "{head}");
-    for line in lines {
-        let _ = writeln!(text, "{line}");
-    }
-    fs::write(path, text).map_err(BenchError::system("writing the curves' data"))
 }

@@ -1,7 +1,6 @@
 //! Curves: what an update costs for any number of pages, in any order, and what
 //! a start costs for any size of the state. As data and as plots.
 
-mod chart;
 mod data;
 mod plot;
 mod start;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::chart::{COLOURS, Line, MARKERS, Panel, Plot, draw};
 use super::start::Size;
 use super::updates::{Order, Point};
+use crate::chart::{COLOURS, Line, MARKERS, Panel, Plot, draw};
 use crate::error::BenchError;
 
 /// Ours divided by the baseline, over the pages written.

@@ -24,6 +24,9 @@ pub(crate) enum Failure {
     /// `lazaret` alone.
     #[error("what shall it do? Try `lazaret run PROGRAM.wasm`, or `lazaret --help` for all verbs")]
     NoVerb,
+    /// Options of a benchmark that don't go together.
+    #[error("{0}")]
+    Suite(&'static str),
     /// A module can't be read.
     #[error("module {}: {source}", shown(path))]
     ReadModule {
@@ -245,7 +248,8 @@ impl Failure {
             Self::Barrier(_) => USAGE,
             #[cfg(not(target_arch = "x86_64"))]
             Self::NoRedTeam => USAGE,
-            Self::NoVerb
+            Self::Suite(_)
+            | Self::NoVerb
             | Self::ReadModule { .. }
             | Self::Module { .. }
             | Self::ProgramArgument { .. }

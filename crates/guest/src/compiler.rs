@@ -7,7 +7,7 @@ use lazaret_instrument::{
 };
 use lazaret_wire::layout;
 use lazaret_wire::message::setup::MAX_TEXT;
-use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose};
+use lazaret_wire::message::{Artefact, CompileSettings, Global, Purpose, Refused};
 use rustix::io::Errno;
 use thiserror::Error;
 use wasmparser::ValType;
@@ -51,6 +51,23 @@ enum CompileError {
     },
 }
 
+impl From<CompileError> for Refused {
+    fn from(error: CompileError) -> Self {
+        Self {
+            reason: one_line(&error.to_string()),
+            of_module: match error {
+                // The compiler asks nothing of the system but memory, and a lack of that
+                // ends the process.
+                CompileError::Module(_)
+                | CompileError::Compiler(_)
+                | CompileError::Snapshot { .. }
+                | CompileError::Global { .. } => true,
+                CompileError::Engine(_) | CompileError::Read(_) | CompileError::Write(_) => false,
+            },
+        }
+    }
+}
+
 /// Reads a module from `input`, has it compiled, and writes the artefact to
 /// `output`. Nothing but `read` and `write` is asked of them.
 ///
@@ -60,12 +77,11 @@ pub fn copy(
     input: BorrowedFd<'_>,
     output: BorrowedFd<'_>,
     settings: &CompileSettings,
-    compile: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Artefact), String>,
-) -> Result<Artefact, String> {
-    let words = |error: CompileError| one_line(&error.to_string());
-    let wasm = read(input, options(settings).limits.module_bytes).map_err(words)?;
+    compile: impl FnOnce(&[u8]) -> Result<(Vec<u8>, Artefact), Refused>,
+) -> Result<Artefact, Refused> {
+    let wasm = read(input, options(settings).limits.module_bytes)?;
     let (code, artefact) = compile(&wasm)?;
-    write(output, &code).map_err(words)?;
+    write(output, &code)?;
     Ok(artefact)
 }
 
@@ -104,10 +120,10 @@ fn read(input: BorrowedFd<'_>, limit: u64) -> Result<Vec<u8>, CompileError> {
 /// recursion limit.
 ///
 /// # Errors
-/// One line that says what is wrong with the module, and where if that is
+/// One line that says what is wrong, with the module as a rule, and where if that is
 /// known.
-pub fn compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Artefact), String> {
-    try_compile(wasm, settings).map_err(|error| one_line(&error.to_string()))
+pub fn compile(wasm: &[u8], settings: &CompileSettings) -> Result<(Vec<u8>, Artefact), Refused> {
+    Ok(try_compile(wasm, settings)?)
 }
 
 fn try_compile(
@@ -251,8 +267,9 @@ mod tests {
             ("(data.drop $d)", "`data.drop`"),
         ] {
             let module = module(body);
-            let error = compile(&module, &settings).unwrap_err();
-            assert!(error.contains(instruction), "{error}");
+            let refused = compile(&module, &settings).unwrap_err();
+            assert!(refused.reason.contains(instruction), "{refused:?}");
+            assert!(refused.of_module);
             assert!(compile(&module, &PROGRAM).is_ok());
         }
     }
@@ -295,8 +312,9 @@ mod tests {
             (&wasm("(module (func))")[..20], "at byte 0x"),
             (&wat::parse_str("(component)").unwrap(), "component"),
         ] {
-            let error = compile(bytes, &PROGRAM).unwrap_err();
-            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+            let Refused { reason, of_module } = compile(bytes, &PROGRAM).unwrap_err();
+            assert!(reason.contains(part) && !reason.contains('\n'), "{reason}");
+            assert!(of_module);
         }
     }
 }

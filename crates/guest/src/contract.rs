@@ -16,16 +16,25 @@ pub fn contract() -> String {
 /// cache's key. The engine refuses code of another version or for another
 /// processor; this keeps it from being offered any.
 #[cfg(feature = "compiler")]
-pub fn identity(purpose: Purpose) -> String {
+pub fn identity(purpose: Purpose) -> &'static str {
     use std::hash::{DefaultHasher, Hash, Hasher};
-    let engine = crate::engine::compiling(purpose).map_or(0, |engine| {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
-    });
-    format!(
-        "{}; {}; engine {engine:016x}",
-        env!("CARGO_PKG_VERSION"),
-        contract()
-    )
+    use std::sync::OnceLock;
+    static IDENTITIES: [OnceLock<String>; 2] = [const { OnceLock::new() }; 2];
+    let of_purpose = match purpose {
+        Purpose::Program => &IDENTITIES[0],
+        Purpose::Tenant => &IDENTITIES[1],
+    };
+    // To set an engine up takes as long as all else that is done to find a module.
+    of_purpose.get_or_init(|| {
+        let engine = crate::engine::compiling(purpose).map_or(0, |engine| {
+            let mut hasher = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hasher);
+            hasher.finish()
+        });
+        format!(
+            "{}; {}; engine {engine:016x}",
+            env!("CARGO_PKG_VERSION"),
+            contract()
+        )
+    })
 }

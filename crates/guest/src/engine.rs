@@ -137,7 +137,7 @@ pub fn prepare_thread() {
 ///
 /// # Safety
 /// The artefact must come from [`crate::compiler`], and its file must never
-/// change (it is sealed).
+/// change (it is sealed, or one of the host's cache, which are never written again).
 pub unsafe fn load(engine: &Engine, artefact: BorrowedFd<'_>) -> wasmtime::Result<Module> {
     let length = usize::try_from(rustix::fs::fstat(artefact)?.st_size)?;
     // SAFETY: a fresh mapping at an address of the kernel's choice.

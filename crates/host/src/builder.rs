@@ -12,8 +12,9 @@ use lazaret_wall::{Grade, Layer, NotRemovable, Off, Probe, Profile, probe};
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-use crate::artefact::{Cache, CompileLimits, Compiling, Observer};
 use crate::budget::Budget;
+use crate::cache_dir::{self, CacheDir};
+use crate::compile::{Cache, CompileLimits, Compiling, Observer};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::functions::{Declaration, Functions, HostFunction, Offered};
 use crate::host::{Host, Inner};
@@ -107,6 +108,7 @@ pub(crate) struct Options {
     pub compaction: Option<NonZeroU64>,
     pub cgroup: CgroupOptions,
     pub pool: PoolOptions,
+    pub hold_back: bool,
 }
 
 /// How to make a [`Host`].
@@ -116,6 +118,7 @@ pub struct Builder {
     without: Vec<Layer>,
     data: Option<PathBuf>,
     cache: Option<PathBuf>,
+    cache_limit: u64,
     observer: Option<Observer>,
     functions: Vec<Offered>,
     memory_budget: Option<u64>,
@@ -134,6 +137,7 @@ impl Builder {
                 require_grade: None,
                 off: Off::NONE,
                 red_team: false,
+                hold_back: true,
                 worker_user: None,
                 measures: MeasureOptions::default(),
                 executables: Executables {
@@ -155,6 +159,7 @@ impl Builder {
             without: Vec::new(),
             data: None,
             cache: None,
+            cache_limit: cache_dir::DEFAULT_LIMIT,
             observer: None,
             functions: Vec::new(),
             memory_budget: None,
@@ -178,6 +183,15 @@ impl Builder {
     #[must_use]
     pub fn cache_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache = Some(path.into());
+        self
+    }
+
+    /// How many bytes compiled modules and snapshots may take in the cache's directory
+    /// (2 GiB if not set). What was used least lately goes first. Those that are in use
+    /// stay whole: their bytes are free again once nobody uses them.
+    #[must_use]
+    pub fn cache_limit(mut self, bytes: u64) -> Self {
+        self.cache_limit = bytes;
         self
     }
 
@@ -206,6 +220,16 @@ impl Builder {
         self
     }
 
+    /// Whether a tenant whose workers end in its calls, one after another, has to wait
+    /// between them ([`HeldBack`](crate::HeldBack)), longer each time: it does if this is
+    /// not set. Each such call costs the start of a worker, and a record of the
+    /// incident.
+    #[must_use]
+    pub fn hold_back(mut self, hold_back: bool) -> Self {
+        self.options.hold_back = hold_back;
+        self
+    }
+
     /// Starts workers under the name of the red team's
     /// ([`RED_TEAM`](lazaret_wall::worker::RED_TEAM)): an executable that knows it
     /// attacks from inside, in place of a guest. Where `user` is given, all of them
@@ -214,6 +238,7 @@ impl Builder {
     #[must_use]
     pub fn red_team(mut self, user: Option<u32>) -> Self {
         self.options.red_team = true;
+        self.options.hold_back = false;
         self.options.worker_user = user;
         self
     }
@@ -466,7 +491,8 @@ impl Builder {
         }
         let cache = self
             .cache
-            .or_else(|| self.data.as_ref().map(|path| path.join("cache")));
+            .or_else(|| self.data.as_ref().map(|path| path.join("cache")))
+            .map(|path| Arc::new(CacheDir::new(path, self.cache_limit)));
         let store = data
             .as_ref()
             .map(DataDir::path)
@@ -501,7 +527,7 @@ impl Builder {
             })
             .map_err(BuildError::Supervisor)?,
         );
-        let launchers = Arc::new(Launchers::new(options.clone(), cgroups));
+        let launchers = Arc::new(Launchers::new(options.clone(), cgroups, cache.clone()));
         let tenants = Arc::new(Registry::default());
         let pool = Pool::new(
             options.clone(),

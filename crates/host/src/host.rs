@@ -9,9 +9,9 @@ use lazaret_image::Exported;
 use lazaret_wall::cgroup::{CgroupError, Cgroups};
 use lazaret_wire::message::{CompileSettings, WorkerKind};
 
-use crate::artefact::{Artefact, Cache, CompileError, Compiler};
 use crate::budget::{Budget, MemoryBudget};
 use crate::builder::{Builder, Options};
+use crate::compile::{Artefact, Cache, CompileError, Compiler};
 use crate::data_dir::DataDir;
 use crate::functions::{Functions, Offered};
 use crate::incident::{Incident, Store};
@@ -45,10 +45,11 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The artefact of a module, and how long it took if it was compiled now.
+    /// The artefact of a module with this hash, and how long it took if it was compiled now.
     pub(crate) fn compile(
         &self,
         wasm: &[u8],
+        module: [u8; 32],
         settings: CompileSettings,
     ) -> Result<(Arc<Artefact>, Option<Duration>), CompileError> {
         let compiler = Compiler {
@@ -59,7 +60,7 @@ impl Inner {
             measures: &self.options.measures,
             limits: self.options.compile,
         };
-        self.cache.get(&compiler, wasm, settings)
+        self.cache.get(&compiler, wasm, module, settings)
     }
 }
 

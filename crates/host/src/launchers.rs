@@ -1,13 +1,15 @@
 //! The launchers that a host's workers come from, and their control groups.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use lazaret_wall::cgroup::{CgroupError, Cgroups};
-use lazaret_wall::executable::{Executable, Executables};
+use lazaret_wall::executable::{self, Executable, Executables, is_kept};
 use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
 
 use crate::builder::Options;
+use crate::cache_dir::{self, CacheDir, Use};
 
 /// The launchers of a host. Each is started when its turn first comes, and again
 /// after it has ended.
@@ -19,10 +21,23 @@ pub(crate) struct Launchers {
     /// Whether the executable that is carried along can't be used here.
     image_refused: AtomicBool,
     cgroups: OnceLock<Arc<Cgroups>>,
+    /// Where the executable that is carried along is kept as a file.
+    cache: Option<Arc<CacheDir>>,
 }
 
+/// Executables in a cache directory, by the hash of their contents.
+const KIND: cache_dir::Kind = cache_dir::Kind {
+    name: "executable",
+    max_bytes: 1 << 30,
+    used: Use::Program,
+};
+
 impl Launchers {
-    pub(crate) fn new(options: Arc<Options>, cgroups: OnceLock<Arc<Cgroups>>) -> Self {
+    pub(crate) fn new(
+        options: Arc<Options>,
+        cgroups: OnceLock<Arc<Cgroups>>,
+        cache: Option<Arc<CacheDir>>,
+    ) -> Self {
         Self {
             slots: (0..options.pool.launchers.get())
                 .map(|_| Mutex::default())
@@ -31,6 +46,7 @@ impl Launchers {
             turn: AtomicUsize::new(0),
             image_refused: AtomicBool::new(false),
             cgroups,
+            cache,
         }
     }
 
@@ -127,7 +143,10 @@ impl Launchers {
     /// memory, workers are this program, started again.
     fn executables(&self) -> Result<Executables, LauncherError> {
         let mut executables = self.options.executables.clone();
-        if let image @ Executable::Image(_) = &executables.worker {
+        if let image @ Executable::Image(bytes) = &executables.worker {
+            if !is_kept(bytes) && !self.image_refused.load(Relaxed) {
+                self.keep(bytes);
+            }
             match image.open() {
                 Ok(_) => {}
                 // That has nothing to do with executables, and may pass.
@@ -146,6 +165,28 @@ impl Launchers {
             }
         }
         Ok(executables)
+    }
+
+    /// Keeps the executable that is carried along as a file: to copy it into memory takes
+    /// longer than the rest of a launcher's start.
+    fn keep(&self, bytes: &'static [u8]) {
+        let (Some(cache), Some(image)) = (&self.cache, lazaret_worker_executable::IMAGE) else {
+            return;
+        };
+        // Not its bytes, all of which would be read from disk for that.
+        if !std::ptr::eq(bytes, image.loaded) {
+            return;
+        }
+        let located = cache.locate(KIND, &image.hash).or_else(|error| {
+            if error.kind() == io::ErrorKind::Unsupported {
+                return Err(error);
+            }
+            cache.store(KIND, &image.hash, &[], Some(&mut { bytes }))?;
+            cache.locate(KIND, &image.hash)
+        });
+        if let Err(error) = located.and_then(|path| executable::keep(bytes, &path)) {
+            tracing::debug!(%error, "the worker's executable is copied into memory");
+        }
     }
 
     /// The control groups of this host's workers, looked for when they are first

@@ -22,10 +22,10 @@
 #[global_allocator]
 static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
-mod artefact;
 mod budget;
 mod builder;
-mod cache_file;
+mod cache_dir;
+mod compile;
 mod data_dir;
 mod ending;
 mod fsck;
@@ -54,9 +54,9 @@ mod watch;
 mod worker;
 mod worker_pages;
 
-pub use artefact::{CompileError, CompileLimits, Compiling};
 pub use budget::{MemoryBudget, NodeMemory};
 pub use builder::{BuildError, Builder};
+pub use compile::{CompileError, CompileLimits, Compiling};
 pub use data_dir::DataDirError;
 pub use ending::{Ending, Violation};
 pub use fsck::{FsckError, FsckEvent, FsckFinding, fsck};
@@ -82,8 +82,8 @@ pub use registry::Change;
 pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Checkpoint, CheckpointError, Commit, DamagedSnapshot,
-    DiskQuota, LogLine, Replay, ReplayError, Replayed, Reply, Resident, SnapshotInfo, StateHash,
-    Tenant, TenantError, TenantInfo, TenantLimits, check_name, check_tag,
+    DiskQuota, HeldBack, LogLine, Replay, ReplayError, Replayed, Reply, Resident, SnapshotInfo,
+    StateHash, Tenant, TenantError, TenantInfo, TenantLimits, check_name, check_tag,
 };
 pub use tracker::TrackerKind;
 pub use worker::WorkerError;

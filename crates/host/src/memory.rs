@@ -62,12 +62,12 @@ impl WorkerMemory {
         }
     }
 
-    /// Memories that can't be reached.
+    /// Of a process that has a heap, and nothing else.
     #[cfg(test)]
-    pub(crate) fn nowhere() -> Self {
+    pub(crate) fn of(pid: i32, heap_at: u64) -> Self {
         Self {
-            pid: 0,
-            heap_at: 0,
+            pid,
+            heap_at,
             stable_at: 0,
             cards_at: [0; 2],
         }

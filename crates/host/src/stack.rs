@@ -24,9 +24,9 @@ use framehop::{UnwindRegsNative, Unwinder, UnwinderNative};
 use lazaret_wall::executable::{Executable, Executables};
 use lazaret_wall::supervisor::{Registers, Stopped};
 
-use crate::artefact::Artefact;
+use crate::compile::Artefact;
 use crate::incident::Frame;
-use code::Native;
+use code::{CodeError, Native};
 use mappings::{Identity, Mapping};
 
 /// The most frames of a stack.
@@ -115,10 +115,11 @@ impl Symbols {
             return native.clone();
         }
         let read = match self.is_image(mapping) {
-            true => Native::of(lazaret_worker_executable::IMAGE?.file),
-            false => Native::read(self.file(mapping)?),
+            true => Some(Native::of(lazaret_worker_executable::IMAGE?.file)),
+            false if mapping.is_copied_executable() => self.copied(mapping),
+            false => self.file(mapping).map(Native::read),
         };
-        let native = match read {
+        let native = match read? {
             Ok(native) => Some(Arc::new(native)),
             Err(error) => {
                 tracing::debug!(name = mapping.name, %error, "no names for this file");
@@ -139,11 +140,28 @@ impl Symbols {
                 .is_ok_and(|file| Identity::of(&file) == Some(mapping.identity))
     }
 
+    /// Of a copy in memory: the executable of which this is just one part that is loaded.
+    fn copied(&self, mapping: &Mapping) -> Option<Result<Native, CodeError>> {
+        let Executables { worker, compiler } = &self.executables;
+        let candidates = [worker, compiler].into_iter().filter_map(|executable| {
+            Some(match executable {
+                Executable::Image(_) => Native::of(lazaret_worker_executable::IMAGE?.file),
+                Executable::Own | Executable::File(_) => {
+                    Native::read(File::from(executable.open().ok()?))
+                }
+            })
+        });
+        let mut fitting = candidates.filter(|native| {
+            let native = native.as_ref();
+            native.map_or(true, |native| native.is_loaded_as(mapping))
+        });
+        fitting.next()
+    }
+
     /// The worker's own path leads nowhere here: its root is another one. So
     /// it is an executable, or a library that this process has mapped too.
     fn file(&self, mapping: &Mapping) -> Option<File> {
         let Executables { worker, compiler } = &self.executables;
-        let mut copied = None;
         let files = [worker, compiler]
             .into_iter()
             .filter(|executable| !matches!(executable, Executable::Image(_)));
@@ -154,12 +172,6 @@ impl Symbols {
             if Identity::of(&file) == Some(mapping.identity) {
                 return Some(file);
             }
-            if mapping.is_copied_executable() {
-                copied = Some(file);
-            }
-        }
-        if copied.is_some() {
-            return copied;
         }
         let own = std::fs::read_to_string("/proc/self/maps").ok()?;
         let own = own

@@ -13,7 +13,7 @@ use lazaret_wire::Shared;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
-use crate::artefact::Artefact;
+use crate::compile::Artefact;
 use crate::ending::{Death, Ending, Violation};
 use crate::incident::{Evidence, Incident, Noted, Recent, Stamp, Subject, What};
 use crate::live_worker::{LiveWorker, Register};

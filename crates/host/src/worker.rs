@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     buffer: Vec<u8>,
     receipt: Receipt,
     spin: Spin,
+    /// Whether it slept when it was last asked.
+    woken: bool,
 }
 
 /// What a worker is started for.
@@ -148,9 +150,11 @@ impl Worker {
             watch,
             buffer,
             requests,
+            woken,
             ..
         } = self;
-        put(shared, watch, buffer, noted, requests)
+        *woken = put(shared, watch, buffer, noted, requests)?;
+        Ok(())
     }
 
     /// Waits for the next answer as [`Worker::wait`] does, until a time that
@@ -161,6 +165,11 @@ impl Worker {
         // never meet its deadline: who answers one starts the clock.
         if deadline.is_over() {
             return Err(self.ended_for(Ending::Deadline(deadline.limit)));
+        }
+        // Who has to be woken first takes longer than a spin, and may need this very
+        // processor for it.
+        if self.woken {
+            return self.sleep(deadline.left());
         }
         let bell = self.shared.u32(layout::ANSWER_BELL);
         match bell::spin(bell, self.answers, &mut self.spin) {
@@ -227,6 +236,15 @@ impl Worker {
         ending
     }
 
+    /// Why it ended, if that is what this error in reaching its memory comes of.
+    pub(crate) fn has_ended_if(&self, error: &std::io::Error) -> Option<Ending> {
+        // Its memory goes before its end is known.
+        if error.raw_os_error() == Some(libc::ESRCH) {
+            self.death.wait(LAST_STEPS);
+        }
+        self.death.ending()
+    }
+
     /// Ends it.
     pub(crate) fn kill(&self) {
         self.watch.kill();
@@ -247,16 +265,15 @@ fn put(
     request: &[u8],
     noted: Noted,
     requests: &mut u32,
-) -> Result<(), WorkerError> {
+) -> Result<bool, WorkerError> {
     shared.put_request(request)?;
     *requests = requests.wrapping_add(1);
     watch.note_request(*requests, noted, request);
-    bell::ring(
+    Ok(bell::ring(
         shared.u32(layout::REQUEST_BELL),
         shared.u32(layout::WORKER_SLEEPS),
         *requests,
-    );
-    Ok(())
+    ))
 }
 
 impl Drop for Worker {

@@ -40,10 +40,9 @@ impl<'a> WorkerPages<'a> {
         })
     }
 
-    /// Pages of a worker that has a shared file and nothing else.
+    /// Pages of a worker of which only these are there.
     #[cfg(test)]
-    pub(crate) fn of_shared(shared: &'a Shared) -> Self {
-        let memory = WorkerMemory::nowhere();
+    pub(crate) fn of(shared: &'a Shared, memory: WorkerMemory) -> Self {
         Self(Reach::Host { shared, memory })
     }
 

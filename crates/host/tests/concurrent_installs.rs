@@ -211,12 +211,18 @@ fn the_same_module_is_installed_by_many_at_once() {
         }
     });
     assert_eq!(host.tenants().unwrap(), ["a", "b", "c", "d"]);
-    let left: Vec<_> = ["modules", "cache"]
+    // A module, its code, and the workers' executable.
+    let executable = usize::from(lazaret_worker_executable::IMAGE.is_some());
+    let left: Vec<_> = ["modules", "cache/entries", "cache/contents"]
         .iter()
         .flat_map(|sub| std::fs::read_dir(directory.path().join("data").join(sub)).unwrap())
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(left.len(), 2, "nothing half-written is left: {left:?}");
+    assert_eq!(
+        left.len(),
+        3 + 2 * executable,
+        "nothing half-written is left: {left:?}"
+    );
 }
 
 harness::tests! {

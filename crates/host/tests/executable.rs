@@ -4,6 +4,8 @@
 mod harness;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 use harness::wat;
 use lazaret::wall::Profile;
@@ -13,8 +15,8 @@ use seccompiler::{
     SeccompRule,
 };
 
-fn run() -> Report {
-    let host = harness::builder().build().unwrap();
+fn run(builder: lazaret::Builder) -> Report {
+    let host = builder.build().unwrap();
     let report = host.program(wat("hello")).run().unwrap();
     assert_eq!(report.verdict, Verdict::Exited);
     report
@@ -36,11 +38,31 @@ fn is_carried_along() -> bool {
     carried
 }
 
-fn workers_run_a_sealed_file_in_memory() {
+fn without_a_cache_workers_run_a_sealed_file_in_memory() {
     if is_carried_along() {
-        let ran = ran(&run());
+        let ran = ran(&run(harness::older_kernels::builder()));
         assert!(ran.contains("sealed"), "{ran}");
     }
+}
+
+/// Copied into memory only where it can't be mounted.
+fn workers_run_the_file_that_is_in_the_cache() {
+    if !is_carried_along() {
+        return;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let builder = || harness::older_kernels::builder().cache_dir(cache.path());
+    let how = match harness::older_kernels::profile() {
+        Profile::Full => "on a read-only mount",
+        _ => "sealed",
+    };
+    for _ in 0..2 {
+        let ran = ran(&run(builder()));
+        assert!(ran.contains(how), "{ran}");
+    }
+    let mut entries = std::fs::read_dir(cache.path().join("entries")).unwrap();
+    let is_program = |path: &Path| path.extension().is_some_and(|end| end == "executable");
+    assert!(entries.any(|entry| is_program(&entry.unwrap().path())));
 }
 
 /// This is the first host of its process: an image that is in memory already
@@ -69,18 +91,42 @@ fn without_executables_in_memory_workers_are_this_program() {
     // The sealed copy of an executable is one in memory too, so it takes a mount.
     match harness::older_kernels::profile() {
         Profile::Full => {
-            let ran = ran(&run());
+            let ran = ran(&run(harness::older_kernels::builder()));
             assert!(ran.contains("read-only mount"), "{ran}");
         }
         _ => {
-            let host = harness::builder().build().unwrap();
+            let host = harness::older_kernels::builder().build().unwrap();
             let error = host.program(wat("hello")).run().unwrap_err().to_string();
             assert!(error.contains("vm.memfd_noexec to 0 or 1"), "{error}");
         }
     }
 }
 
+/// The supervisor looks at who lives each second.
+fn a_cache_that_is_removed_disturbs_nobody_who_lives() {
+    let (data, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let host = harness::older_kernels::builder()
+        .data_dir(data.path())
+        .cache_dir(cache.path().join("cache"))
+        .build()
+        .unwrap();
+    let tenant = host.install("tenant", wat("empty"), b"").unwrap();
+    tenant.query("empty", b"").unwrap();
+    let worker = tenant.info().worker;
+    assert!(worker.is_some());
+    drop(cache);
+    std::thread::sleep(Duration::from_millis(2500));
+    tenant.query("empty", b"").unwrap();
+    assert_eq!(tenant.info().worker, worker);
+    // Whoever comes next is started all the same.
+    tenant.sleep();
+    tenant.query("empty", b"").unwrap();
+    assert!(host.recent_incidents().is_empty());
+}
+
 harness::tests! {
-    workers_run_a_sealed_file_in_memory,
+    a_cache_that_is_removed_disturbs_nobody_who_lives,
+    without_a_cache_workers_run_a_sealed_file_in_memory,
+    workers_run_the_file_that_is_in_the_cache,
     without_executables_in_memory_workers_are_this_program,
 }

@@ -42,13 +42,25 @@ fn ran(program: Program) -> (Report, String) {
 
 /// The snapshots in a cache directory.
 fn kept(cache: &Path) -> Vec<std::path::PathBuf> {
-    let mut found: Vec<_> = std::fs::read_dir(cache)
-        .unwrap()
+    let mut found: Vec<_> = std::fs::read_dir(cache.join("entries"))
+        .into_iter()
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "snapshot"))
         .collect();
     found.sort();
     found
+}
+
+/// The pages of the one snapshot of `snapshot.wat` in a cache directory: the only file
+/// of about that length.
+fn pages(cache: &Path) -> std::path::PathBuf {
+    std::fs::read_dir(cache.join("contents"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| (4_000_000..4_100_000).contains(&entry.metadata().unwrap().len()))
+        .unwrap()
+        .path()
 }
 
 /// A host that has compiled and made everything, and a new one on the same
@@ -156,20 +168,29 @@ fn a_damaged_snapshot_is_made_again() {
     };
     assert_eq!(again(), Some(SnapshotUse::Made));
     assert_eq!(again(), Some(SnapshotUse::Used));
-    let [path] = <[_; 1]>::try_from(kept(cache.path())).unwrap();
-    let good = std::fs::read(&path).unwrap();
-    for at in [0, 9, 41, 50, good.len() / 2, good.len() - 1] {
-        let mut bad = good.clone();
-        bad[at] ^= 1;
-        std::fs::write(&path, bad).unwrap();
-        assert_eq!(again(), Some(SnapshotUse::Made), "a change at {at}");
-        assert_eq!(std::fs::read(&path).unwrap(), good);
+    let [entry] = <[_; 1]>::try_from(kept(cache.path())).unwrap();
+    let pages = pages(cache.path());
+    let open = |mode| {
+        std::fs::set_permissions(&pages, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let contents = std::fs::read(&pages).unwrap();
+    for path in [&entry, &pages] {
+        for at in [0.0, 0.05, 0.3, 0.5, 0.9, 1.0] {
+            open(0o600);
+            let mut bad = std::fs::read(path).unwrap();
+            // An entry's length isn't always the same.
+            let at = ((bad.len() - 1) as f64 * at) as usize;
+            bad[at] ^= 1;
+            std::fs::write(path, bad).unwrap();
+            assert_eq!(again(), Some(SnapshotUse::Made), "a change at {at}");
+            assert_eq!(again(), Some(SnapshotUse::Used));
+        }
     }
-    std::fs::write(&path, &good[..good.len() - 4096]).unwrap();
+    open(0o600);
+    std::fs::write(&pages, &contents[..contents.len() - 4096]).unwrap();
     assert_eq!(again(), Some(SnapshotUse::Made));
-    let mut open = std::fs::metadata(&path).unwrap().permissions();
-    open.set_mode(0o666);
-    std::fs::set_permissions(&path, open).unwrap();
+    assert_eq!(std::fs::read(&pages).unwrap(), contents);
+    open(0o666);
     assert_eq!(again(), Some(SnapshotUse::Made));
     assert_eq!(again(), Some(SnapshotUse::Used));
 }

@@ -42,7 +42,8 @@ pub enum Executable {
 impl Executable {
     /// Opens it, to be handed on as a read-only descriptor.
     ///
-    /// An image is put into a sealed memfd, one for the life of this process.
+    /// An image is put into a sealed memfd, one for the life of this process, unless
+    /// there is a file with its bytes ([`keep`]).
     ///
     /// # Errors
     /// Whatever opening or copying it meets; `EACCES` for an image where
@@ -66,7 +67,7 @@ pub struct Executables {
     pub compiler: Executable,
 }
 
-/// The images that were put into a memfd, by their address.
+/// Files with the bytes of images, by their address.
 static IMAGES: Mutex<Vec<(usize, OwnedFd)>> = Mutex::new(Vec::new());
 
 fn image(bytes: &'static [u8]) -> io::Result<OwnedFd> {
@@ -78,6 +79,31 @@ fn image(bytes: &'static [u8]) -> io::Result<OwnedFd> {
     let file = sealed(|copy| copy.write_all(bytes))?;
     images.push((at, file.try_clone()?));
     Ok(file)
+}
+
+/// Has [`Executable::open`] open this file for an image from now on: it has the image's
+/// bytes and is never changed. To copy an image into memory takes longer than
+/// everything else about a launcher's start.
+///
+/// # Errors
+/// Whatever opening it meets.
+pub fn keep(bytes: &'static [u8], path: &Path) -> io::Result<()> {
+    let file = open(path)?;
+    let mut images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = bytes.as_ptr() as usize;
+    match images.iter_mut().find(|(of, _)| *of == at) {
+        Some((_, kept)) => *kept = file,
+        None => images.push((at, file)),
+    }
+    Ok(())
+}
+
+/// Whether there is a file for this image already: a copy in memory, or one to
+/// [`keep`].
+pub fn is_kept(bytes: &'static [u8]) -> bool {
+    let images = IMAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = bytes.as_ptr() as usize;
+    images.iter().any(|(of, _)| *of == at)
 }
 
 /// A worker runs under another user id where the host is root, and must be able
@@ -194,11 +220,48 @@ fn on_read_only_mount(file: &OwnedFd) -> Result<OwnedFd, Errno> {
 }
 
 fn sealed_copy(file: OwnedFd) -> io::Result<OwnedFd> {
-    sealed(|copy| io::copy(&mut File::from(file), copy).map(drop))
+    sealed(|copy| copy_all(file.as_fd(), copy))
+}
+
+/// A sealed copy of a file, for one whose root has no `/proc`: by this descriptor of it.
+pub(crate) fn sealed_copy_of(file: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let open = |descriptor: i32| {
+        let path = format!("self/fd/{descriptor}");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(proc, path, flags, Mode::empty())?)
+    };
+    sealed_by(open, |copy| copy_all(file, copy))
+}
+
+/// All of a file, wherever it was read last; that doesn't move.
+fn copy_all(file: BorrowedFd<'_>, copy: &mut File) -> io::Result<()> {
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        match rustix::io::pread(file, &mut piece, at)? {
+            0 => return Ok(()),
+            read => {
+                copy.write_all(&piece[..read])?;
+                at += read as u64;
+            }
+        }
+    }
 }
 
 /// A new file that anybody may execute and nobody can write any more.
 fn sealed(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let open = |descriptor: i32| {
+        let path = format!("/proc/self/fd/{descriptor}");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    };
+    sealed_by(open, fill)
+}
+
+fn sealed_by(
+    open: impl FnOnce(i32) -> io::Result<OwnedFd>,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let create = |flags| rustix::fs::memfd_create("lazaret-worker", flags);
     let copy = match create(base | MemfdFlags::EXEC) {
@@ -214,12 +277,7 @@ fn sealed(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd>
     )?;
     // A descriptor that was opened for writing can't be executed (ETXTBSY), so
     // the copy is opened again.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
-    Ok(rustix::fs::open(
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    open(copy.as_raw_fd())
 }
 
 /// Whether a file in memory can be executed here: one that is no program is refused

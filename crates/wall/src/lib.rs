@@ -33,6 +33,7 @@
 pub mod address_layout;
 pub mod advice;
 pub mod architecture;
+pub mod capacity;
 pub mod cgroup;
 pub mod executable;
 pub mod grade;

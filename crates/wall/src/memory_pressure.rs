@@ -28,9 +28,16 @@ const WINDOW: u32 = 2_000_000;
 /// Of version 1: the kernel reclaims, and that has begun to be hard.
 const LEVEL: &str = "medium";
 
+/// The part of memory that is left when it is short: a tenth.
+const LEFT: u64 = 10;
+
 /// Where the kernel says that memory is short.
 #[derive(Debug)]
-pub struct MemoryPressure(Vec<Source>);
+pub struct MemoryPressure {
+    sources: Vec<Source>,
+    /// Of this process's groups, files with what they have and what they may.
+    groups: Vec<[PathBuf; 2]>,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -44,7 +51,7 @@ impl MemoryPressure {
     /// Listens to all that can be heard here; also what can't be, and why.
     pub fn listen() -> (Self, Vec<String>) {
         let mut missing = Vec::new();
-        let mut sources = Vec::new();
+        let (mut sources, mut groups) = (Vec::new(), Vec::new());
         let mut found = |path: PathBuf, source: io::Result<Source>| match source {
             Ok(source) => sources.push(source),
             Err(error) => missing.push(format!("{}: {error}", path.display())),
@@ -63,17 +70,42 @@ impl MemoryPressure {
                 Version::V2 if hierarchy.own.join("cgroup.type").exists() => {
                     let path = hierarchy.own.join("memory.pressure");
                     found(path.clone(), stall(&path));
+                    groups.push(
+                        ["memory.current", "memory.max"].map(|file| hierarchy.own.join(file)),
+                    );
                 }
                 Version::V1 if hierarchy.controllers.contains(&Controller::Memory) => {
                     found(
                         hierarchy.own.join("memory.pressure_level"),
                         level(&hierarchy.own),
                     );
+                    let files = ["memory.usage_in_bytes", "memory.limit_in_bytes"];
+                    groups.push(files.map(|file| hierarchy.own.join(file)));
                 }
                 Version::V1 | Version::V2 => {}
             }
         }
-        (Self(sources), missing)
+        (Self { sources, groups }, missing)
+    }
+
+    /// Whether little is left, of the machine's memory or of what one of this process's
+    /// groups may have. The kernel also tells of one who waits for memory as it is at
+    /// its own group's limit, which is nobody else's business.
+    pub fn is_short(&self) -> bool {
+        let number = |path: &PathBuf| {
+            let text = std::fs::read_to_string(path).ok()?;
+            text.trim().parse::<u64>().ok()
+        };
+        let full = |[has, may]: &[PathBuf; 2]| {
+            // A group without a limit says `max`, or more than any machine has.
+            let (Some(has), Some(may)) = (number(has), number(may)) else {
+                return false;
+            };
+            may.saturating_sub(has) < may / LEFT
+        };
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let [total, available] = ["MemTotal:", "MemAvailable:"].map(|name| meminfo(&text, name));
+        available < total / LEFT || self.groups.iter().any(full)
     }
 
     /// What is listened to, in words.
@@ -82,17 +114,17 @@ impl MemoryPressure {
             Source::Stall(_) => "pressure stall information",
             Source::Level { .. } => "the pressure level of its control group",
         };
-        self.0.iter().map(name).collect()
+        self.sources.iter().map(name).collect()
     }
 
     /// Whether nothing can be heard.
     pub fn is_deaf(&self) -> bool {
-        self.0.is_empty()
+        self.sources.is_empty()
     }
 
     /// What to poll: once memory is short one of them is ready.
     pub fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.0.iter().map(|source| match source {
+        self.sources.iter().map(|source| match source {
             Source::Stall(file) => PollFd::new(file, PollFlags::PRI),
             Source::Level { event, .. } => PollFd::new(event, PollFlags::IN),
         })
@@ -101,7 +133,7 @@ impl MemoryPressure {
     /// Takes note of what has come, so that the next poll waits again. What can't be
     /// heard any more, as its group is gone, is left out from now on.
     pub fn take(&mut self) {
-        self.0.retain(|source| {
+        self.sources.retain(|source| {
             let polled = match source {
                 Source::Stall(file) => PollFd::new(file, PollFlags::PRI),
                 Source::Level { event, .. } => {
@@ -116,6 +148,13 @@ impl MemoryPressure {
             !polled[0].revents().contains(PollFlags::ERR)
         });
     }
+}
+
+/// A line of `/proc/meminfo` (proc_meminfo(5)), in KiB.
+fn meminfo(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or(0)
 }
 
 fn stall(path: &Path) -> io::Result<Source> {
@@ -155,9 +194,17 @@ mod tests {
     fn what_is_heard_is_quiet_until_something_happens() {
         let (mut heard, missing) = MemoryPressure::listen();
         assert!(!heard.is_deaf() || !missing.is_empty());
-        let sources = heard.0.len();
+        let sources = heard.sources.len();
         heard.take();
-        assert_eq!(heard.0.len(), sources, "nothing is gone");
+        assert_eq!(heard.sources.len(), sources, "nothing is gone");
         assert_eq!(heard.polled().count(), sources);
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_memory_is_read() {
+        let text = "MemTotal:       24684544 kB\nMemFree:         100 kB\nMemAvailable:   12 kB\n";
+        assert_eq!(meminfo(text, "MemTotal:"), 24_684_544);
+        assert_eq!(meminfo(text, "MemAvailable:"), 12);
+        assert_eq!(meminfo(text, "Swap:"), 0);
     }
 }

@@ -110,18 +110,38 @@ impl Posture {
                 found.push(format!("descriptor {number} is gone: {was}"));
             }
         }
+        let has = |lines: &[String], line: &str| {
+            let mut lines = lines.iter();
+            lines.any(|other| mapped(other) == mapped(line))
+        };
         for line in &now.mappings {
-            if !self.mappings.contains(line) {
+            if !has(&self.mappings, line) {
                 found.push(format!("a new mapping: {line}"));
             }
         }
         for line in &self.mappings {
-            if !now.mappings.contains(line) {
+            if !has(&now.mappings, line) {
                 found.push(format!("a mapping is gone: {line}"));
             }
         }
         found
     }
+}
+
+/// What is mapped where, of a line of `/proc/PID/maps`: of a file its device and number,
+/// and not its name, which changes when it is renamed or removed (proc_pid_maps(5)).
+fn mapped(line: &str) -> &str {
+    let mut rest = line;
+    for field in 0..5 {
+        let field_end = rest.find(' ').unwrap_or(rest.len());
+        let (word, after) = rest.split_at(field_end);
+        rest = after.trim_start();
+        if field == 4 && word != "0" {
+            let end = line.len() - after.len();
+            return line.get(..end).unwrap_or(line);
+        }
+    }
+    line
 }
 
 /// Whether a mapping can't come, go or change while a worker runs: code, and
@@ -200,5 +220,24 @@ mod tests {
         let with_files = before.differences(&now, true);
         assert_eq!(with_files.len(), 7, "{with_files:?}");
         assert!(before.differences(&before, false).is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_removed_is_still_mapped() {
+        let line = "7f8f65938000-7f8f65c86000 r-xp 00137000 fe:00 10133790    /cache/a b";
+        assert_eq!(
+            mapped(line),
+            "7f8f65938000-7f8f65c86000 r-xp 00137000 fe:00 10133790"
+        );
+        let removed = format!("{line} (deleted)");
+        assert_eq!(mapped(&removed), mapped(line));
+        assert_ne!(mapped(&line.replace("10133790", "10133791")), mapped(line));
+        assert_ne!(mapped(&line.replace("fe:00", "fe:01")), mapped(line));
+        // What isn't of a file has no number.
+        let special = "7fffd1ffe000-7fffd2000000 r-xp 00000000 00:00 0    [vdso]";
+        assert_eq!(mapped(special), special);
+        for line in ["", "a", "1-2 r-xp a", "1-2 rw-s 0 0:0", "1-2 rw-s 0 0:0 7"] {
+            assert_eq!(mapped(line), line);
+        }
     }
 }

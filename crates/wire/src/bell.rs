@@ -88,12 +88,14 @@ impl Spin {
 /// wake-up was missed.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Rings: stores `next` and wakes the sleeper if there is one.
-pub fn ring(bell: &AtomicU32, sleeps: &AtomicU32, next: u32) {
+/// Rings: stores `next` and wakes the sleeper if there is one. Whether there was.
+pub fn ring(bell: &AtomicU32, sleeps: &AtomicU32, next: u32) -> bool {
     bell.store(next, SeqCst);
-    if sleeps.load(SeqCst) != 0 {
+    let asleep = sleeps.load(SeqCst) != 0;
+    if asleep {
         wake(bell);
     }
+    asleep
 }
 
 /// Wakes whoever sleeps on `bell`, without ringing it.

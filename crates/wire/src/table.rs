@@ -326,7 +326,7 @@ pub const TABLE: &[Crossing] = &[
         "the worker ends before it runs anything"
     ),
     crossing!(
-        "artefact, read-only, sealed",
+        "artefact, read-only, never changed",
         SetupSocket,
         ToWorker,
         "tenant program",
@@ -353,7 +353,7 @@ pub const TABLE: &[Crossing] = &[
         "the worker ends before it runs anything"
     ),
     crossing!(
-        "pages of a snapshot, read-only, sealed",
+        "pages of a snapshot, read-only, never changed",
         SetupSocket,
         ToWorker,
         "program",

@@ -5,7 +5,7 @@
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{
     Artefact, Call, Compiled, Done, Effects, Entry, Exited, Failed, FromWorker, Global, HostCall,
-    Initialised, Outcome, ProgramEnd, Ready, Sizes, ToWorker, Trap, TrapKind,
+    Initialised, Outcome, ProgramEnd, Ready, Refused, Sizes, ToWorker, Trap, TrapKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -139,6 +139,11 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
                 })
             })
         ),
+        (any::<bool>(), ".{0,200}").prop_map(|(of_module, reason)| FromWorker::Compiled(
+            Compiled {
+                result: Err(Refused { reason, of_module })
+            }
+        )),
     ]
 }
 

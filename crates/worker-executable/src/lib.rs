@@ -24,10 +24,13 @@ pub struct Image {
     /// As much of it from its begin as is loaded when it is executed: all that
     /// has to be put into memory for that.
     pub loaded: &'static [u8],
+    /// The BLAKE3 hash of that.
+    pub hash: [u8; 32],
 }
 
-/// The executable; nothing if this crate was built without one.
-pub const IMAGE: Option<Image> = image();
+/// The executable; nothing if this crate was built without one. It is at one address in
+/// a process, and can be known by that.
+pub static IMAGE: Option<Image> = image();
 
 #[cfg(carried_along)]
 const fn image() -> Option<Image> {
@@ -36,6 +39,7 @@ const fn image() -> Option<Image> {
     Some(Image {
         file,
         loaded: file.split_at(loaded).0,
+        hash: include!(concat!(env!("OUT_DIR"), "/hash.rs")),
     })
 }
 

@@ -101,6 +101,7 @@ impl Quarantine {
                 limits.heap = MEMORY;
                 limits.stable = MEMORY;
             })
+            .hold_back(false)
             .host_function("note", 64, 64, move |bytes| {
                 noted.lock().expect("notes").push(bytes.to_vec());
                 Ok(b"noted".to_vec())
@@ -309,7 +310,7 @@ impl Quarantine {
         );
         match self.host.program(module).run() {
             Err(RunError::Compile(CompileError::Ended(ending))) => Seen::Ended(ending),
-            Err(RunError::Compile(CompileError::Invalid(text))) => Seen::Reply(text),
+            Err(RunError::Compile(CompileError::Failed(text))) => Seen::Reply(text),
             other => Seen::Other(format!("{other:?}")),
         }
     }

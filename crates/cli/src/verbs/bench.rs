@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use lazaret_bench::Options;
 
@@ -11,12 +11,25 @@ use crate::failure::Failure;
 use crate::host_options::Wall;
 use crate::output;
 
+/// A set of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// What calls, starts and state cost
+    Costs,
+    /// What many tenants cost: beside up to 5,000 idle workers, some minutes
+    Scale,
+    /// What others need for the same: wasmtime, bwrap, crun, runsc, node, if installed
+    Peers,
+}
+
 /// Measure what Lazaret costs here, each time against a baseline in the same run
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   lazaret bench --json > bench.json
-  lazaret bench --curves figures")]
+  lazaret bench --curves figures
+  lazaret bench --suite scale --curves figures
+  lazaret bench --suite peers")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
@@ -24,13 +37,17 @@ pub(crate) struct Bench {
     /// A hundredth of the calls: to see that everything runs, not to quote
     #[arg(long)]
     quick: bool,
+    /// What to measure
+    #[arg(long, value_name = "SUITE", default_value = "costs")]
+    suite: Suite,
     /// Only this row and those below it, such as update/100
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Measure curves instead, and write them to this directory as CSV and SVG:
+    /// Write curves to this directory as CSV and SVG. Of `costs`, instead of the table:
     /// updates by the pages they write, their order and the heap's size, and
-    /// starts by the state's size. Takes three minutes
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["json", "filter"])]
+    /// starts by the state's size (three minutes); of `scale`, beside it: starts and
+    /// calls by the number of workers
+    #[arg(long, value_name = "DIR")]
     curves: Option<PathBuf>,
     /// Where tenants are kept meanwhile: its file system is part of what is
     /// measured [default: the directory for temporary files]
@@ -61,13 +78,29 @@ impl Bench {
             bar.set_message(what.to_owned());
             bar.tick();
         };
-        if let Some(directory) = self.curves {
-            let curves = lazaret_bench::curves(&options, &directory, &mut progress)?;
+        let only_curves = self
+            .curves
+            .as_deref()
+            .filter(|_| self.suite == Suite::Costs);
+        if (self.json || options.filter.is_some()) && only_curves.is_some() {
+            return Err(Failure::Suite(
+                "--curves of the suite `costs` can't be used with --json or --filter",
+            ));
+        }
+        if self.suite == Suite::Peers && self.curves.is_some() {
+            return Err(Failure::Suite("the suite `peers` has no curves"));
+        }
+        if let Some(directory) = only_curves {
+            let curves = lazaret_bench::curves(&options, directory, &mut progress)?;
             bar.finish_and_clear();
             output::print(&curves.to_string())?;
             return Ok(0);
         }
-        let table = lazaret_bench::run(&options, &mut progress)?;
+        let table = match self.suite {
+            Suite::Costs => lazaret_bench::run(&options, &mut progress)?,
+            Suite::Scale => lazaret_bench::scale(&options, self.curves.as_deref(), &mut progress)?,
+            Suite::Peers => lazaret_bench::peers(&options, &mut progress)?,
+        };
         bar.finish_and_clear();
         match self.json {
             true => output::json("lazaret.bench/v1", table)?,

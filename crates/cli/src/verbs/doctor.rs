@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use lazaret::wall::advice::{self, Advice, Facts};
+use lazaret::wall::capacity::{self, Bound};
 use lazaret::wall::probe::{self, Finding};
 use lazaret::wall::{Grade, Off, Probe, Profile};
 use serde::Serialize;
@@ -49,6 +50,8 @@ struct Diagnosis {
     advice: Vec<Advice>,
     /// What `--tracker auto` and `--page-copy auto` stand for.
     auto: Auto,
+    /// How many workers a host can hold here by each limit, the tightest first.
+    capacity: Vec<Bound>,
 }
 
 /// How the pages of tenants are followed here if nobody says otherwise.
@@ -82,6 +85,7 @@ impl Doctor {
                 let (tracker, page_copy) = Pages::here().chosen();
                 Auto { tracker, page_copy }
             },
+            capacity: capacity::bounds(),
         };
         let code = u8::from(!diagnosis.complete);
         match self.json {
@@ -177,6 +181,7 @@ fn text(diagnosis: &Diagnosis) -> String {
         diagnosis.auto.tracker,
         diagnosis.auto.page_copy
     ));
+    text.push_str(&room(&diagnosis.capacity));
     let missing = |required: bool| {
         diagnosis
             .findings
@@ -191,6 +196,27 @@ fn text(diagnosis: &Diagnosis) -> String {
         ),
         (required, _) => format!("\n{required} of what is required is missing.\n"),
     });
+    text
+}
+
+/// How many workers there is room for, and why there isn't for more.
+fn room(capacity: &[Bound]) -> String {
+    let Some(tightest) = capacity.first() else {
+        return String::new();
+    };
+    let mut text = format!(
+        "\n{TITLE}Room for {} idle workers{TITLE:#} at once, besides what their tenants write:\n",
+        tightest.workers
+    );
+    for bound in capacity {
+        text.push_str(&format!(
+            "  {:>9}  by {} ({})\n",
+            bound.workers,
+            bound.what,
+            output::harmless(&bound.source, false)
+        ));
+    }
+    text.push_str(&format!("  For more: {}.\n", tightest.raise));
     text
 }
 
@@ -246,6 +272,7 @@ mod tests {
                 tracker: "cards",
                 page_copy: "worker",
             },
+            capacity: capacity::bounds(),
         };
         let plain =
             |diagnosis: &Diagnosis| anstream::adapter::strip_str(&text(diagnosis)).to_string();
@@ -256,6 +283,9 @@ mod tests {
         )]));
         assert!(
             good.contains("works    seccomp            kills\n")
+                && good.contains("Room for ")
+                && good.contains(" by descriptors (RLIMIT_NOFILE ")
+                && good.contains("  For more: ")
                 && good.contains("noted by cards (--tracker auto), copied by the worker")
                 && good.ends_with("Everything works.\n"),
             "{good}"

@@ -80,8 +80,8 @@ impl Canister {
     ) -> Result<(Self, Option<OwnedFd>), LoadError> {
         crate::engine::prepare_thread();
         // SAFETY: an artefact comes from our compiler, and its descriptor is of
-        // a sealed file whose contents the host has checked, so nobody changes
-        // it while it is mapped.
+        // a file that is sealed or of the host's cache, whose contents the host has
+        // checked, so nobody changes it while it is mapped.
         let module =
             unsafe { crate::engine::load(engine, artefact.as_fd()) }.map_err(LoadError::Engine)?;
         let exports = Exports::of(&module)?;

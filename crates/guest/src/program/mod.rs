@@ -147,8 +147,8 @@ impl Program {
     ) -> Result<Self, LoadError> {
         let internal = |error: wasmtime::Error| LoadError::Engine(trap::message(&error));
         // SAFETY: deserialising runs what the artefact says, so it must come
-        // from this engine's compiler. The host hands over a sealed file that
-        // its compiler made; and should that compiler have been subverted,
+        // from this engine's compiler. The host hands over a file that its
+        // compiler made and nobody changes; and should that compiler have been subverted,
         // this process holds nothing but what this one program was given.
         let module = unsafe { crate::engine::load(engine, artefact.as_fd()) }
             .map_err(|error| LoadError::Artefact(trap::message(&error)))?;

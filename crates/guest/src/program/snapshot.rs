@@ -3,7 +3,7 @@
 //! The state is memory 0 and the mutable globals, as the compiler refuses, for
 //! a snapshot, modules that can change anything else. An initialiser runs in a
 //! worker of its own; the host copies what it left out of that worker, and hands
-//! it to later ones in a sealed file, which they map privately: a page costs
+//! it to later ones in a file that nobody changes, which they map privately: a page costs
 //! something when it is first used, and nothing if it isn't.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -211,8 +211,8 @@ fn map(
         // SAFETY: at..at + bytes is below the memory's size (checked), so the
         // pages belong to its mapping and are readable and writable, as the new
         // ones are. `store` is borrowed exclusively and no guest code has run,
-        // so nothing refers to what is replaced. The file is sealed by the
-        // host, and the mapping is private.
+        // so nothing refers to what is replaced. Nobody changes the file
+        // (the host's cache, or sealed), and the mapping is private.
         let mapped = unsafe {
             rustix::mm::mmap(
                 base.add(at as usize).cast(),

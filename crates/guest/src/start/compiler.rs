@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use lazaret_wall::policy::{COMPILER_INPUT, COMPILER_OUTPUT, Kind, Uses};
-use lazaret_wire::message::{Artefact, CompileSettings, Failed, Purpose};
+use lazaret_wire::message::{Artefact, CompileSettings, Failed, Purpose, Refused};
 
 use super::{Prepared, Work, close, failed, place};
 use crate::engine;
@@ -44,7 +44,7 @@ pub(super) fn run(
     work: &mut impl Work,
     settings: &CompileSettings,
     exchange: &mut Exchange,
-) -> Result<Artefact, String> {
+) -> Result<Artefact, Refused> {
     // SAFETY: `prepare` put them there, for this process's life.
     let (input, output) = unsafe {
         (

@@ -19,7 +19,7 @@ use lazaret_wall::{Layer, LayerError, Measure, Off};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::setup::LISTENER;
 #[cfg(feature = "compiler")]
-use lazaret_wire::message::{Artefact, CompileSettings, Compiled};
+use lazaret_wire::message::{Artefact, CompileSettings, Compiled, Refused};
 use lazaret_wire::message::{
     Assignment, Exited, Failed, FromWorker, Hello, Purpose, Ready, ToWorker, WorkerKind,
 };
@@ -86,7 +86,7 @@ pub trait Work {
         wasm: &[u8],
         settings: &CompileSettings,
         exchange: &mut Exchange,
-    ) -> Result<(Vec<u8>, Artefact), String> {
+    ) -> Result<(Vec<u8>, Artefact), Refused> {
         let _ = exchange;
         crate::compiler::compile(wasm, settings)
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use lazaret_image::open_descriptors;
+
 /// What a host's pool has done so far, and what it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -23,13 +25,16 @@ pub struct PoolState {
     pub left_for_memory: u64,
     /// Workers that were chosen to leave, and got a call before they had.
     pub called_back: u64,
+    /// Descriptors of files of images that this process has open: a bounded number,
+    /// however many tenants there are.
+    pub image_files: usize,
 }
 
 impl fmt::Display for PoolState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} workers and {} blank ones; {} started, {} of them blank before; left: {} idle, {} for others, {} for memory; {} called back",
+            "{} workers and {} blank ones; {} started, {} of them blank before; left: {} idle, {} for others, {} for memory; {} called back; {} files of images open",
             self.workers,
             self.blanks,
             self.started,
@@ -37,7 +42,8 @@ impl fmt::Display for PoolState {
             self.left_idle,
             self.left_for_others,
             self.left_for_memory,
-            self.called_back
+            self.called_back,
+            self.image_files
         )
     }
 }
@@ -61,6 +67,7 @@ impl Counts {
             left_for_others: read(&self.left[1]),
             left_for_memory: read(&self.left[2]),
             called_back: read(&self.called_back),
+            image_files: open_descriptors(),
             ..PoolState::default()
         }
     }

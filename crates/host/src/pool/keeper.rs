@@ -153,11 +153,11 @@ impl Ears {
 
     /// Whether it was heard that memory is short, since the last time.
     fn is_short(&mut self, now: Duration) -> bool {
-        let short = std::mem::take(&mut self.short);
-        if short {
-            self.deaf_until = now + RELIEF;
+        if !std::mem::take(&mut self.short) {
+            return false;
         }
-        short
+        self.deaf_until = now + RELIEF;
+        self.pressure.is_short()
     }
 
     /// Sleeps until it is woken, memory is short, or it is time.

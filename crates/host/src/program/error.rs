@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::snapshot::SnapshotError;
 use super::streams::StreamError;
-use crate::artefact::CompileError;
+use crate::compile::CompileError;
 use crate::module::ModuleError;
 use crate::worker::WorkerError;
 

@@ -19,7 +19,7 @@ use super::learned::{Learned, Lessons};
 use super::report::{Report, Verdict};
 use super::streams::{Counted, Input, Output, Relays, StreamError, connect};
 use super::verdict::verdict;
-use crate::artefact::Artefact;
+use crate::compile::Artefact;
 use crate::ending::Ending;
 use crate::functions::{Functions, Throttled};
 use crate::host::Inner;

@@ -252,7 +252,8 @@ impl Program {
             cards: false,
             snapshot: initialiser.is_some(),
         };
-        let (artefact, compile_time) = host.compile(&wasm, settings)?;
+        let (artefact, compile_time) =
+            host.compile(&wasm, *blake3::hash(&wasm).as_bytes(), settings)?;
         drop(wasm);
         let compile_ms = compile_time.map(millis);
         let snapshot = match &initialiser {

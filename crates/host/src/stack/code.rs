@@ -12,7 +12,7 @@ use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 use super::mappings::Mapping;
 use super::names::Names;
 use super::range;
-use crate::artefact::Artefact;
+use crate::compile::Artefact;
 
 /// The largest compiled module whose names are read, in bytes.
 const LARGEST_GUEST: u64 = 128 << 20;
@@ -53,6 +53,15 @@ struct Segment {
 impl Native {
     pub(super) fn read(file: File) -> Result<Self, CodeError> {
         Ok(Self::new(&object::File::parse(&ReadCache::new(file))?))
+    }
+
+    /// Whether one of the parts that are loaded is mapped just so.
+    pub(super) fn is_loaded_as(&self, mapping: &Mapping) -> bool {
+        self.segments.iter().any(|Segment { file, .. }| {
+            let begin = file.start & !PAGE_MASK;
+            let end = file.end.next_multiple_of(PAGE_MASK + 1);
+            begin == mapping.offset && end - begin == mapping.range.end - mapping.range.start
+        })
     }
 
     /// Of a file whose bytes are these.
@@ -201,6 +210,13 @@ mod tests {
         // Where it was moved to, and where it is in the file, come to the same.
         let bias = native.bias(&mapping).unwrap();
         assert_eq!(native.names.find(here - bias), Some(name));
+        // By that a copy of it is known.
+        assert!(native.is_loaded_as(&mapping));
+        let longer = Mapping {
+            range: mapping.range.start..mapping.range.end + 4096,
+            ..mapping.clone()
+        };
+        assert!(!native.is_loaded_as(&longer));
     }
 
     #[test]

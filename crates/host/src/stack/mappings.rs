@@ -65,8 +65,9 @@ impl Mapping {
             .wrapping_add(self.offset)
     }
 
-    /// Whether it is the worker's executable, which was copied as others could
-    /// not read it ([`lazaret_wall::executable`]).
+    /// Whether it is an executable that was copied ([`lazaret_wall::executable`]): as
+    /// others could not read it, as it could not be mounted, or for some hundred workers
+    /// more.
     pub(super) fn is_copied_executable(&self) -> bool {
         self.name.starts_with("/memfd:lazaret-worker")
     }

@@ -12,9 +12,10 @@ use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
 use thiserror::Error;
 
+use super::back_off::HeldBack;
 use super::disk::DiskQuota;
-use crate::artefact::CompileError;
 use crate::budget::{NodeMemory, Reservation};
+use crate::compile::CompileError;
 use crate::ending::Ending;
 use crate::module::ModuleError;
 use crate::pool::AllBusy;
@@ -75,6 +76,9 @@ pub enum CallError {
     /// The time limit.
     #[error("the call took longer than {0:?} and was stopped; nothing was changed")]
     TimeLimit(Duration),
+    /// Its workers ended in its last calls. Worth another try, later.
+    #[error(transparent)]
+    HeldBack(#[from] HeldBack),
     /// All workers that the host may have are busy. Worth another try.
     #[error(transparent)]
     AllBusy(#[from] AllBusy),

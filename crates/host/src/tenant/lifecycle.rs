@@ -9,6 +9,7 @@ use lazaret_image::{Durability, Image, OpenError, Recovery};
 use lazaret_wire::codec::Message;
 use lazaret_wire::message::{Entry, Outcome, Purpose, Sizes};
 
+use super::back_off::BackOff;
 use super::call::{Asked, CallOptions, bytes};
 use super::checkpoint::Checkpoints;
 use super::disk::Disk;
@@ -194,6 +195,7 @@ fn shared(
         account,
         throttle: Throttle::default(),
         priority: Mutex::default(),
+        back_off: BackOff::default(),
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
         lane: Mutex::new(Lane {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lazaret_image::{Durability, Image, PageId, Reader, Verify, Version};
+use lazaret_image::{CommitError, Durability, Image, PageId, Reader, Verify, Version};
 use lazaret_wire::layout;
 use lazaret_wire::layout::PAGE;
 use lazaret_wire::message::{
@@ -18,8 +18,8 @@ use super::error::CallError;
 use super::meta::Meta;
 use super::module::Module;
 use super::start::{Carried, meta_of};
-use crate::artefact::Artefact;
 use crate::budget::Reservation;
+use crate::compile::Artefact;
 use crate::ending::Ending;
 use crate::memory::{self, WorkerMemory, page_id};
 use crate::page_copy::Copier;
@@ -176,12 +176,13 @@ impl Live {
     /// The pages that were written since the last commit or putting back.
     pub(crate) fn written(&mut self, sizes: Sizes) -> Result<Written, CallError> {
         let mut pages = WorkerPages::new(&mut self.worker, self.memory, self.copier);
-        let written = self
-            .tracker
-            .written(&mut pages, sizes)
-            .map_err(CallError::Memory)?;
-        self.notice(&written);
-        Ok(written)
+        match self.tracker.written(&mut pages, sizes) {
+            Ok(written) => {
+                self.notice(&written);
+                Ok(written)
+            }
+            Err(error) => Err(self.explain(CallError::Memory(error))),
+        }
     }
 
     /// Counts how long chunks have been idle, and plans to close them.
@@ -226,7 +227,9 @@ impl Live {
         let mut source = Source::new(self.pages());
         let image_sizes = memory::image_sizes(sizes);
         let meta = after.encoded()?;
-        let committed = image.commit(&pages, &mut source, image_sizes, &meta, durability)?;
+        let committed = image
+            .commit(&pages, &mut source, image_sizes, &meta, durability)
+            .map_err(|error| self.explain(error.into()))?;
         (self.version, self.sizes, self.meta) = (committed.version, sizes, Arc::new(after));
         Ok(committed)
     }
@@ -274,9 +277,11 @@ impl Live {
             view.read_pages(&ids, &mut bytes, Verify::No)?;
             self.pages()
                 .write(Space::Memory, pages, &bytes)
-                .map_err(CallError::Memory)?;
+                .map_err(|error| self.explain(CallError::Memory(error)))?;
         }
-        self.tracker.arm(&written).map_err(CallError::Memory)?;
+        self.tracker
+            .arm(&written)
+            .map_err(|error| self.explain(CallError::Memory(error)))?;
         Ok(true)
     }
 
@@ -315,13 +320,13 @@ impl Live {
         sizes: Sizes,
         keep_heap: bool,
     ) -> Result<Carried, CallError> {
-        let file = crate::artefact::memfd().map_err(CallError::Memory)?;
+        let file = crate::sealed::memfd().map_err(CallError::Memory)?;
         let mut bytes = Vec::new();
         for (index, part) in pages.chunks(lazaret_image::CHUNK_PAGES).enumerate() {
             bytes.resize(part.len() * PAGE, 0);
             self.pages()
                 .read(Space::Memory, part, &mut bytes)
-                .map_err(CallError::Memory)?;
+                .map_err(|error| self.explain(CallError::Memory(error)))?;
             let at = (index * lazaret_image::CHUNK_PAGES * PAGE) as u64;
             let mut done = 0;
             while done < bytes.len() {
@@ -329,13 +334,25 @@ impl Live {
                     .map_err(|errno| CallError::Memory(errno.into()))?;
             }
         }
-        let file = crate::artefact::seal(&file).map_err(CallError::Memory)?;
+        let file = crate::sealed::seal(&file).map_err(CallError::Memory)?;
         Ok(Carried {
             sizes,
             keep_heap,
             pages,
             file,
         })
+    }
+
+    /// If its memory can't be reached any more as it has ended, why it has.
+    fn explain(&self, error: CallError) -> CallError {
+        let reaching = match &error {
+            CallError::Memory(error) | CallError::Commit(CommitError::Source(error)) => error,
+            _ => return error,
+        };
+        match self.worker.has_ended_if(reaching) {
+            Some(ending) => CallError::WorkerEnded(ending),
+            None => error,
+        }
     }
 
     /// Log lines since the last call.

@@ -6,6 +6,7 @@
 //! give it back.
 
 pub(crate) mod archive;
+mod back_off;
 mod call;
 mod checkpoint;
 mod disk;
@@ -36,6 +37,8 @@ use std::sync::{
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use back_off::BackOff;
+pub use back_off::HeldBack;
 pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
 use checkpoint::Checkpoints;
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -96,6 +99,7 @@ pub(crate) struct Shared {
     /// How often its code has called the embedder's functions.
     throttle: Throttle,
     priority: Mutex<Priority>,
+    back_off: BackOff,
     /// Locked before the lane, if both are.
     hashing: Mutex<Hashing>,
 }
@@ -332,6 +336,9 @@ impl Shared {
         host: &Inner,
         time: Duration,
     ) -> Result<Box<Live>, CallError> {
+        if host.options.hold_back {
+            self.back_off.check()?;
+        }
         let (module, view, generation) = {
             let module = self.module();
             (
@@ -418,6 +425,12 @@ impl Shared {
             host.functions.answer(&self.throttle, call, waits, deadline)
         };
         let result = live.run(&mut answer, &host.options.limits, growth, time);
+        match &result {
+            Ok(_) => self.back_off.answered(),
+            Err(CallError::WorkerEnded(_)) => self.back_off.crashed(),
+            // Its time was over, or the host's.
+            Err(_) => {}
+        }
         let (lines, lost) = live.take_log();
         if !lines.is_empty() || lost > 0 {
             let directory = self.log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -438,13 +451,19 @@ impl Shared {
     }
 
     /// Puts back what a query or a trapped update wrote. False if a new worker
-    /// is cheaper than that.
+    /// is cheaper than that, or needed as this one has ended: the call is over.
     fn put_back(&self, live: &mut Live, done: &Done) -> Result<bool, CallError> {
-        let written = live.written(done.sizes)?;
-        if written.is_empty() {
-            return Ok(true);
+        let written = live.written(done.sizes);
+        let put_back = written.and_then(|written| {
+            if written.is_empty() {
+                return Ok(true);
+            }
+            let _module = self.module();
+            live.bring_to_newest(&self.reader, written)
+        });
+        match put_back {
+            Err(CallError::WorkerEnded(_)) => Ok(false),
+            other => other,
         }
-        let _module = self.module();
-        live.bring_to_newest(&self.reader, written)
     }
 }

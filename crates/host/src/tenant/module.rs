@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use lazaret_wire::message::{CompileSettings, Purpose, Tracking};
 
-use crate::artefact::{Artefact, CompileError};
+use crate::compile::{Artefact, CompileError};
 use crate::host::Inner;
 use crate::module::ModuleInfo;
 
@@ -102,7 +102,7 @@ impl Module {
                     cards: host.options.tracker.resolved() == Tracking::Cards,
                     snapshot: false,
                 };
-                host.compile(wasm, settings)?.0
+                host.compile(wasm, self.hash, settings)?.0
             }
         };
         *code = Code::Compiled(artefact.clone());

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use lazaret_wire::layout;
 use lazaret_wire::layout::{CHUNK, CHUNK_PAGES, PAGE};
-use lazaret_wire::message::{Region, Sizes};
+use lazaret_wire::message::{Region, Sizes, Space};
 
 use super::entered::{entered, next_set};
 use super::{ChunkUse, Tracker, Written};
@@ -262,9 +262,17 @@ fn set(words: &mut [u64], index: u64) {
 impl Tracker for KernelTracker {
     fn written(&mut self, worker: &mut WorkerPages<'_>, sizes: Sizes) -> io::Result<Written> {
         let mut out = Written::new();
+        let mut any = None;
         for (region, size) in [(Region::Heap, sizes.heap), (Region::Stable, sizes.stable)] {
             let entered = entered(worker.shared(), region, size, CHUNK as u64);
+            any = any.or(next_set(&entered, 0).map(|chunk| (region, chunk * CHUNK_PAGES as u64)));
             self.region_written(region, &entered, size, &mut out)?;
+        }
+        // A process that has ended has no memory any more, and a scan of that finds
+        // nothing and says that all went well. Pages that are found tell it as they are
+        // copied; where there is none, one is copied that is surely there.
+        if let Some(page) = any.filter(|_| out.is_empty()) {
+            worker.read(Space::Memory, &[page], &mut [0; PAGE])?;
         }
         Ok(out)
     }
@@ -297,6 +305,44 @@ impl Tracker for KernelTracker {
             pages: CHUNK_PAGES as u64,
             opened: true,
             closed: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use lazaret_wire::Shared;
+    use lazaret_wire::layout::{ENTERED, HEAP_CHUNKS};
+
+    use super::*;
+    use crate::memory::WorkerMemory;
+
+    #[test]
+    fn that_an_ended_process_has_written_nothing_is_not_believed() {
+        let file = lazaret_wire::shared::create().unwrap();
+        let shared = Shared::map(file.as_fd()).unwrap();
+        let mut process = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = process.id() as i32;
+        let mut tracker = KernelTracker::new(pid, file, 1 << 30, 1 << 40).unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let mut pages = WorkerPages::of(&shared, WorkerMemory::of(pid, 1 << 30));
+        let sizes = Sizes {
+            heap: CHUNK as u64,
+            stable: 0,
+        };
+        assert_eq!(tracker.written(&mut pages, sizes).unwrap(), []);
+        shared.u32(ENTERED).store(1, Relaxed);
+        shared.u64(HEAP_CHUNKS).store(1, Relaxed);
+        match tracker.written(&mut pages, sizes) {
+            Ok(written) => panic!("{written:?}"),
+            // The kernel has no such scan.
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {}
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESRCH), "{error}"),
         }
     }
 }

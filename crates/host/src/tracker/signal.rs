@@ -76,12 +76,13 @@ mod tests {
     use lazaret_wire::layout::{ENTERED, HEAP_CHUNKS, STABLE_CHUNKS};
 
     use super::*;
+    use crate::memory::WorkerMemory;
 
     #[test]
     fn bits_beyond_the_memory_and_of_chunks_that_were_not_entered_are_ignored() {
         let file = lazaret_wire::shared::create().unwrap();
         let shared = Shared::map(file.as_fd()).unwrap();
-        let mut pages = WorkerPages::of_shared(&shared);
+        let mut pages = WorkerPages::of(&shared, WorkerMemory::of(0, 0));
         let sizes = Sizes {
             heap: 130 * PAGE as u64,
             stable: 4 * CHUNK as u64,

@@ -99,6 +99,7 @@ impl Cradle {
                 buffer,
                 receipt: Receipt::none(0, 0),
                 spin: Spin::NONE,
+                woken: false,
             },
             setup,
             launcher: birth.launcher.clone(),

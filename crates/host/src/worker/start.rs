@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::newborn::{Birth, Cradle, Newborn, Told};
 use super::{Deadline, Duty, LAST_STEPS, Worker, WorkerError};
-use crate::artefact::Artefact;
+use crate::compile::Artefact;
 use crate::ending::Ending;
 use crate::incident::Subject;
 use crate::measures::MeasureOptions;

@@ -8,6 +8,7 @@ mod book;
 mod borrow;
 mod client;
 mod clone;
+mod copies;
 mod error;
 mod ids;
 mod options;

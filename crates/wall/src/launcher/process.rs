@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::borrow::Stack;
+use super::copies::Copies;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
 use super::spawn::{Materials, Started, spawn};
 use super::{root, strangers};
@@ -140,7 +141,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     }
     Ok((
         Materials {
-            executable,
+            executable: Copies::new(executable),
             compiler,
             proc,
             null,
@@ -160,7 +161,8 @@ fn serve(channel: &Channel, materials: &mut Materials) -> i32 {
     let Ok(signals) = child_signals() else {
         return 1;
     };
-    let mut workers: HashMap<i32, u64> = HashMap::new();
+    // By process, its number and that of the executable that it was made of.
+    let mut workers: HashMap<i32, (u64, usize)> = HashMap::new();
     loop {
         let mut set = [
             PollFd::new(channel, PollFlags::IN),
@@ -180,10 +182,11 @@ fn serve(channel: &Channel, materials: &mut Materials) -> i32 {
                     let others = workers.keys().copied().filter(|other| *other != pid);
                     strangers::kill(&materials.proc, &others.collect());
                 }
-                if let Some(id) = workers.remove(&pid)
-                    && say(channel, &Report::Exited { id, status, usage }, &[]).is_err()
-                {
-                    return 0;
+                if let Some((id, copy)) = workers.remove(&pid) {
+                    materials.executable.ended(copy);
+                    if say(channel, &Report::Exited { id, status, usage }, &[]).is_err() {
+                        return 0;
+                    }
                 }
             }
         }
@@ -207,7 +210,7 @@ fn serve(channel: &Channel, materials: &mut Materials) -> i32 {
 fn obey(
     datagram: Datagram,
     materials: &mut Materials,
-    workers: &mut HashMap<i32, u64>,
+    workers: &mut HashMap<i32, (u64, usize)>,
 ) -> (Report, Option<OwnedFd>) {
     let Datagram {
         bytes,
@@ -240,8 +243,10 @@ fn obey(
             pid,
             pidfd,
             grouped,
+            copy,
         }) => {
-            workers.insert(pid, order.id);
+            materials.executable.started(copy);
+            workers.insert(pid, (order.id, copy));
             let id = order.id;
             (Report::Spawned { id, grouped }, Some(pidfd))
         }

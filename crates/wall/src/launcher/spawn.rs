@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::futex;
 
 use super::borrow::{Borrower, Stack, reap};
+use super::copies::Copies;
 use super::protocol::{SETUP_FD, Spawn};
 use crate::executable::Unwritable;
 use crate::layer::Layer;
@@ -20,7 +21,7 @@ use crate::off::Off;
 /// What the launcher holds for all workers.
 pub struct Materials {
     /// The executable of workers.
-    pub executable: Unwritable,
+    pub executable: Copies,
     /// That of compilers, if it starts any.
     pub compiler: Option<Unwritable>,
     /// `/proc` of the host's PID namespace: to write id maps.
@@ -34,6 +35,9 @@ pub struct Materials {
     /// `argv[0]` of workers.
     pub worker_name: &'static CStr,
 }
+
+/// The number of the executable of a compiler, of which there are no copies.
+const NO_COPY: usize = usize::MAX;
 
 /// Why a worker could not be started: the layer, if it was one, and the reason.
 pub type SpawnError = (Option<Layer>, String);
@@ -78,6 +82,8 @@ pub struct Started {
     pub pidfd: OwnedFd,
     /// Whether it is in all the control groups that it was to be in.
     pub grouped: bool,
+    /// The number of the executable that it was made of.
+    pub copy: usize,
 }
 
 /// Starts a worker and waits until it is executed. It begins in the control group
@@ -90,21 +96,22 @@ pub fn spawn(
     tasks: &[OwnedFd],
 ) -> Result<Started, SpawnError> {
     let (off, name) = (materials.off, materials.worker_name);
-    let executable = match order.compiler {
-        false => &mut materials.executable,
+    let (copy, executable) = match order.compiler {
+        false => materials.executable.next(materials.proc.as_fd()),
         true => materials
             .compiler
             .as_mut()
-            .ok_or_else(|| (None, "this launcher starts no compilers".to_owned()))?,
-    };
+            .ok_or_else(|| (None, "this launcher starts no compilers".to_owned()))?
+            .get()
+            .map(|file| (NO_COPY, file)),
+    }
+    .map_err(|error| (None, format!("the executable: {error}")))?;
     let mut birth = Birth {
         order,
         off,
         name,
         launcher: rustix::process::getpid().as_raw_nonzero().get(),
-        executable: executable
-            .get()
-            .map_err(|error| (None, format!("the executable: {error}")))?,
+        executable,
         null: materials.null.as_fd(),
         setup: setup.as_fd(),
         tasks,
@@ -144,6 +151,7 @@ pub fn spawn(
     let pidfd = borrower.wait();
     match birth.failed.take() {
         None => Ok(Started {
+            copy,
             pid,
             pidfd,
             grouped: entered && !birth.outside.get(),

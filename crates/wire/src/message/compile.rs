@@ -71,11 +71,21 @@ pub struct Artefact {
     pub reusable: bool,
 }
 
-/// The compilation has ended: an artefact, or why the module is no good.
+/// Why there is no artefact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// In words, for the module's author.
+    pub reason: String,
+    /// Whether it is the module, which is refused whenever it is compiled; else it was
+    /// the machine, this time.
+    pub of_module: bool,
+}
+
+/// The compilation has ended: an artefact, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
     /// The artefact, or the reason.
-    pub result: Result<Artefact, String>,
+    pub result: Result<Artefact, Refused>,
 }
 
 impl Message for Compiled {
@@ -85,9 +95,10 @@ impl Message for Compiled {
                 to.flag(true).u64(artefact.length).flag(artefact.reusable);
                 encode_globals(&artefact.globals, to)
             }
-            Err(text) => to
+            Err(refused) => to
                 .flag(false)
-                .bytes("reason", text.as_bytes(), MAX_TEXT)
+                .flag(refused.of_module)
+                .bytes("reason", refused.reason.as_bytes(), MAX_TEXT)
                 .map(drop),
         }
     }
@@ -100,7 +111,10 @@ impl Message for Compiled {
                 globals: decode_globals(from)?,
             })
         } else {
-            Err(from.text("reason", MAX_TEXT)?.to_owned())
+            Err(Refused {
+                of_module: from.flag("of_module")?,
+                reason: from.text("reason", MAX_TEXT)?.to_owned(),
+            })
         };
         Ok(Self { result })
     }

@@ -18,7 +18,7 @@ pub mod snapshot;
 pub mod transfer;
 
 pub use call::{Call, Entry, Global, Prepare, Sizes};
-pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose};
+pub use compile::{Artefact, Compile, CompileSettings, Compiled, Purpose, Refused};
 pub use host_call::{HostCall, HostReturn};
 pub use outcome::{Done, Effects, Outcome, Trap, TrapKind};
 pub use possible::{Bounds, Impossible, same_types};

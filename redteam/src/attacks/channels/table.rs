@@ -234,7 +234,7 @@ pub const CHANNELS: &[Channel] = &[
     Channel {
         object: "which pages of files are in the page cache (mincore, RWF_NOWAIT, cachestat)",
         standing: Standing::Closed(
-            "filter; what remains is timing the first read of a page that two workers map, such as the executable's",
+            "filter; what remains is timing the first read of a page that two workers map: the executable's, and those of a module or snapshot that both have",
         ),
         calls: &[
             with_memory("mincore", libc::SYS_mincore, [M, n(4096), M]),

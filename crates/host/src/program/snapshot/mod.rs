@@ -10,8 +10,7 @@ mod pages;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +26,8 @@ use super::error::RunError;
 use super::execution::{Execution, Plan, RunLimits, millis};
 use super::report::Report;
 use super::streams::{Input, Output};
-use crate::artefact::Artefact;
-use crate::cache_file;
+use crate::cache_dir::{self, CacheDir, Key, Use, bad, whole};
+use crate::compile::Artefact;
 use crate::host::Inner;
 
 /// Why no snapshot could be made of an initialiser that ended by itself. One
@@ -71,7 +70,7 @@ pub enum SnapshotError {
 pub(crate) struct Kept {
     /// Sizes, globals, and where the pages belong.
     pub state: Snapshot,
-    /// The pages, in a sealed memfd, opened read-only.
+    /// The pages, opened read-only: a sealed memfd, or a file that is never changed.
     pub pages: OwnedFd,
 }
 
@@ -99,15 +98,15 @@ pub(super) enum Obtained {
 /// The snapshots of a host.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
-    directory: Option<PathBuf>,
+    directory: Option<Arc<CacheDir>>,
     open: Mutex<HashMap<[u8; 32], Arc<Kept>>>,
 }
 
-/// What a snapshot's file begins with, and how large it can be: a description,
-/// and all of the largest memory.
-const KIND: cache_file::Kind = cache_file::Kind {
-    magic: b"LAZSNAP1",
-    max_bytes: layout::MAX_MEMORY + (2 << 20),
+/// Snapshots in a cache directory: at most all of the largest memory.
+const KIND: cache_dir::Kind = cache_dir::Kind {
+    name: "snapshot",
+    max_bytes: layout::MAX_MEMORY,
+    used: Use::Data,
 };
 
 /// The identity of a snapshot: the artefact's, and all that decides what the
@@ -135,7 +134,7 @@ pub(super) struct Making<'a> {
 
 impl Snapshots {
     /// Snapshots in `directory`, or in memory only.
-    pub(crate) fn new(directory: Option<PathBuf>) -> Self {
+    pub(crate) fn new(directory: Option<Arc<CacheDir>>) -> Self {
         Self {
             directory,
             open: Mutex::default(),
@@ -148,12 +147,9 @@ impl Snapshots {
         if let Some(found) = self.lock().get(&key) {
             return Ok(Obtained::Found(found.clone()));
         }
-        let path = self.directory.as_ref().map(|directory| {
-            let hash = blake3::Hash::from_bytes(key).to_hex();
-            directory.join(format!("{hash}.snapshot"))
-        });
         let types = &making.artefact.made.globals;
-        match path.as_deref().map(|path| load(path, types)) {
+        let directory = self.directory.as_deref();
+        match directory.map(|directory| load(directory, &key, types)) {
             Some(Ok(found)) => {
                 let found = Arc::new(found);
                 self.lock().insert(key, found.clone());
@@ -169,11 +165,11 @@ impl Snapshots {
             Ok(made) => Arc::new(made),
             Err(report) => return Ok(Obtained::Failed(report)),
         };
-        if let Some(path) = path {
+        if let Some(directory) = directory {
             // As with compiled modules: it costs the next run time, not this
             // one its result.
-            if let Err(error) = store(&path, &made) {
-                tracing::warn!(path = %path.display(), %error, "the snapshot could not be kept");
+            if let Err(error) = store(directory, &key, &made) {
+                tracing::warn!(path = %directory.path().display(), %error, "the snapshot could not be kept");
             }
         }
         self.lock().insert(key, made.clone());
@@ -292,24 +288,24 @@ fn copy(pid: i32, left: &Initialised) -> io::Result<Kept> {
     })
 }
 
-fn store(path: &Path, kept: &Kept) -> io::Result<()> {
+fn store(directory: &CacheDir, key: &Key, kept: &Kept) -> io::Result<()> {
     let mut description = Vec::new();
     kept.state
         .to_bytes(&mut description)
         .map_err(io::Error::other)?;
-    KIND.store(path, &description, kept.pages.as_fd())
+    directory.store(KIND, key, &description, Some(&mut whole(&kept.pages)?))
 }
 
-fn load(path: &Path, types: &[Global]) -> io::Result<Kept> {
-    let (description, pages) = KIND.load(path)?;
-    let state =
-        Snapshot::from_bytes(&description).map_err(|error| cache_file::bad(&error.to_string()))?;
+fn load(directory: &CacheDir, key: &Key, types: &[Global]) -> io::Result<Kept> {
+    let (description, pages) = directory.load(KIND, key)?;
+    let pages = pages.ok_or_else(|| bad("there are no pages"))?;
+    let state = Snapshot::from_bytes(&description).map_err(|error| bad(&error.to_string()))?;
     let kept = Kept { state, pages };
     if kept.bytes() != rustix::fs::fstat(&kept.pages)?.st_size as u64 {
-        return Err(cache_file::bad("the pages are not those described"));
+        return Err(bad("the pages are not those described"));
     }
     if !same_types(&kept.state.globals, types) {
-        return Err(cache_file::bad("the globals are not the module's"));
+        return Err(bad("the globals are not the module's"));
     }
     Ok(kept)
 }
@@ -352,7 +348,11 @@ mod tests {
     #[test]
     fn a_file_is_loaded_only_for_its_module_and_if_it_is_whole() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.snapshot");
+        let cache = CacheDir::new(directory.path().to_owned(), 1 << 20);
+        let (store, load) = (
+            |kept: &Kept| store(&cache, &[7; 32], kept),
+            |types: &[Global]| load(&cache, &[7; 32], types),
+        );
         let kept = |runs: u64| {
             let file = crate::sealed::memfd().unwrap();
             rustix::fs::ftruncate(&file, 2 * PAGE as u64).unwrap();
@@ -365,13 +365,13 @@ mod tests {
                 pages: crate::sealed::seal(&file).unwrap(),
             }
         };
-        store(&path, &kept(2)).unwrap();
-        let loaded = load(&path, &[Global::I32(0)]).unwrap();
+        store(&kept(2)).unwrap();
+        let loaded = load(&[Global::I32(0)]).unwrap();
         assert_eq!(loaded.state, kept(2).state);
-        assert!(load(&path, &[Global::I64(0)]).is_err());
-        assert!(load(&path, &[]).is_err());
+        assert!(load(&[Global::I64(0)]).is_err());
+        assert!(load(&[]).is_err());
         // A description of other pages than there are.
-        store(&path, &kept(1)).unwrap();
-        assert!(load(&path, &[Global::I32(0)]).is_err());
+        store(&kept(1)).unwrap();
+        assert!(load(&[Global::I32(0)]).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::error::BenchError;
 const GREY: RGBColor = RGBColor(0x80, 0x8a, 0x95);
 const RED: RGBColor = RGBColor(0xd6, 0x4b, 0x4b);
 /// For what the colour of a line says.
-pub(super) const COLOURS: [RGBColor; 3] = [
+pub(crate) const COLOURS: [RGBColor; 3] = [
     RGBColor(0x3a, 0x86, 0xd0),
     RGBColor(0xdb, 0x82, 0x22),
     RGBColor(0x36, 0xa3, 0x6f),
@@ -28,27 +28,27 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// What the points of a line look like.
 #[derive(Clone, Copy)]
-pub(super) enum Marker {
+pub(crate) enum Marker {
     Dot,
     Triangle,
     Cross,
 }
 
-pub(super) const MARKERS: [Marker; 3] = [Marker::Dot, Marker::Triangle, Marker::Cross];
+pub(crate) const MARKERS: [Marker; 3] = [Marker::Dot, Marker::Triangle, Marker::Cross];
 
-pub(super) struct Line {
+pub(crate) struct Line {
     pub colour: RGBColor,
     pub marker: Marker,
     pub points: Vec<(f64, f64)>,
 }
 
-pub(super) struct Panel {
+pub(crate) struct Panel {
     pub title: String,
     pub lines: Vec<Line>,
 }
 
 /// One file: panels beside one another with the same axes, and a legend below.
-pub(super) struct Plot<'a> {
+pub(crate) struct Plot<'a> {
     /// What an axis is, and the base of its logarithm.
     pub x: (&'a str, f64),
     pub y: (&'a str, f64),
@@ -83,7 +83,7 @@ fn number(value: &f64) -> String {
     }
 }
 
-pub(super) fn draw(path: &Path, plot: &Plot<'_>) -> Result<(), BenchError> {
+pub(crate) fn draw(path: &Path, plot: &Plot<'_>) -> Result<(), BenchError> {
     let fail = |error: &dyn Display| BenchError::Plot {
         path: path.to_path_buf(),
         message: error.to_string(),
