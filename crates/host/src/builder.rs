@@ -27,6 +27,7 @@ use crate::pool::{Pool, PoolOptions};
 use crate::program::Snapshots;
 use crate::quarantine::{Quarantine, QuarantineError, QuarantinePolicy};
 use crate::registry::Registry;
+use crate::scheduler::{Scheduler, SchedulerOptions};
 use crate::stack::Symbols;
 use crate::supervisor::{IncidentObserver, Recorder, Supervisor};
 use crate::tenant::{self, Modules, TenantLimits};
@@ -108,6 +109,7 @@ pub(crate) struct Options {
     pub compaction: Option<NonZeroU64>,
     pub cgroup: CgroupOptions,
     pub pool: PoolOptions,
+    pub scheduler: SchedulerOptions,
     pub hold_back: bool,
 }
 
@@ -155,6 +157,7 @@ impl Builder {
                 compaction: Some(DEFAULT_COMPACTION),
                 cgroup: CgroupOptions::default(),
                 pool: PoolOptions::default(),
+                scheduler: SchedulerOptions::default(),
             },
             without: Vec::new(),
             data: None,
@@ -427,6 +430,13 @@ impl Builder {
         self
     }
 
+    /// How submitted calls are made ([`Tenant::submit`](crate::Tenant::submit)).
+    #[must_use]
+    pub fn scheduler(mut self, change: impl FnOnce(&mut SchedulerOptions)) -> Self {
+        change(&mut self.options.scheduler);
+        self
+    }
+
     /// What the pool of tenants' workers may do.
     #[must_use]
     pub fn pool(mut self, change: impl FnOnce(&mut PoolOptions)) -> Self {
@@ -537,6 +547,7 @@ impl Builder {
         );
         let pool = pool.map_err(BuildError::Supervisor)?;
         Ok(Host::new(Inner {
+            scheduler: Scheduler::new(options.scheduler),
             pool,
             options,
             launchers,

@@ -31,6 +31,9 @@ pub enum Ending {
     OutOfMemory {
         /// What is known.
         text: String,
+        /// Whether it was not its own limit: the machine, or a control group above its
+        /// own, had none left.
+        of_host: bool,
     },
     /// It no longer looked from outside as it did when its wall was verified.
     Changed(String),
@@ -57,7 +60,7 @@ impl fmt::Display for Ending {
         match self {
             Self::Violation(violation) => violation.fmt(f),
             Self::Aborted { reason, text } => write!(f, "it ended itself: {reason}: {text}"),
-            Self::OutOfMemory { text } => write!(f, "it ran out of memory: {text}"),
+            Self::OutOfMemory { text, .. } => write!(f, "it ran out of memory: {text}"),
             Self::Changed(how) => write!(f, "it no longer looked as it was verified: {how}"),
             Self::CpuTime => f.write_str("it used up its processor time"),
             Self::Killed => {
@@ -103,6 +106,16 @@ impl Ending {
     pub(crate) const CANARY: &'static str = "canary page touched";
     pub(crate) const UNEXPECTED_SIGNAL: &'static str = "unexpected signal";
 
+    /// Whether it had no part in it: somebody killed it or its launcher, or there was no
+    /// memory left on the host.
+    pub fn was_not_its_own(&self) -> bool {
+        match self {
+            Self::Killed | Self::Signal(libc::SIGKILL) | Self::LauncherEnded => true,
+            Self::OutOfMemory { of_host, .. } => *of_host,
+            _ => false,
+        }
+    }
+
     /// Reads how a process ended together with what it last said.
     pub(crate) fn read(status: ExitStatus, kill: MemoryKill, (words, text): (u32, String)) -> Self {
         match status {
@@ -110,18 +123,22 @@ impl Ending {
                 MemoryKill::Unknown => Self::Signal(libc::SIGKILL),
                 MemoryKill::No => Self::Killed,
                 MemoryKill::Yes { limit, at_limit } => Self::OutOfMemory {
+                    of_host: !at_limit,
                     text: match at_limit {
                         true => format!(
                             "the kernel killed it at its control group's limit of {limit} bytes"
                         ),
-                        false => "the kernel killed it as the machine, or a control group above its own, had no memory left".to_owned(),
+                        false => "the kernel killed it as the machine, or a control group above its own, had no memory left; more of it, or fewer workers (`lazaret doctor` tells how many fit), try again".to_owned(),
                     },
                 },
             },
             ExitStatus::Signaled(libc::SIGSYS) => Self::Violation(Box::default()),
             ExitStatus::Signaled(libc::SIGXCPU) => Self::CpuTime,
             ExitStatus::Signaled(libc::SIGTRAP) if words != 0 => match Reason::from_number(words) {
-                Some(Reason::OutOfMemory) => Self::OutOfMemory { text },
+                Some(Reason::OutOfMemory) => Self::OutOfMemory {
+                    text,
+                    of_host: false,
+                },
                 Some(Reason::Panic) => Self::Aborted {
                     reason: "panic",
                     text,

@@ -20,6 +20,7 @@ use crate::pool::{Pool, PoolState};
 use crate::program::{Program, Snapshots};
 use crate::quarantine::{Quarantine, Quarantined};
 use crate::registry::Registry;
+use crate::scheduler::{Scheduler, SchedulerState};
 use crate::supervisor::Supervisor;
 use crate::tenant::archive::Progress;
 use crate::tenant::{
@@ -29,6 +30,8 @@ use crate::tenant::{
 /// What all handles of a host share.
 #[derive(Debug)]
 pub(crate) struct Inner {
+    /// First, as its threads call tenants.
+    pub scheduler: Scheduler,
     pub options: Arc<Options>,
     pub pool: Pool,
     pub launchers: Arc<Launchers>,
@@ -116,7 +119,8 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let reservation = self.inner.tenants.install(name)?;
-        let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
+        let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)
+            .map_err(TenantError::or_shortage)?;
         let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
         reservation.fulfil(tenant.weak());
         Ok(tenant)
@@ -129,10 +133,11 @@ impl Host {
     /// [`TenantError::NotFound`] if there is none, and whatever is wrong with
     /// what is kept of it.
     pub fn tenant(&self, name: &str) -> Result<Tenant, TenantError> {
-        let shared = self.inner.tenants.get(name, || {
-            let shared = tenant::open(&self.inner, self.data()?, name)?;
-            Ok(Arc::new(shared))
-        })?;
+        let open = || {
+            let shared = tenant::open(&self.inner, self.data()?, name);
+            shared.map(Arc::new).map_err(TenantError::or_shortage)
+        };
+        let shared = self.inner.tenants.get(name, open)?;
         Ok(Tenant::new(self.inner.clone(), shared))
     }
 
@@ -145,7 +150,8 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let tenant = self.tenant(name)?;
-        tenant::upgrade(&self.inner, self.data()?, tenant.shared(), &wasm, argument)?;
+        tenant::upgrade(&self.inner, self.data()?, tenant.shared(), &wasm, argument)
+            .map_err(TenantError::or_shortage)?;
         Ok(tenant)
     }
 
@@ -169,6 +175,7 @@ impl Host {
     pub fn snapshot(&self, name: &str, tag: &str) -> Result<SnapshotInfo, TenantError> {
         let tenant = self.tenant(name)?;
         tenant::snapshot::create(self.data()?, tenant.shared(), tag)
+            .map_err(TenantError::or_shortage)
     }
 
     /// The snapshots of a tenant, by tag; for one that can't be read, its tag
@@ -189,7 +196,8 @@ impl Host {
     /// tenant is as it was.
     pub fn restore(&self, name: &str, tag: &str) -> Result<Tenant, TenantError> {
         let tenant = self.tenant(name)?;
-        tenant::snapshot::restore(&self.inner, self.data()?, tenant.shared(), tag)?;
+        tenant::snapshot::restore(&self.inner, self.data()?, tenant.shared(), tag)
+            .map_err(TenantError::or_shortage)?;
         Ok(tenant)
     }
 
@@ -212,11 +220,13 @@ impl Host {
             None => {
                 let origin = self.tenant(name)?;
                 let _reservation = self.inner.tenants.install(new)?;
-                tenant::snapshot::fork(&self.inner, data, origin.shared(), new)?;
+                tenant::snapshot::fork(&self.inner, data, origin.shared(), new)
+                    .map_err(TenantError::or_shortage)?;
             }
             Some(tag) => {
                 let _reservation = self.inner.tenants.install(new)?;
-                tenant::snapshot::fork_snapshot(&self.inner, data, name, tag, new)?;
+                tenant::snapshot::fork_snapshot(&self.inner, data, name, tag, new)
+                    .map_err(TenantError::or_shortage)?;
             }
         }
         self.tenant(new)
@@ -263,7 +273,8 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         {
             let _reservation = self.inner.tenants.install(name)?;
-            tenant::archive::import(&self.inner, self.data()?, name, from, progress)?;
+            tenant::archive::import(&self.inner, self.data()?, name, from, progress)
+                .map_err(TenantError::or_shortage)?;
         }
         self.tenant(name)
     }
@@ -283,6 +294,11 @@ impl Host {
     /// What the pool of tenants' workers has, and has done.
     pub fn pool(&self) -> PoolState {
         self.inner.pool.state()
+    }
+
+    /// What its submitted calls are at.
+    pub fn scheduler(&self) -> SchedulerState {
+        self.inner.scheduler.state()
     }
 
     /// The data directory, if there is one.

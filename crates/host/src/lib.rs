@@ -45,6 +45,7 @@ mod process;
 mod program;
 mod quarantine;
 mod registry;
+mod scheduler;
 mod sealed;
 mod stack;
 mod supervisor;
@@ -67,6 +68,7 @@ pub use lazaret_guest::allocator::Guarded;
 pub use lazaret_image::{ArchiveError, Depth, ExportError, Exported, ImportError, Severity};
 pub use lazaret_wall as wall;
 pub use lazaret_wall::cgroup::{CgroupError, CgroupOptions, Mode as CgroupMode};
+pub use lazaret_wall::shortage::{Resource, Shortage};
 pub use lazaret_wire as wire;
 pub use lazaret_wire::message::{Clock, Trap, TrapKind};
 pub use measures::{MeasureOptions, Refused};
@@ -79,6 +81,7 @@ pub use program::{
 };
 pub use quarantine::{QuarantineError, QuarantinePolicy, Quarantined};
 pub use registry::Change;
+pub use scheduler::{QueueFull, QueuedCall, SchedulerOptions, SchedulerState};
 pub use tenant::archive::Progress;
 pub use tenant::{
     ANONYMOUS, CallError, CallOptions, Checkpoint, CheckpointError, Commit, DamagedSnapshot,

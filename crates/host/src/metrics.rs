@@ -10,6 +10,8 @@
 //! | `lazaret_workers_evicted_total` | `reason` | idle workers that left: `idle` for long enough, for others as there may be no more (`count`), or as memory was short (`pressure`) |
 //! | `lazaret_workers_called_back_total` | | workers that were chosen to leave, and got a call before they had |
 //! | `lazaret_launchers_replaced_total` | | launchers that had ended, and were started again |
+//! | `lazaret_submitted_calls_total` | | submitted calls that were answered |
+//! | `lazaret_worker_wakeups_total` | | requests for which a worker had to be woken |
 //! | `lazaret_incidents_lost_total` | | incidents of them that came faster than the disk took them, or that it didn't take |
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
@@ -23,6 +25,8 @@ const WORKERS: &str = "lazaret_workers";
 const EVICTED: &str = "lazaret_workers_evicted_total";
 const CALLED_BACK: &str = "lazaret_workers_called_back_total";
 const LAUNCHERS_REPLACED: &str = "lazaret_launchers_replaced_total";
+const SUBMITTED: &str = "lazaret_submitted_calls_total";
+const WAKEUPS: &str = "lazaret_worker_wakeups_total";
 const LOST: &str = "lazaret_incidents_lost_total";
 
 /// Tells the recorder what there is.
@@ -43,6 +47,10 @@ pub(crate) fn describe() {
         "launchers that had ended, and were started again"
     );
     counter!(LAUNCHERS_REPLACED).increment(0);
+    describe_counter!(SUBMITTED, "submitted calls that were answered");
+    counter!(SUBMITTED).increment(0);
+    describe_counter!(WAKEUPS, "requests for which a worker had to be woken");
+    counter!(WAKEUPS).increment(0);
 }
 
 /// There are so many blank workers.
@@ -73,6 +81,16 @@ pub(crate) fn called_back() {
 /// A launcher had ended, and was started again.
 pub(crate) fn launcher_replaced() {
     counter!(LAUNCHERS_REPLACED).increment(1);
+}
+
+/// A submitted call was answered.
+pub(crate) fn call_answered() {
+    counter!(SUBMITTED).increment(1);
+}
+
+/// A worker had to be woken for a request.
+pub(crate) fn worker_woken() {
+    counter!(WAKEUPS).increment(1);
 }
 
 /// There was an incident.

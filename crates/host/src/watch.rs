@@ -388,7 +388,7 @@ fn what(ending: &Ending) -> Option<What> {
             reason: (*reason).to_owned(),
             said: text.clone(),
         },
-        Ending::OutOfMemory { text } => limit("memory", text.clone()),
+        Ending::OutOfMemory { text, .. } => limit("memory", text.clone()),
         Ending::Changed(how) => What::PostureChanged {
             differences: vec![how.clone()],
         },

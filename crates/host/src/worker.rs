@@ -154,6 +154,9 @@ impl Worker {
             ..
         } = self;
         *woken = put(shared, watch, buffer, noted, requests)?;
+        if *woken {
+            crate::metrics::worker_woken();
+        }
         Ok(())
     }
 

@@ -172,7 +172,11 @@ fn memory_over_the_limit_is_told_as_such() {
     for _ in 0..2 {
         // 240 MB written; the next worker's group counts its own kills only.
         match tenant.query("write_query", &u64s(&[60_000, 4096])) {
-            Err(CallError::WorkerEnded(Ending::OutOfMemory { text })) => {
+            Err(CallError::WorkerEnded(Ending::OutOfMemory {
+                text,
+                of_host: false,
+                ..
+            })) => {
                 assert!(text.contains("67108864"), "{text}");
             }
             other => panic!("{other:?}"),

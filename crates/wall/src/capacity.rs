@@ -6,14 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource as Limited, getrlimit};
 use serde::Serialize;
 
 use crate::cgroup::{Controller, Version, hierarchies};
+use crate::shortage::Resource;
 
 /// What a limit is of, and what an idle worker takes of it in a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cost {
+    resource: Resource,
     what: &'static str,
     each: u64,
     raise: &'static str,
@@ -21,17 +23,20 @@ struct Cost {
 
 /// In the host: its pidfd, its filter's listener, and its tenant's directory.
 const DESCRIPTORS: Cost = Cost {
+    resource: Resource::Descriptors,
     what: "descriptors",
     each: 3,
     raise: "raise the limit of open files (ulimit -n, LimitNOFILE= of systemd, fs.nr_open)",
 };
 /// The wire, in the host.
 const MAPPINGS: Cost = Cost {
+    resource: Resource::Mappings,
     what: "mappings",
     each: 1,
     raise: "raise vm.max_map_count",
 };
 const PROCESSES: Cost = Cost {
+    resource: Resource::Processes,
     what: "processes",
     each: 1,
     raise: "raise kernel.pid_max and kernel.threads-max",
@@ -48,6 +53,7 @@ const USER_PROCESSES: Cost = Cost {
 };
 /// Six of them, one of each kind: as many as of the one that there may be fewest of.
 const NAMESPACES: Cost = Cost {
+    resource: Resource::Namespaces,
     what: "namespaces",
     each: 1,
     raise: "raise user.max_user_namespaces and its like for mnt, pid, ipc, uts and cgroup",
@@ -56,11 +62,13 @@ const NAMESPACES: Cost = Cost {
 /// objects and what its tenant takes in the host included (`lazaret bench --suite scale`
 /// measured 0.46 and 0.53 MiB beside 5,000). What a tenant writes comes on top.
 const MEMORY: Cost = Cost {
+    resource: Resource::Memory,
     what: "memory",
     each: 544 << 10,
     raise: "more memory, or a larger limit of its control group",
 };
 const GROUPS: Cost = Cost {
+    resource: Resource::ControlGroups,
     what: "memory control groups",
     each: 1,
     raise: "there are at most 65,535 on a machine (kernel: MEM_CGROUP_ID_MAX); --cgroup off makes none",
@@ -79,6 +87,9 @@ struct Facts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Bound {
+    /// What there is too little of if it is reached.
+    #[serde(skip)]
+    pub resource: Resource,
     /// What it is of.
     pub what: &'static str,
     /// How much is free of that, in bytes or as a number.
@@ -101,6 +112,7 @@ pub fn bounds() -> Vec<Bound> {
 
 fn of(facts: Facts) -> Vec<Bound> {
     let bound = |(cost, free, source): (Cost, u64, String)| Bound {
+        resource: cost.resource,
         what: cost.what,
         free,
         each: cost.each,
@@ -111,6 +123,14 @@ fn of(facts: Facts) -> Vec<Bound> {
     let mut bounds: Vec<Bound> = facts.free.into_iter().map(bound).collect();
     bounds.sort_by_key(|bound| bound.workers);
     bounds
+}
+
+/// Whether this process has about as many mappings as it may have.
+pub(crate) fn mappings_are_used_up() -> bool {
+    let left = bounds()
+        .into_iter()
+        .find(|bound| bound.what == MAPPINGS.what);
+    left.is_some_and(|bound| bound.free < 64)
 }
 
 /// The number in a file; nothing if there is none, or it says `max`.
@@ -127,7 +147,7 @@ impl Facts {
         let mut add = |cost: Cost, limit: u64, used: u64, source: String| {
             facts.free.push((cost, limit.saturating_sub(used), source));
         };
-        let files = getrlimit(Resource::Nofile).current;
+        let files = getrlimit(Limited::Nofile).current;
         if let Some(limit) = files {
             let open = std::fs::read_dir(at("/proc/self/fd")).map_or(0, Iterator::count) as u64;
             add(
@@ -148,7 +168,7 @@ impl Facts {
             }
         }
         if !rustix::process::geteuid().is_root()
-            && let Some(limit) = getrlimit(Resource::Nproc).current
+            && let Some(limit) = getrlimit(Limited::Nproc).current
         {
             add(USER_PROCESSES, limit, 0, format!("RLIMIT_NPROC {limit}"));
         }

@@ -49,6 +49,7 @@ pub mod posture;
 pub mod probe;
 pub mod profile;
 pub mod receipt;
+pub mod shortage;
 pub mod supervisor;
 pub mod worker;
 
@@ -61,3 +62,4 @@ pub use policy::{Kind, Policy, policy};
 pub use posture::Posture;
 pub use profile::Profile;
 pub use receipt::Receipt;
+pub use shortage::{Resource, Shortage};

@@ -180,6 +180,10 @@ fn compile(
             ));
         }
         Err(Ending::Deadline(limit)) => return Err(CompileError::Time(limit)),
+        Err(Ending::OutOfMemory {
+            text,
+            of_host: true,
+        }) => return Err(CompileError::Failed(format!("compiler: {text}"))),
         Err(Ending::OutOfMemory { .. }) => return Err(CompileError::Memory(limits.memory)),
         Err(ending) => return Err(CompileError::Ended(ending)),
     };

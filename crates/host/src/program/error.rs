@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lazaret_wall::Shortage;
 use lazaret_wall::launcher::{IdsError, LauncherError};
 use thiserror::Error;
 
@@ -42,9 +43,39 @@ pub enum RunError {
     /// The worker.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// The host has too little of something. Worth another try.
+    #[error("{error}; {shortage}")]
+    Shortage {
+        /// Of what, and what to do.
+        shortage: Shortage,
+        /// What failed for that.
+        #[source]
+        error: Box<RunError>,
+    },
 }
 
 impl RunError {
+    /// Whether the same may succeed later, as nothing is wrong with what was asked.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Shortage { .. } => true,
+            Self::Compile(error) => matches!(error, CompileError::Failed(_)),
+            Self::Worker(error) => error.was_killed(),
+            _ => false,
+        }
+    }
+
+    /// The same, with what the host has too little of if it comes of that.
+    pub(super) fn or_shortage(self) -> Self {
+        match Shortage::behind(&self) {
+            Some(shortage) => Self::Shortage {
+                shortage,
+                error: Box::new(self),
+            },
+            None => self,
+        }
+    }
+
     /// Whether the fault is the module's or the caller's rather than the host's.
     pub fn is_usage(&self) -> bool {
         matches!(

@@ -227,7 +227,14 @@ impl Program {
     }
 
     /// Runs it to its end.
+    ///
+    /// # Errors
+    /// If it can't be run; how it ended is in the report.
     pub fn run(self) -> Result<Report, RunError> {
+        self.run_to_end().map_err(RunError::or_shortage)
+    }
+
+    fn run_to_end(self) -> Result<Report, RunError> {
         let wasm = module::binary(self.module)?;
         let host = self.host;
         let info = module::inspect(&wasm, Purpose::Program, &host.functions.names())?;

@@ -8,6 +8,7 @@ use lazaret_image::{
     CommitError, CreateError, ExportError, FoldError, ImportError, OpenError, ReadError,
     RestoreError, SnapshotError,
 };
+use lazaret_wall::Shortage;
 use lazaret_wire::DecodeError;
 use lazaret_wire::message::Trap;
 use thiserror::Error;
@@ -21,6 +22,7 @@ use crate::module::ModuleError;
 use crate::pool::AllBusy;
 use crate::quarantine::{QuarantineError, Quarantined};
 use crate::registry::Change;
+use crate::scheduler::QueueFull;
 use crate::worker::WorkerError;
 
 /// Why a call failed. After any of these the tenant is at the version before
@@ -127,6 +129,21 @@ pub enum CallError {
     /// The tenant was removed.
     #[error("tenant `{0}` was removed")]
     Removed(String),
+    /// As many calls of the tenant wait as may. Worth another try.
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
+    /// There is no thread for submitted calls, and none can be had.
+    #[error("no thread for the tenant's calls: {0}")]
+    Thread(#[source] io::Error),
+    /// The host has too little of something. Worth another try.
+    #[error("{error}; {shortage}")]
+    Shortage {
+        /// Of what, and what to do.
+        shortage: Shortage,
+        /// What failed for that.
+        #[source]
+        error: Box<CallError>,
+    },
 }
 
 /// Why a tenant could not be installed, upgraded, opened or removed.
@@ -256,6 +273,15 @@ pub enum TenantError {
         name: String,
         /// What is wrong.
         source: DecodeError,
+    },
+    /// The host has too little of something. Worth another try.
+    #[error("{error}; {shortage}")]
+    Shortage {
+        /// Of what, and what to do.
+        shortage: Shortage,
+        /// What failed for that.
+        #[source]
+        error: Box<TenantError>,
     },
     /// A file of the tenant's.
     #[error("{path}: {source}")]

@@ -28,6 +28,7 @@ use crate::data_dir::{self, DataDir, DataDirError};
 use crate::functions::Throttle;
 use crate::host::Inner;
 use crate::module;
+use crate::scheduler::CallQueue;
 use crate::worker::Duty;
 
 /// Whether a tenant can have this name: it becomes a file name. An error is a
@@ -196,6 +197,7 @@ fn shared(
         throttle: Throttle::default(),
         priority: Mutex::default(),
         back_off: BackOff::default(),
+        queue: CallQueue::default(),
         log: Mutex::new(directory.clone()),
         hashing: Mutex::default(),
         lane: Mutex::new(Lane {

@@ -23,6 +23,7 @@ mod module;
 mod query;
 pub(crate) mod replay;
 mod resident;
+mod retry;
 pub(crate) mod snapshot;
 mod start;
 mod state_hash;
@@ -72,6 +73,7 @@ use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::functions::Throttle;
 use crate::host::Inner;
 use crate::pool::Priority;
+use crate::scheduler::{CallQueue, QueueFull, QueuedCall};
 use crate::tracker::Written;
 use crate::worker::{Deadline, Duty};
 
@@ -100,6 +102,7 @@ pub(crate) struct Shared {
     throttle: Throttle,
     priority: Mutex<Priority>,
     back_off: BackOff,
+    queue: CallQueue,
     /// Locked before the lane, if both are.
     hashing: Mutex<Hashing>,
 }
@@ -113,6 +116,22 @@ pub struct Tenant {
 }
 
 pub(crate) type WeakTenant = Weak<Shared>;
+
+/// A tenant, as long as somebody else holds it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WeakHandle {
+    shared: WeakTenant,
+    host: Weak<Inner>,
+}
+
+impl WeakHandle {
+    pub(crate) fn upgrade(&self) -> Option<Tenant> {
+        Some(Tenant {
+            shared: self.shared.upgrade()?,
+            host: self.host.upgrade()?,
+        })
+    }
+}
 
 impl fmt::Debug for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +169,7 @@ impl Tenant {
         let mut lane = shared.lane();
         call::check(&shared.module(), Entry::Update, method, argument)?;
         lane.update(&self.host, shared, method, argument, options)
+            .map_err(CallError::or_shortage)
     }
 
     /// Runs a query method on the last committed version; what it writes is
@@ -167,7 +187,58 @@ impl Tenant {
         argument: &[u8],
         options: &CallOptions,
     ) -> Result<Reply, CallError> {
-        self.shared.query(&self.host, method, argument, options)
+        self.shared
+            .query(&self.host, method, argument, options)
+            .map_err(CallError::or_shortage)
+    }
+
+    /// Has a call made when the tenant's turn comes, on one of the host's few threads for
+    /// that ([`Builder::scheduler`](crate::Builder::scheduler)), which tells `answered`
+    /// what came of it. It should not take long: other calls wait for that thread.
+    ///
+    /// Updates of a tenant are made in the order in which they were submitted, queries
+    /// beside them. Calls that wait keep the host open until they are answered.
+    ///
+    /// ```no_run
+    /// # fn calls(tenant: &lazaret::Tenant) -> Result<(), lazaret::QueueFull> {
+    /// use lazaret::QueuedCall;
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// for _ in 0..100 {
+    ///     let tell = tell.clone();
+    ///     tenant.submit(QueuedCall::update("increment", []), move |reply| {
+    ///         let _ = tell.send(reply);
+    ///     })?;
+    /// }
+    /// drop(tell);
+    /// assert_eq!(told.iter().filter(Result::is_ok).count(), 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If as many of the tenant's calls wait as may; then `answered` isn't told anything.
+    pub fn submit(
+        &self,
+        call: QueuedCall,
+        answered: impl FnOnce(Result<Reply, CallError>) + Send + 'static,
+    ) -> Result<(), QueueFull> {
+        self.host.scheduler.submit(self, call, answered)
+    }
+
+    pub(crate) fn queue(&self) -> &CallQueue {
+        &self.shared.queue
+    }
+
+    /// How many of its queries run at once.
+    pub(crate) fn most_queries(&self) -> usize {
+        self.host.options.limits.queries
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle {
+            shared: self.weak(),
+            host: Arc::downgrade(&self.host),
+        }
     }
 
     /// Starts a worker for the tenant if none lives, and returns what was
@@ -177,7 +248,9 @@ impl Tenant {
         let mut lane = shared.lane();
         lane.check_removed(&shared.name)?;
         let time = self.host.options.limits.time;
-        let live = lane.worker(&self.host, shared, time)?;
+        let live = lane
+            .worker(&self.host, shared, time)
+            .map_err(CallError::or_shortage)?;
         let receipt = live.worker().receipt().clone();
         shared.workers.give(live);
         Ok(receipt)
@@ -198,8 +271,8 @@ impl Tenant {
     pub fn compact(&self) -> Result<(), CallError> {
         let mut lane = self.shared.lane();
         lane.check_removed(&self.shared.name)?;
-        lane.fold(&self.shared.disk)?;
-        Ok(())
+        lane.fold(&self.shared.disk)
+            .map_err(|error| CallError::from(error).or_shortage())
     }
 
     /// Says how much its workers are wanted, among those that were idle for about

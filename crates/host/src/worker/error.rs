@@ -58,7 +58,7 @@ pub enum WorkerError {
     #[error(transparent)]
     Measure(#[from] Refused),
     /// There is no thread or descriptor left to look after it.
-    #[error("the supervisor of workers: {0}; raise the limit of descriptors or threads")]
+    #[error("the supervisor of workers: {0}")]
     Supervisor(#[source] std::io::Error),
 }
 
@@ -67,10 +67,7 @@ impl WorkerError {
     /// no fault of its own, nor of what it was to run.
     pub(crate) fn was_killed(&self) -> bool {
         match self {
-            Self::Ended(ending) => matches!(
-                ending,
-                Ending::Killed | Ending::Signal(libc::SIGKILL) | Ending::LauncherEnded
-            ),
+            Self::Ended(ending) => ending.was_not_its_own(),
             Self::Launcher(error) => matches!(error, LauncherError::Ended),
             Self::Channel(error) => matches!(error, ChannelError::Closed),
             _ => false,

@@ -10,10 +10,11 @@ use lazaret_wire::socket::{Channel, ChannelError};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::clone::{Cloned, clone};
-use super::error::{LauncherError, PATIENCE};
+use super::error::{LauncherError, PATIENCE, no_process};
 use super::ids::HostIds;
 use crate::layer::Layer;
 use crate::off::Off;
+use crate::shortage::Resource;
 
 /// The environment variable that says how many Lazaret processes lie between
 /// this one and the first host: a host that starts itself by mistake must not
@@ -70,15 +71,22 @@ pub(super) fn start(
     let (flags, mapped) = (off.namespaces(flags), !off.has(Layer::UserNamespace));
     // SAFETY: this process may have threads, so the child makes system calls
     // only, on data that was prepared before, until it is another program.
-    let cloned = unsafe { clone(flags, group) }.map_err(|errno| match flags {
-        0 => LauncherError::Failed(format!("clone3: {errno}")),
-        _ => LauncherError::Layer {
-            layer: Layer::UserNamespace,
-            message: format!(
-                "clone3 into new namespaces: {errno}; {}",
-                Layer::UserNamespace.remedy()
+    let cloned = unsafe { clone(flags, group) }.map_err(|errno| {
+        let (layer, message) = match flags {
+            0 => (None, format!("launcher: clone3: {errno}")),
+            _ if Resource::of_clone(errno).is_some() => (
+                None,
+                format!("launcher: clone3 into new namespaces: {errno}"),
             ),
-        },
+            _ => (
+                Some(Layer::UserNamespace),
+                format!(
+                    "clone3 into new namespaces: {errno}; {}",
+                    Layer::UserNamespace.remedy()
+                ),
+            ),
+        };
+        no_process(layer, message, Some(errno))
     })?;
     match cloned {
         Cloned::Child => {

@@ -61,7 +61,12 @@ pub(super) fn read_reports(channel: &Channel, book: &Mutex<Book>) {
                     let _ = waiting.send(Ok((pidfd, grouped)));
                 }
             }
-            Report::SpawnFailed { id, layer, message } => {
+            Report::SpawnFailed {
+                id,
+                layer,
+                message,
+                errno,
+            } => {
                 let waiting = {
                     let mut book = lock(book);
                     if let Some((_, user)) = book.watchers.remove(&id) {
@@ -70,7 +75,7 @@ pub(super) fn read_reports(channel: &Channel, book: &Mutex<Book>) {
                     book.orders.remove(&id)
                 };
                 if let Some(waiting) = waiting {
-                    let _ = waiting.send(Err(refusal(layer, message)));
+                    let _ = waiting.send(Err(refusal(layer, message, errno)));
                 }
             }
             Report::Exited { id, status, usage } => {

@@ -9,11 +9,12 @@ use std::time::Duration;
 use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::birth::{DEPTH, depth, early_end, start};
 use super::book::{Book, Event, lock, read_reports};
-use super::error::{LauncherError, PATIENCE, refusal};
+use super::error::{LauncherError, PATIENCE, no_process, refusal};
 use super::ids::HostIds;
 use super::options::{Grants, LauncherOptions, Limits};
 use super::protocol::{Configure, ExitStatus, Report, Spawn};
@@ -137,7 +138,11 @@ impl Launcher {
         };
         let (missing, directories) = match Report::from_bytes(&answer.bytes) {
             Ok(Report::Configured { missing }) => (missing, answer.descriptors),
-            Ok(Report::Failed { layer, message }) => return Err(refusal(layer, message)),
+            Ok(Report::Failed {
+                layer,
+                message,
+                errno,
+            }) => return Err(refusal(layer, message, errno)),
             other => {
                 return Err(LauncherError::Failed(format!(
                     "expected Configured, got {other:?}"
@@ -155,7 +160,10 @@ impl Launcher {
             std::thread::Builder::new()
                 .name("lazaret-launcher".into())
                 .spawn(move || read_reports(&channel, &book))
-                .map_err(|error| LauncherError::Failed(format!("reader thread: {error}")))?
+                .map_err(|error| {
+                    let errno = Errno::from_io_error(&error);
+                    no_process(None, format!("reader thread: {error}"), errno)
+                })?
         };
         Ok(Self {
             channel,

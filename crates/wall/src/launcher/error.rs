@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lazaret_wire::socket::ChannelError;
+use rustix::io::Errno;
 use thiserror::Error;
 
 use super::ids::IdsError;
 use crate::cgroup::CgroupError;
 use crate::layer::Layer;
+use crate::shortage::{NoProcess, Resource};
 
 /// How long the launcher may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,8 +46,11 @@ pub enum LauncherError {
         source: io::Error,
     },
     /// A worker has no control group, or not the one that it should have.
-    #[error(transparent)]
-    Cgroup(Box<CgroupError>),
+    #[error("{0}")]
+    Cgroup(#[source] Box<CgroupError>),
+    /// The kernel refused to make a process.
+    #[error("{0}")]
+    Process(#[source] NoProcess),
     /// The launcher failed for another reason.
     #[error("launcher: {0}")]
     Failed(String),
@@ -67,9 +72,27 @@ impl From<CgroupError> for LauncherError {
 }
 
 /// What the launcher said it failed for.
-pub(super) fn refusal(layer: Option<String>, message: String) -> LauncherError {
-    match layer.and_then(|name| name.parse().ok()) {
-        Some(layer) => LauncherError::Layer { layer, message },
-        None => LauncherError::Failed(message),
+pub(super) fn refusal(layer: Option<String>, message: String, errno: i32) -> LauncherError {
+    let layer = layer.and_then(|name| name.parse().ok());
+    let errno = (errno > 0).then(|| Errno::from_raw_os_error(errno));
+    no_process(layer, message, errno)
+}
+
+/// Why a process could not be made: a layer is missing, or there is too little of
+/// something for it.
+pub(super) fn no_process(
+    layer: Option<Layer>,
+    message: String,
+    errno: Option<Errno>,
+) -> LauncherError {
+    match (layer, errno) {
+        (_, Some(errno)) if Resource::of_clone(errno).is_some() => {
+            LauncherError::Process(NoProcess {
+                doing: message,
+                errno,
+            })
+        }
+        (Some(layer), _) => LauncherError::Layer { layer, message },
+        (None, _) => LauncherError::Failed(message),
     }
 }

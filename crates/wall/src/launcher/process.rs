@@ -7,11 +7,12 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError, Datagram};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::borrow::Stack;
 use super::copies::Copies;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
-use super::spawn::{Materials, Started, spawn};
+use super::spawn::{Materials, SpawnError, Started, spawn};
 use super::{root, strangers};
 use crate::executable::Unwritable;
 use crate::layer::Layer;
@@ -44,9 +45,13 @@ fn run(channel: Channel) -> i32 {
     let channel = moved;
     let (mut materials, directories, missing) = match configure(&channel) {
         Ok(done) => done,
-        Err((layer, message)) => {
-            let layer = layer.map(|layer| layer.name().to_owned());
-            let _ = say(&channel, &Report::Failed { layer, message }, &[]);
+        Err(error) => {
+            let report = Report::Failed {
+                layer: error.layer.map(|layer| layer.name().to_owned()),
+                message: error.message,
+                errno: error.errno.map_or(0, Errno::raw_os_error),
+            };
+            let _ = say(&channel, &report, &[]);
             return 1;
         }
     };
@@ -74,13 +79,11 @@ fn say(
     }
 }
 
-type ConfigureError = (Option<Layer>, String);
-
-fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>), ConfigureError> {
-    let plain = |message: String| (None, message);
+fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>), SpawnError> {
+    let plain = |message: String| SpawnError::of(message, None);
     let open = |path: &str, flags: OFlags| {
         rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| plain(format!("{path}: {errno}")))
+            .map_err(|errno| SpawnError::of(format!("{path}: {errno}"), Some(errno)))
     };
     // 0 was the socket. The standard descriptors become nothing before
     // anything is received that could take their numbers.
@@ -115,11 +118,11 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
     // A compiler's may be large, and is seldom needed.
     executable
         .get()
-        .map_err(|error| plain(format!("the executable: {error}")))?;
+        .map_err(|error| SpawnError::executable(&error))?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
     if !off.has(Layer::NoNewPrivs) {
         crate::layers::no_new_privs::apply()
-            .map_err(|error| (Some(Layer::NoNewPrivs), error.to_string()))?;
+            .map_err(|error| SpawnError::layer(Layer::NoNewPrivs, error.to_string()))?;
     }
     if off.has(Layer::PidNamespace) {
         strangers::adopt().map_err(|errno| plain(format!("PR_SET_CHILD_SUBREAPER: {errno}")))?;
@@ -135,7 +138,7 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         }
     {
         if !order.accepts(Layer::EmptyRoot) {
-            return Err((Some(Layer::EmptyRoot), error.to_string()));
+            return Err(SpawnError::layer(Layer::EmptyRoot, error.to_string()));
         }
         missing.push(Layer::EmptyRoot.name().to_owned());
     }
@@ -216,27 +219,29 @@ fn obey(
         bytes,
         mut descriptors,
     } = datagram;
-    let failed = |id, layer: Option<Layer>, message: String| {
+    let failed = |id, error: SpawnError| {
         (
             Report::SpawnFailed {
                 id,
-                layer: layer.map(|layer| layer.name().to_owned()),
-                message,
+                layer: error.layer.map(|layer| layer.name().to_owned()),
+                message: error.message,
+                errno: error.errno.map_or(0, Errno::raw_os_error),
             },
             None,
         )
     };
+    let no_socket = || SpawnError::of("no set-up socket was handed over", None);
     let order = match Spawn::from_bytes(&bytes) {
         Ok(order) => order,
-        Err(error) => return failed(u64::MAX, None, error.to_string()),
+        Err(error) => return failed(u64::MAX, SpawnError::of(error.to_string(), None)),
     };
     if descriptors.len() < 1 + usize::from(order.into) {
-        return failed(order.id, None, "no set-up socket was handed over".into());
+        return failed(order.id, no_socket());
     }
     let tasks = descriptors.split_off(1 + usize::from(order.into));
     let into = descriptors.split_off(1).pop();
     let Some(setup) = descriptors.pop() else {
-        return failed(order.id, None, "no set-up socket was handed over".into());
+        return failed(order.id, no_socket());
     };
     match spawn(&order, materials, setup, into, &tasks) {
         Ok(Started {
@@ -250,7 +255,7 @@ fn obey(
             let id = order.id;
             (Report::Spawned { id, grouped }, Some(pidfd))
         }
-        Err((layer, message)) => failed(order.id, layer, message),
+        Err(error) => failed(order.id, error),
     }
 }
 

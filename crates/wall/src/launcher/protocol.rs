@@ -90,6 +90,8 @@ pub enum Report {
         layer: Option<String>,
         /// Why.
         message: String,
+        /// What the kernel said, if it was the kernel (errno(3)); 0 if not.
+        errno: i32,
     },
     /// A worker was started. Descriptors: its pidfd.
     Spawned {
@@ -106,6 +108,8 @@ pub enum Report {
         layer: Option<String>,
         /// Why.
         message: String,
+        /// What the kernel said, if it was the kernel (errno(3)); 0 if not.
+        errno: i32,
     },
     /// A worker has ended.
     Exited {
@@ -255,23 +259,32 @@ impl Message for Spawn {
 
 impl Message for Report {
     fn encode(&self, to: &mut Writer<'_>) -> Result<(), EncodeError> {
-        let layer_and_message = |to: &mut Writer<'_>, layer: &Option<String>, message: &str| {
+        let reason = |to: &mut Writer<'_>, layer: &Option<String>, message: &str, errno: i32| {
             to.option(layer.as_ref(), |to, layer| text(to, "layer", layer))?;
-            text(to, "message", message)
+            text(to, "message", message)?;
+            to.u32(errno as u32);
+            Ok(())
         };
         match self {
             Self::Configured { missing } => to
                 .u8(0)
                 .list("missing", missing, 64, |to, name| text(to, "layer", name))
                 .map(drop),
-            Self::Failed { layer, message } => layer_and_message(to.u8(1), layer, message),
+            Self::Failed {
+                layer,
+                message,
+                errno,
+            } => reason(to.u8(1), layer, message, *errno),
             Self::Spawned { id, grouped } => {
                 to.u8(2).u64(*id).flag(*grouped);
                 Ok(())
             }
-            Self::SpawnFailed { id, layer, message } => {
-                layer_and_message(to.u8(3).u64(*id), layer, message)
-            }
+            Self::SpawnFailed {
+                id,
+                layer,
+                message,
+                errno,
+            } => reason(to.u8(3).u64(*id), layer, message, *errno),
             Self::Exited { id, status, usage } => {
                 to.u8(4).u64(*id);
                 match status {
@@ -302,6 +315,7 @@ impl Message for Report {
             1 => Self::Failed {
                 layer: layer(from)?,
                 message: message(from)?,
+                errno: from.u32("errno")? as i32,
             },
             2 => Self::Spawned {
                 id: from.u64("id")?,
@@ -311,6 +325,7 @@ impl Message for Report {
                 id: from.u64("id")?,
                 layer: layer(from)?,
                 message: message(from)?,
+                errno: from.u32("errno")? as i32,
             },
             4 => Self::Exited {
                 id: from.u64("id")?,
@@ -353,6 +368,7 @@ mod tests {
             Report::Failed {
                 layer: Some("seccomp".into()),
                 message: "x".into(),
+                errno: 0,
             },
             Report::Spawned {
                 id: 7,
@@ -362,6 +378,7 @@ mod tests {
                 id: 8,
                 layer: None,
                 message: "y".into(),
+                errno: libc::EAGAIN,
             },
             Report::Exited {
                 id: 9,

@@ -39,8 +39,39 @@ pub struct Materials {
 /// The number of the executable of a compiler, of which there are no copies.
 const NO_COPY: usize = usize::MAX;
 
-/// Why a worker could not be started: the layer, if it was one, and the reason.
-pub type SpawnError = (Option<Layer>, String);
+/// Why a worker could not be started.
+#[derive(Debug)]
+pub struct SpawnError {
+    /// The layer, if it was one.
+    pub layer: Option<Layer>,
+    /// The reason.
+    pub message: String,
+    /// What the kernel said, if it was the kernel.
+    pub errno: Option<Errno>,
+}
+
+impl SpawnError {
+    pub fn of(message: impl Into<String>, errno: Option<Errno>) -> Self {
+        Self {
+            layer: None,
+            message: message.into(),
+            errno,
+        }
+    }
+
+    pub fn layer(layer: Layer, message: String) -> Self {
+        Self {
+            layer: Some(layer),
+            message,
+            errno: None,
+        }
+    }
+
+    pub fn executable(error: &std::io::Error) -> Self {
+        let errno = Errno::from_io_error(error);
+        Self::of(format!("the executable: {error}"), errno)
+    }
+}
 
 /// The namespaces that each worker has of its own. The network namespace is
 /// the launcher's, empty one: making one costs 1 to 3 ms.
@@ -101,11 +132,11 @@ pub fn spawn(
         true => materials
             .compiler
             .as_mut()
-            .ok_or_else(|| (None, "this launcher starts no compilers".to_owned()))?
+            .ok_or_else(|| SpawnError::of("this launcher starts no compilers", None))?
             .get()
             .map(|file| (NO_COPY, file)),
     }
-    .map_err(|error| (None, format!("the executable: {error}")))?;
+    .map_err(|error| SpawnError::executable(&error))?;
     let mut birth = Birth {
         order,
         off,
@@ -131,11 +162,9 @@ pub fn spawn(
             shared.cast(),
         )
     }
-    .map_err(|errno| {
-        (
-            Some(Layer::UserNamespace),
-            format!("clone into new namespaces: {errno}"),
-        )
+    .map_err(|errno| SpawnError {
+        layer: Some(Layer::UserNamespace),
+        ..SpawnError::of(format!("clone into new namespaces: {errno}"), Some(errno))
     })?;
     // SAFETY: made above. What both sides use of it at the same time is atomic.
     let birth = unsafe { &*shared };
@@ -143,7 +172,7 @@ pub fn spawn(
     // If they can't be mapped, the worker is ended here.
     if !off.has(Layer::UserNamespace) {
         map_ids(order, &materials.proc, borrower.pidfd())
-            .map_err(|message| (Some(Layer::UserNamespace), message))?;
+            .map_err(|message| SpawnError::layer(Layer::UserNamespace, message))?;
     }
     birth.mapped.store(1, Release);
     // Nobody waits if it has gone on by itself.
@@ -158,7 +187,8 @@ pub fn spawn(
         }),
         Some((step, errno)) => {
             let _ = reap(&pidfd);
-            Err((None, format!("starting the worker: {step}: {errno}")))
+            let message = format!("starting the worker: {step}: {errno}");
+            Err(SpawnError::of(message, Some(errno)))
         }
     }
 }
