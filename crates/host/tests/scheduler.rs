@@ -141,7 +141,8 @@ fn calls_of_many_tenants_are_made_in_order_by_few_threads() {
         assert_eq!(number(reply), seen[mark], "tenant {mark}");
         most = most.max(threads("lazaret-calls"));
     }
-    assert!((1..=4).contains(&most), "{most} threads");
+    // One looks on.
+    assert!((1..=5).contains(&most), "{most} threads");
     assert_eq!(seen, [CALLS as u64; TENANTS]);
     until("the end of all turns", || host.scheduler().running == 0);
     assert_eq!(host.scheduler().waiting, 0);

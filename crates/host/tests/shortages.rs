@@ -96,6 +96,7 @@ impl Drop for Lowered {
 fn descriptors_are_used_up() {
     let (_directory, host, tenant) = there();
     let asleep = sleeping(&host);
+    let pages = wat("pages");
     let highest = std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u64>().ok())
@@ -113,7 +114,7 @@ fn descriptors_are_used_up() {
     let shortage = met(write(&asleep));
     // Who has what it needs goes on.
     write(&tenant).unwrap();
-    let installed = host.install("new", wat("pages"), b"");
+    let installed = host.install("new", pages, b"");
     drop(taken);
     drop(lowered);
     assert_eq!(shortage.of, Resource::Descriptors);

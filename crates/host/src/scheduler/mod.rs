@@ -23,7 +23,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 pub(crate) use queue::CallQueue;
-use queue::Kind;
 use queue::Queued;
 pub use queue::{QueueFull, QueuedCall};
 use turns::{Turn, Turns};
@@ -36,8 +35,8 @@ use crate::tenant::{CallError, Reply, Tenant};
 pub struct SchedulerOptions {
     /// How many threads make calls at once, beside those whose calls take long.
     pub running: NonZeroUsize,
-    /// How many threads there may be in all: so many calls that take long don't hold up
-    /// the others.
+    /// How many threads may make calls in all, so that those that take long don't hold up
+    /// the others. One more looks on.
     pub threads: NonZeroUsize,
     /// How many calls of one tenant may wait.
     pub queue: NonZeroUsize,

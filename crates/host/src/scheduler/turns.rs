@@ -82,6 +82,11 @@ fn wanted(waiting: usize, running: usize, most: usize) -> usize {
 }
 
 impl State {
+    /// Threads that make calls, or could: all but the one that looks on.
+    fn callers(&self) -> usize {
+        self.threads - usize::from(self.looks_on.is_some())
+    }
+
     /// How many make calls that don't take long.
     fn running(&self) -> usize {
         self.taken.values().filter(|taken| !taken.long).count()
@@ -122,7 +127,7 @@ impl Turns {
     pub(super) fn state(&self) -> SchedulerState {
         let state = self.lock();
         SchedulerState {
-            threads: state.threads,
+            threads: state.callers(),
             running: state.taken.len(),
             long: state.taken.len() - state.running(),
             waiting: state.waiting.len(),
@@ -137,7 +142,7 @@ impl Turns {
         let mut state = self.lock();
         state.waiting.push_back(turn);
         match self.staff(&mut state) {
-            Err(error) if state.threads == 0 => match state.waiting.pop_back() {
+            Err(error) if state.callers() == 0 => match state.waiting.pop_back() {
                 Some(turn) => Err((turn, error)),
                 None => Ok(()),
             },
@@ -153,7 +158,7 @@ impl Turns {
         for _ in 0..wanted.min(state.idle) {
             self.come.notify_one();
         }
-        let room = self.options.threads.get().saturating_sub(state.threads);
+        let room = self.options.threads.get().saturating_sub(state.callers());
         for _ in 0..wanted.saturating_sub(state.idle).min(room) {
             state.next += 1;
             let number = state.next;

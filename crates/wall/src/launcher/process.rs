@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::borrow::Stack;
 use super::copies::Copies;
 use super::protocol::{Configure, ExitStatus, Report, Spawn, Usage};
-use super::spawn::{Materials, SpawnError, Started, spawn};
+use super::spawn::{self, Materials, SpawnError, Started, spawn};
 use super::{root, strangers};
 use crate::executable::Unwritable;
 use crate::layer::Layer;
@@ -67,6 +67,10 @@ fn run(channel: Channel) -> i32 {
     code
 }
 
+/// What `/proc/PID/oom_score_adj` of a process is that is killed before all others
+/// (proc_pid_oom_score_adj(5)).
+const KILLED_FIRST: &str = "1000";
+
 fn say(
     channel: &Channel,
     report: &Report,
@@ -120,6 +124,10 @@ fn configure(channel: &Channel) -> Result<(Materials, Vec<OwnedFd>, Vec<String>)
         .get()
         .map_err(|error| SpawnError::executable(&error))?;
     let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY)?;
+    // Workers inherit it: where the machine has no memory left, one of them has to go and
+    // not the host, which others depend on (kernel: `oom_badness`, mm/oom_kill.c). Who may
+    // not say so is no worse off than before.
+    let _ = spawn::write(&proc, "self/oom_score_adj", KILLED_FIRST);
     if !off.has(Layer::NoNewPrivs) {
         crate::layers::no_new_privs::apply()
             .map_err(|error| SpawnError::layer(Layer::NoNewPrivs, error.to_string()))?;

@@ -223,7 +223,7 @@ fn read(proc: &OwnedFd, path: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn write(proc: &OwnedFd, path: &str, text: &str) -> Result<(), String> {
+pub(super) fn write(proc: &OwnedFd, path: &str, text: &str) -> Result<(), String> {
     let fail = |errno: Errno| format!("/proc/{path}: {errno}");
     let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(fail)?;
