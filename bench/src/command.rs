@@ -37,6 +37,25 @@ pub(crate) fn execute(command: &mut Command, printed: &[u8]) -> Result<(), Bench
     }
 }
 
+/// Runs a command, which must succeed.
+pub(crate) fn run(command: &mut Command) -> Result<(), BenchError> {
+    let fail = |message: String, command: &Command| BenchError::Program {
+        program: format!("{command:?}"),
+        message,
+    };
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| fail(error.to_string(), command))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(fail(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            command,
+        )),
+    }
+}
+
 /// The `lazaret` command, or why there is none.
 pub(crate) fn lazaret(options: &Options) -> Result<PathBuf, String> {
     match (&options.command, env::current_exe()) {

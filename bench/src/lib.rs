@@ -70,6 +70,8 @@ pub struct Options {
     /// own executable if that is called `lazaret`, else those rows are left
     /// without its numbers.
     pub command: Option<PathBuf>,
+    /// A large WASI program, for the rows about one; without it they have no numbers.
+    pub module: Option<PathBuf>,
     /// Layers of the wall that may be missing on this host, for every host that
     /// is measured. The figures are then those of a weaker wall.
     pub accept_missing: Vec<Layer>,

@@ -1,10 +1,11 @@
 //! What others need for the same: a trivial module, or a trivial static program, from
-//! an empty command line to the printed line, whole processes.
+//! an empty command line to the printed line, whole processes; and a large module.
 //!
 //! Whatever isn't installed, or doesn't work here, is left out, and its row says why.
 
 mod containers;
 mod engines;
+mod large;
 
 use std::env;
 use std::fs;
@@ -120,6 +121,7 @@ pub fn peers(options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Table,
         progress(&format!("lazaret run, and {key}"));
         rows.push(row(options, ours.as_ref(), make(&materials))?);
     }
+    large::rows(options, progress, &mut rows)?;
     Ok(Table { machine, rows })
 }
 

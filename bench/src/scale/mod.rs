@@ -8,6 +8,7 @@ mod crossings;
 mod idle;
 mod plot;
 mod starts;
+mod submitted;
 
 use std::path::Path;
 
@@ -110,6 +111,7 @@ pub fn scale(
     let before = available();
     let mut starts = starts::Starts::new(options)?;
     let mut calls = calls::Calls::default();
+    let mut submitted = submitted::Submitted::default();
     let whole = options.wants_any(&[
         "scale/memory",
         "scale/descriptors",
@@ -123,7 +125,7 @@ pub fn scale(
                 .any(|kind| options.wants(&format!("scale/{kind}/{size}")))
         };
         // A crowd that nobody asked for isn't waited for.
-        if !whole && !kinds(&["start/pool", "start/cold", "query", "update"]) {
+        if !whole && !kinds(&["start/pool", "start/cold", "query", "update", "submitted"]) {
             continue;
         }
         crowd.grow(size, progress)?;
@@ -135,9 +137,14 @@ pub fn scale(
             progress(&format!("calls to {size} tenants in turns"));
             calls.measure(options, &crowd.tenants)?;
         }
+        if kinds(&["submitted"]) {
+            progress(&format!("calls that are submitted for {size} tenants"));
+            submitted.measure(options, &crowd.host, &crowd.tenants)?;
+        }
     }
     starts.rows(options, &mut rows);
     calls.rows(options, &mut rows);
+    submitted.rows(options, &mut rows);
     idle::rows(options, &crowd, before, progress, &mut rows)?;
     at_once::row(options, &crowd, progress, &mut rows)?;
     if let Some(directory) = figures {

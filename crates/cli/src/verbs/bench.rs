@@ -29,7 +29,7 @@ Examples:
   lazaret bench --json > bench.json
   lazaret bench --curves figures
   lazaret bench --suite scale --curves figures
-  lazaret bench --suite peers")]
+  lazaret bench --suite peers --module python.wasm")]
 pub(crate) struct Bench {
     /// Print JSON
     #[arg(long)]
@@ -53,6 +53,9 @@ pub(crate) struct Bench {
     /// measured [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+    /// A large WASI program, which the suite `peers` compiles and loads
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
     #[command(flatten)]
     wall: Wall,
 }
@@ -64,6 +67,7 @@ impl Bench {
             filter: self.filter,
             directory: self.directory,
             command: None,
+            module: self.module,
             accept_missing: self.wall.accept_missing,
             profile: self.wall.profile,
         };
@@ -86,6 +90,9 @@ impl Bench {
             return Err(Failure::Suite(
                 "--curves of the suite `costs` can't be used with --json or --filter",
             ));
+        }
+        if self.suite != Suite::Peers && options.module.is_some() {
+            return Err(Failure::Suite("--module is for the suite `peers`"));
         }
         if self.suite == Suite::Peers && self.curves.is_some() {
             return Err(Failure::Suite("the suite `peers` has no curves"));
