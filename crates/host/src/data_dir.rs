@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::aside::{is_aside, sync_directory, write_whole};
 use crate::process::is_exiting;
 
 /// The version of the layout.
@@ -385,46 +386,6 @@ fn check(file: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
     }
 }
 
-/// Writes a file so that it is there whole or not at all, also after a power cut.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let aside = aside(path);
-    let write = || {
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)?;
-        sync_directory(directory)
-    };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&aside);
-    })
-}
-
-/// A name beside `path` that nobody else uses: threads may write the same file
-/// at the same time.
-pub(crate) fn aside(path: &Path) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    path.with_extension(format!("tmp{}-{number}", std::process::id()))
-}
-
-/// Whether [`aside`] gave a file its name.
-pub(crate) fn is_aside(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    let numbers = extension.and_then(|extension| extension.strip_prefix("tmp")?.split_once('-'));
-    numbers.is_some_and(|(process, number)| {
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        digits(process) && digits(number)
-    })
-}
-
-/// Makes renames in a directory durable.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// Whether `name` can be a tenant's: it becomes a file name.
 pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
@@ -501,21 +462,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_aside_is_known_again() {
+    fn the_name_of_what_is_removed_is_known_again() {
         for name in ["a", "a-1", "a-1-2", "a.tmp1-2"] {
             let path = Path::new("/data/tenants").join(name);
             assert_eq!(removed_name(&removed(&path)), Some(name));
             assert_ne!(removed(&path), removed(&path));
-            assert!(is_aside(&aside(&path)));
             assert!(!is_aside(&removed(&path)));
         }
         // As releases before this one had it.
         assert_eq!(removed_name(Path::new(".removed-a-b-77")), Some("a-b"));
         for name in ["a", "a-1", ".a.new", ".new-a", ".removed--1", ".removed-a"] {
             assert_eq!(removed_name(Path::new(name)), None, "{name}");
-        }
-        for name in ["a.wasm", "lazaret.json", "lazaret.tmp", "a.tmpx-1"] {
-            assert!(!is_aside(Path::new(name)), "{name}");
         }
     }
 

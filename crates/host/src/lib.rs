@@ -22,6 +22,7 @@
 #[global_allocator]
 static ALLOCATOR: Guarded<std::alloc::System> = Guarded(std::alloc::System);
 
+mod aside;
 mod budget;
 mod builder;
 mod cache_dir;

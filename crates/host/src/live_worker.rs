@@ -5,13 +5,13 @@
 //! there is this user's to write, so it is no proof against that user.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use lazaret_wall::{Posture, Receipt};
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::{aside, is_aside};
+use crate::aside::{Aside, is_aside};
 use crate::incident::Subject;
 use crate::process::{is_exiting, start_time};
 
@@ -125,11 +125,9 @@ impl Register {
     pub(crate) fn enter(&self, worker: &LiveWorker) -> io::Result<()> {
         fs::create_dir_all(&self.0)?;
         let path = self.path(worker.pid);
-        let aside = aside(&path);
-        fs::write(&aside, serde_json::to_vec(worker)?)?;
-        fs::rename(&aside, &path).inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
-        })
+        let mut aside = Aside::create(&path, 0o666)?;
+        aside.file().write_all(&serde_json::to_vec(worker)?)?;
+        aside.put(&path)
     }
 
     /// It has ended.

@@ -15,7 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::data_dir::{check_name, write_whole};
+use crate::aside::write_whole;
+use crate::data_dir::check_name;
 use crate::incident::{Incident, Severity, Stamp, Store};
 
 /// When a tenant is quarantined by itself.

@@ -18,7 +18,7 @@ use rustix::fs::{StatVfsMountFlags, fstatfs, fstatvfs};
 use serde::{Deserialize, Serialize};
 
 use super::{Use, bad};
-use crate::data_dir;
+use crate::aside::Aside;
 use crate::sealed::{memfd, seal};
 
 /// How much is read at once, in bytes.
@@ -97,25 +97,18 @@ impl Contents {
     /// Writes all that can be read into a file with its hash as its name, which whoever
     /// may by this mode can open.
     pub(super) fn write(from: &mut dyn Read, directory: &Path, mode: u32) -> io::Result<Self> {
-        let aside = data_dir::aside(&directory.join("new"));
-        let mut write = || -> io::Result<Self> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o400)
-                .open(&aside)?;
-            let (hash, length) = copy(from, &mut file)?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            // Its name is a change too.
-            fs::rename(&aside, directory.join(hash.to_hex().as_str()))?;
-            Ok(Self {
-                hash: *hash.as_bytes(),
-                length,
-                verified: Stamp::of(&file.metadata()?),
-            })
-        };
-        write().inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
+        let mut aside = Aside::create(&directory.join("new"), 0o400)?;
+        let (hash, length) = copy(from, aside.file())?;
+        aside
+            .file()
+            .set_permissions(fs::Permissions::from_mode(mode))?;
+        let file = aside.file().try_clone()?;
+        // Its name is a change too.
+        aside.put(&directory.join(hash.to_hex().as_str()))?;
+        Ok(Self {
+            hash: *hash.as_bytes(),
+            length,
+            verified: Stamp::of(&file.metadata()?),
         })
     }
 

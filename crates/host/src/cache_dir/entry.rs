@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contents::Contents;
 use super::{Key, Kind, bad};
-use crate::data_dir;
+use crate::aside::Aside;
 
 /// The longest entry, in bytes.
 const MAX_BYTES: u64 = 2 << 20;
@@ -38,20 +38,12 @@ fn voucher(secret: &[u8; 32], (kind, key): (Kind, &Key), body: &[u8]) -> blake3:
 impl Entry {
     pub(super) fn write(&self, path: &Path, secret: &[u8; 32], of: (Kind, &Key)) -> io::Result<()> {
         let body = postcard::to_stdvec(self).map_err(io::Error::other)?;
-        let aside = data_dir::aside(path);
-        let write = || -> io::Result<()> {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&aside)?;
-            file.write_all(voucher(secret, of, &body).as_bytes())?;
-            file.write_all(&body)?;
-            fs::rename(&aside, path)
-        };
-        write().inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
-        })
+        let mut aside = Aside::create(path, 0o600)?;
+        aside
+            .file()
+            .write_all(voucher(secret, of, &body).as_bytes())?;
+        aside.file().write_all(&body)?;
+        aside.put(path)
     }
 
     /// The entry in this file, and when it was last noted that it is used.

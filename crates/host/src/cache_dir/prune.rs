@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::entry::Entry;
-use crate::data_dir;
+use crate::aside::is_aside;
 
 /// Of the limit, what is left after something had to go: nine tenths, so that not every
 /// new entry looks through the directory.
@@ -53,7 +53,7 @@ pub(super) fn prune(directory: &Path, limit: u64) -> io::Result<u64> {
     let mut contents = HashMap::<String, (PathBuf, u64, SystemTime)>::new();
     for (path, metadata) in files(&directory.join("contents"))? {
         let modified = metadata.modified()?;
-        if data_dir::is_aside(&path) {
+        if is_aside(&path) {
             if abandoned(modified) {
                 remove(&path);
             }
@@ -64,7 +64,7 @@ pub(super) fn prune(directory: &Path, limit: u64) -> io::Result<u64> {
     let mut entries = Vec::<(PathBuf, Option<String>, Item)>::new();
     for (path, metadata) in files(&directory.join("entries"))? {
         let used = metadata.modified()?;
-        if data_dir::is_aside(&path) {
+        if is_aside(&path) {
             if abandoned(used) {
                 remove(&path);
             }

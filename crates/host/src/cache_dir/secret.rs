@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::bad;
-use crate::data_dir;
+use crate::aside::Aside;
 
 /// The key in this file; a new one if there is none and it is to be made.
 pub(super) fn of(path: &Path, make: bool) -> io::Result<[u8; 32]> {
@@ -21,23 +21,10 @@ pub(super) fn of(path: &Path, make: bool) -> io::Result<[u8; 32]> {
     if getrandom(&mut key, GetRandomFlags::empty())? != key.len() {
         return Err(io::Error::other("too few random bytes"));
     }
-    let aside = data_dir::aside(path);
-    let write = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&aside)?;
-        file.write_all(&key)?;
-        // Only one of several hosts can; what is there then is whole.
-        match fs::hard_link(&aside, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
-    };
-    let written = write();
-    let _ = fs::remove_file(&aside);
-    written?;
+    let mut aside = Aside::create(path, 0o600)?;
+    aside.file().write_all(&key)?;
+    // Only one of several hosts can; what is there then is whole.
+    aside.put_if_free(path)?;
     read(path)
 }
 

@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 use super::{Incident, SCHEMA, Severity};
-use crate::data_dir::{check_name, write_whole};
+use crate::aside::write_whole;
+use crate::data_dir::check_name;
 
 /// What can be wrong with the record of incidents.
 #[derive(Debug, Error)]

@@ -15,8 +15,9 @@ use super::lifecycle::{load, store_module, stored_module};
 use super::meta::Meta;
 use super::snapshot::check_free;
 use super::{Shared, snapshot};
+use crate::aside;
 use crate::budget::{Budget, Reservation};
-use crate::data_dir::{self, DataDir};
+use crate::data_dir::DataDir;
 use crate::host::Inner;
 use crate::module::MAX_MODULE;
 
@@ -145,7 +146,7 @@ pub(crate) fn import(
     drop(image);
     let named = store_module(data, &module, &wasm).and_then(|()| {
         fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
-        data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))
+        aside::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))
     });
     named.inspect_err(|_| {
         // Not there any more if only the last sync failed.

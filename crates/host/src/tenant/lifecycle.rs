@@ -23,6 +23,7 @@ use super::resident::Census;
 use super::start::Beginning;
 use super::workers::Workers;
 use super::{Shared, hex, snapshot};
+use crate::aside;
 use crate::budget::{Account, Budget, total};
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::functions::Throttle;
@@ -101,9 +102,9 @@ pub(super) fn store_module(
     // One that rotted is replaced.
     if fs::read(&path).is_ok_and(|stored| stored == wasm) {
         // Who wrote it may have been killed before its name was on disk.
-        return data_dir::sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(file);
+        return aside::sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(file);
     }
-    data_dir::write_whole(&path, wasm).map_err(file)
+    aside::write_whole(&path, wasm).map_err(file)
 }
 
 /// A principal for the tenant: the ten bytes of a canister id, from its id.
@@ -168,7 +169,7 @@ pub(crate) fn install(
     if let (Some(budget), Some(account)) = (&host.budget, account) {
         budget.enter(name, account);
     }
-    data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
+    aside::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     open(host, data, name)
 }
 
@@ -361,7 +362,7 @@ pub(crate) fn remove(
         budget.forget(name);
     }
     host.quarantine.forget(name)?;
-    data_dir::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
+    aside::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
     snapshot::delete_all(data, name)?;
     fs::remove_dir_all(&aside).map_err(TenantError::file(aside))
 }

@@ -13,6 +13,7 @@ use super::lane::Lane;
 use super::lifecycle::{check_exists, open_image, read_module, stored_module};
 use super::meta::Meta;
 use super::{Shared, check_name, hex, memory_sizes};
+use crate::aside;
 use crate::budget::{Budget, Reservation, total};
 use crate::data_dir::{self, DataDir};
 use crate::host::Inner;
@@ -120,7 +121,7 @@ pub(super) fn create_in(
     if !directory.is_dir() {
         fs::create_dir_all(&directory).map_err(TenantError::file(&directory))?;
         for made in [&directory, &data.path().join("snapshots"), data.path()] {
-            data_dir::sync_directory(made).map_err(TenantError::file(made))?;
+            aside::sync_directory(made).map_err(TenantError::file(made))?;
         }
     }
     tenant.disk.check(&lane.image, 0)?;
