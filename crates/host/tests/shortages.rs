@@ -238,12 +238,12 @@ fn main() {
         };
         assert!(dropped, "{}", std::io::Error::last_os_error());
     }
-    // Of the whole process, so not beside each other.
-    let tests: &[(&'static str, fn(), &'static [harness::Tracker])] = &[
-        ("descriptors_are_used_up", descriptors_are_used_up, &[]),
-        ("no_process_may_be_started", no_process_may_be_started, &[]),
-        ("mappings_are_used_up", mappings_are_used_up, &[]),
-        ("address_space_is_used_up", address_space_is_used_up, &[]),
-    ];
-    harness::main(tests);
+    harness::main(TESTS);
 }
+
+const TESTS: &[harness::Test] = &[
+    ("descriptors_are_used_up", descriptors_are_used_up, &[]),
+    ("no_process_may_be_started", no_process_may_be_started, &[]),
+    ("mappings_are_used_up", mappings_are_used_up, &[]),
+    ("address_space_is_used_up", address_space_is_used_up, &[]),
+];
