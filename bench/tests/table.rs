@@ -36,6 +36,7 @@ const SCALE: &[&str] = &[
     "scale/descriptors",
     "scale/idle",
     "scale/at-once",
+    "scale/at-once/launchers",
 ];
 
 /// Which wall the tests are about (`scripts/as-in-a-container.sh`).

@@ -102,22 +102,24 @@ fn host(options: &Options, cache: &Path) -> Result<Host, BenchError> {
     Ok(Builder::cache_dir(options.host(), cache).build()?)
 }
 
-/// Runs a module, whatever becomes of it: how long it took until its code ran, and how
-/// much of that it was compiled.
-fn start(host: &Host, wasm: Vec<u8>) -> Result<(Duration, Option<f64>), BenchError> {
+/// Runs a module, whatever becomes of it: how long it took from when it was read and hashed
+/// until its code ran, and how much of that it was compiled.
+fn start(host: &Host, wasm: &[u8]) -> Result<(Duration, Option<f64>), BenchError> {
+    let fail = |message: String| BenchError::Program {
+        program: "the module".to_owned(),
+        message,
+    };
+    let module = host.module(wasm).map_err(|error| fail(error.to_string()))?;
     let begin = Instant::now();
-    let report = host
-        .program(wasm)
+    let report = module
+        .program()
         // Most print that and end.
         .arguments(["program", "--version"])
         .stdin(Input::Empty)
         .stdout(Output::Buffer(Arc::default()))
         .stderr(Output::Buffer(Arc::default()))
         .run()
-        .map_err(|error| BenchError::Program {
-            program: "the module".to_owned(),
-            message: error.to_string(),
-        })?;
+        .map_err(|error| fail(error.to_string()))?;
     let whole = begin.elapsed();
     let ran = Duration::from_secs_f64(report.wall_ms / 1000.0);
     Ok((whole.saturating_sub(ran), report.compile_ms))
@@ -147,7 +149,7 @@ fn compile(
     let wasmtime = installed("wasmtime");
     for repetition in 0..options.times(COMPILES).min(COMPILES) {
         let cache = directory.join(format!("compile-{repetition}"));
-        let (_, compiled) = start(&host(options, &cache)?, large.wasm.clone())?;
+        let (_, compiled) = start(&host(options, &cache)?, &large.wasm)?;
         if let Some(time) = compiled {
             found.ours.push(Duration::from_secs_f64(time / 1000.0));
         }
@@ -168,7 +170,7 @@ fn load(
     directory: &Path,
 ) -> Result<Found, BenchError> {
     let mut found = Found {
-        what: "a large module that was compiled before, from its bytes to its first instruction"
+        what: "a large module that was compiled before, from its hash to its first instruction"
             .to_owned(),
         ours: Sample::default(),
         baseline: "the same of a trivial module",
@@ -184,7 +186,7 @@ fn load(
         }
     };
     found.what = format!(
-        "{}, compiled before, from its bytes to its first instruction, on a host that has not used it yet",
+        "{}, compiled before, from its hash to its first instruction, on a host that has not used it yet",
         large.name()
     );
     let trivial = |text: &str| {
@@ -200,14 +202,14 @@ fn load(
     {
         let host = host(options, &cache)?;
         for wasm in [&small, &large.wasm, &other] {
-            start(&host, wasm.clone())?;
+            start(&host, wasm)?;
         }
     }
     for _ in 0..options.times(LOADS) {
         let host = host(options, &cache)?;
-        start(&host, other.clone())?;
+        start(&host, &other)?;
         for (wasm, sample) in [(&large.wasm, &mut found.ours), (&small, &mut found.theirs)] {
-            let (time, compiled) = start(&host, wasm.clone())?;
+            let (time, compiled) = start(&host, wasm)?;
             if compiled.is_some() {
                 found.notes.push("it was not cached".to_owned());
             }

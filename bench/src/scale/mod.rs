@@ -12,7 +12,7 @@ mod submitted;
 
 use std::path::Path;
 
-use lazaret::{Host, Tenant};
+use lazaret::{Host, PoolOptions, Tenant};
 
 use crate::Options;
 use crate::error::BenchError;
@@ -37,12 +37,18 @@ struct Crowd {
 
 impl Crowd {
     fn new(options: &Options) -> Result<Self, BenchError> {
+        Self::with(options, |_| ())
+    }
+
+    /// One whose host has this pool.
+    fn with(options: &Options, change: impl FnOnce(&mut PoolOptions)) -> Result<Self, BenchError> {
         let directory = options.temporary()?;
         let host = options
             .host()
             .data_dir(directory.path())
             .relaxed_durability()
             .pool(|pool| pool.blanks = 8)
+            .pool(change)
             .build()?;
         Ok(Self {
             host,
@@ -146,7 +152,7 @@ pub fn scale(
     calls.rows(options, &mut rows);
     submitted.rows(options, &mut rows);
     idle::rows(options, &crowd, before, progress, &mut rows)?;
-    at_once::row(options, &crowd, progress, &mut rows)?;
+    at_once::rows(options, &crowd, progress, &mut rows)?;
     if let Some(directory) = figures {
         plot::write(directory, &machine, &starts, &calls)?;
     }

@@ -16,8 +16,9 @@ use crate::data_dir::DataDir;
 use crate::functions::{Functions, Offered};
 use crate::incident::{Incident, Store};
 use crate::launchers::Launchers;
+use crate::module::ModuleError;
 use crate::pool::{Pool, PoolState};
-use crate::program::{Program, Snapshots};
+use crate::program::{Module, Program, Snapshots};
 use crate::quarantine::{Quarantine, Quarantined};
 use crate::registry::Registry;
 use crate::scheduler::{Scheduler, SchedulerState};
@@ -88,7 +89,16 @@ impl Host {
 
     /// A WASI program to run once, from binary or text.
     pub fn program(&self, module: impl Into<Vec<u8>>) -> Program {
-        Program::new(self.inner.clone(), module.into())
+        Program::of_bytes(self.inner.clone(), module.into())
+    }
+
+    /// A WASI program that runs many times, from binary or text: to read and hash a large
+    /// module takes longer than its start.
+    ///
+    /// # Errors
+    /// If it is none, or can't be run here.
+    pub fn module(&self, module: impl Into<Vec<u8>>) -> Result<Module, ModuleError> {
+        Module::new(self.inner.clone(), module.into())
     }
 
     fn data(&self) -> Result<&DataDir, TenantError> {

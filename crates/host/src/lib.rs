@@ -77,8 +77,8 @@ pub use module::{MAX_MODULE, ModuleError, ModuleInfo, binary, inspect};
 pub use page_copy::PageCopy;
 pub use pool::{AllBusy, PoolOptions, PoolState, Priority};
 pub use program::{
-    DEFAULT_MEMORY, Input, Learned, Output, Program, Report, RunError, SnapshotError, SnapshotUse,
-    StreamError, UnusedCall, UsedCall, UsedDirectory, Verdict,
+    DEFAULT_MEMORY, Input, Learned, Module, Output, Program, Report, RunError, SnapshotError,
+    SnapshotUse, StreamError, UnusedCall, UsedCall, UsedDirectory, Verdict,
 };
 pub use quarantine::{QuarantineError, QuarantinePolicy, Quarantined};
 pub use registry::Change;

@@ -331,6 +331,33 @@ fn descriptors_under_way_delay_a_worker_and_no_more() {
     assert_eq!(report.verdict, Verdict::Exited);
 }
 
+/// What is wrong with a module is told when it is read, and what is read runs many times.
+fn a_module_is_read_once_and_runs_many_times() {
+    let host = plain();
+    let module = host.module(wat("hello")).unwrap();
+    assert!(module.info().exports.iter().any(|name| name == "_start"));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let (report, out, _) = run(module.program());
+                assert_eq!(report.verdict, Verdict::Exited);
+                assert_eq!(out, "hello, lazaret\n");
+            });
+        }
+    });
+    for (bytes, said) in [
+        (&b"nothing"[..], "not a WebAssembly module"),
+        (b"(module)", "_start"),
+        (
+            b"(module (import \"env\" \"f\" (func)) (func (export \"_start\")))",
+            "env.f",
+        ),
+    ] {
+        let error = host.module(bytes).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
 /// An embedder's function is called by a program.
 fn a_host_function_is_called() {
     let host = harness::older_kernels::builder()
@@ -355,6 +382,7 @@ pub use harness::{Test, main as main_of};
 harness::tests! {
     heavy_cpython_reads_what_is_granted_only,
     heavy_php_runs_a_script,
+    a_module_is_read_once_and_runs_many_times,
     a_writable_directory_is_written,
     a_read_only_directory_is_neither_written_nor_left,
     without_a_grant_there_is_no_file,

@@ -8,6 +8,7 @@ mod error;
 mod execution;
 mod grants;
 mod learned;
+mod module;
 mod report;
 mod snapshot;
 mod streams;
@@ -25,6 +26,8 @@ use execution::{Execution, Plan, RunLimits, millis};
 use grants::Directory;
 pub(crate) use learned::Lessons;
 pub use learned::{Learned, UnusedCall, UsedCall, UsedDirectory};
+pub use module::Module;
+use module::Source;
 pub use report::{Report, SnapshotUse, Verdict};
 use snapshot::Making;
 pub use snapshot::SnapshotError;
@@ -32,13 +35,13 @@ pub(crate) use snapshot::Snapshots;
 pub use streams::{Input, Output, StreamError};
 
 use crate::host::Inner;
-use crate::module::{self, ModuleError};
+use crate::module::ModuleError;
 
 /// A program to run. Nothing of the host's reaches it but what is given here.
 #[derive(Debug)]
 pub struct Program {
     host: Arc<Inner>,
-    module: Vec<u8>,
+    source: Source,
     arguments: Vec<String>,
     environment: Vec<String>,
     directories: Vec<Directory>,
@@ -57,10 +60,15 @@ pub struct Program {
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 impl Program {
-    pub(crate) fn new(host: Arc<Inner>, module: Vec<u8>) -> Self {
+    /// A module that is read when it is run.
+    pub(crate) fn of_bytes(host: Arc<Inner>, bytes: Vec<u8>) -> Self {
+        Self::new(host, Source::Bytes(bytes))
+    }
+
+    fn new(host: Arc<Inner>, source: Source) -> Self {
         Self {
             host,
-            module,
+            source,
             arguments: vec!["program".into()],
             environment: Vec::new(),
             directories: Vec::new(),
@@ -235,9 +243,9 @@ impl Program {
     }
 
     fn run_to_end(self) -> Result<Report, RunError> {
-        let wasm = module::binary(self.module)?;
         let host = self.host;
-        let info = module::inspect(&wasm, Purpose::Program, &host.functions.names())?;
+        let module = self.source.read(&host)?;
+        let info = &module.info;
         if info.memory_minimum > self.limits.memory {
             return Err(ModuleError::Memory {
                 minimum: info.memory_minimum,
@@ -259,9 +267,9 @@ impl Program {
             cards: false,
             snapshot: initialiser.is_some(),
         };
-        let (artefact, compile_time) =
-            host.compile(&wasm, *blake3::hash(&wasm).as_bytes(), settings)?;
-        drop(wasm);
+        let (artefact, compile_time) = host.compile(&module.wasm, module.hash, settings)?;
+        // It may be large, and is needed no more.
+        drop(module);
         let compile_ms = compile_time.map(millis);
         let snapshot = match &initialiser {
             None => None,
