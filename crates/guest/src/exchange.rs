@@ -55,6 +55,9 @@ impl Exchange {
     pub fn next(&mut self) -> ToWorker {
         let bell = self.shared.u32(layout::REQUEST_BELL);
         let sleeps = self.shared.u32(layout::WORKER_SLEEPS);
+        if self.shared.u32(layout::MORE).load(Relaxed) != 0 {
+            self.spin.forget();
+        }
         match bell::wait_forever(bell, sleeps, self.requests, &mut self.spin) {
             Rung::Next => self.requests = self.requests.wrapping_add(1),
             other => abort::now(Reason::Wire, &format!("request bell: {other:?}")),

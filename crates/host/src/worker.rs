@@ -4,6 +4,7 @@ mod error;
 mod newborn;
 mod start;
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,10 @@ pub(crate) struct Worker {
     spin: Spin,
     /// Whether it slept when it was last asked.
     woken: bool,
+    /// Whether it slept the time before, too.
+    cold: bool,
+    /// Whether another request is ready behind this one.
+    more: bool,
 }
 
 /// What a worker is started for.
@@ -125,6 +130,16 @@ impl Worker {
         self.spin = spin;
     }
 
+    /// Says whether another request is ready behind the next one: then it is worth
+    /// spinning for, on either side.
+    pub(crate) fn expect_more(&mut self, more: bool) {
+        if self.more != more {
+            self.more = more;
+            self.shared.u32(layout::MORE).store(more.into(), Relaxed);
+            self.spin.forget();
+        }
+    }
+
     /// Puts a request on the wire and rings.
     pub(crate) fn send(&mut self, request: &ToWorker) -> Result<(), WorkerError> {
         request.to_bytes(&mut self.buffer)?;
@@ -151,9 +166,12 @@ impl Worker {
             buffer,
             requests,
             woken,
+            cold,
             ..
         } = self;
-        *woken = put(shared, watch, buffer, noted, requests)?;
+        let slept = put(shared, watch, buffer, noted, requests)?;
+        *cold = *woken && slept;
+        *woken = slept;
         if *woken {
             crate::metrics::worker_woken();
         }
@@ -169,13 +187,19 @@ impl Worker {
         if deadline.is_over() {
             return Err(self.ended_for(Ending::Deadline(deadline.limit)));
         }
-        // Who has to be woken first takes longer than a spin, and may need this very
-        // processor for it.
-        if self.woken {
-            return self.sleep(deadline.left());
-        }
         let bell = self.shared.u32(layout::ANSWER_BELL);
-        match bell::spin(bell, self.answers, &mut self.spin) {
+        let rung = match self.woken {
+            // Who has to be woken first takes longer than a spin, and may need this very
+            // processor for it. But if both always sleep, neither can ever spin for the
+            // other: after one long pause among short ones, or where another request is
+            // ready, the next is to find the worker awake.
+            true if self.more || !self.cold || Spin::tries(self.answers.wrapping_add(1)) => {
+                bell::spin_for_woken(bell, self.answers, &self.spin)
+            }
+            true => None,
+            false => bell::spin(bell, self.answers, &mut self.spin),
+        };
+        match rung {
             Some(rung) => self.take(rung, deadline.limit),
             None => self.sleep(deadline.left()),
         }

@@ -34,13 +34,13 @@ pub enum Rung {
 /// to wake each other. That is wasted if the peer is slow, and worse if the
 /// scheduler has put both on one processor: then the peer can't answer before
 /// the waiter sleeps. So the waiter learns: each vain spin halves the next, and
-/// once it no longer spins it tries again every so often.
+/// once it no longer spins it tries again every so often. Both sides count the same
+/// exchanges and try in the same one: either alone would try in vain, as what it waits
+/// for then begins with the other's wake-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spin {
     most: u32,
     now: u32,
-    /// Waits since the last full spin.
-    since: u32,
 }
 
 impl Spin {
@@ -50,27 +50,38 @@ impl Spin {
     pub const HOT: Self = Self::at_most(2_000);
     /// Less than this is not worth a spin.
     const LEAST: u32 = 16;
-    /// One wait in so many spins as long as it may, whatever it has learned.
+    /// One exchange in so many spins as long as it may, whatever it has learned.
     const TRY_AGAIN: u32 = 16;
+    /// How many times as long it spins for a peer that it has woken: a wake-up takes about
+    /// as long as the spin.
+    const WAKING: u32 = 2;
 
     /// At most so many looks.
     pub const fn at_most(looks: u32) -> Self {
         Self {
             most: looks,
             now: looks,
-            since: 0,
         }
     }
 
+    /// Whether it is tried in this exchange, whatever was learned.
+    pub const fn tries(exchange: u32) -> bool {
+        exchange.is_multiple_of(Self::TRY_AGAIN)
+    }
+
+    /// Forgets what was learned: the next spin is worth it.
+    pub fn forget(&mut self) {
+        self.now = self.most;
+    }
+
     /// Looks until `look` sees something, and learns from it.
-    fn spin<T>(&mut self, look: impl Fn() -> Option<T>) -> Option<T> {
-        self.since += 1;
-        if self.since >= Self::TRY_AGAIN {
-            (self.now, self.since) = (self.most, 0);
+    fn spin<T>(&mut self, exchange: u32, look: impl Fn() -> Option<T>) -> Option<T> {
+        if Self::tries(exchange) {
+            self.forget();
         }
         for _ in 0..self.now {
             if let Some(seen) = look() {
-                (self.now, self.since) = (self.most, 0);
+                self.forget();
                 return Some(seen);
             }
             std::hint::spin_loop();
@@ -108,7 +119,18 @@ pub fn wake(bell: &AtomicU32) {
 /// Spins until `bell` leaves `old`, without a look at the clock. `None` if it
 /// didn't: [`wait`] then.
 pub fn spin(bell: &AtomicU32, old: u32, spin: &mut Spin) -> Option<Rung> {
-    spin.spin(|| look(bell, old))
+    spin.spin(old.wrapping_add(1), || look(bell, old))
+}
+
+/// The same while the peer, which slept, wakes up. Nothing is learned from it.
+pub fn spin_for_woken(bell: &AtomicU32, old: u32, spin: &Spin) -> Option<Rung> {
+    for _ in 0..spin.most.saturating_mul(Spin::WAKING) {
+        if let Some(rung) = look(bell, old) {
+            return Some(rung);
+        }
+        std::hint::spin_loop();
+    }
+    None
 }
 
 fn look(bell: &AtomicU32, old: u32) -> Option<Rung> {
@@ -129,7 +151,7 @@ pub fn wait(
     stop: &dyn Fn() -> bool,
 ) -> Rung {
     let look = || look(bell, old);
-    if let Some(rung) = spin.spin(look) {
+    if let Some(rung) = spin.spin(old.wrapping_add(1), look) {
         return rung;
     }
     // Only now, as a look at the clock costs as much as several at the bell. A
@@ -166,7 +188,8 @@ pub fn wait(
 /// Waits for ever, as a worker does between requests. It needs no clock.
 pub fn wait_forever(bell: &AtomicU32, sleeps: &AtomicU32, old: u32, spin: &mut Spin) -> Rung {
     let look = || look(bell, old);
-    if let Some(rung) = spin.spin(look) {
+    // Of the exchange that has just ended, which is the one that the host counts.
+    if let Some(rung) = spin.spin(old, look) {
         return rung;
     }
     loop {
@@ -239,9 +262,9 @@ mod tests {
     fn vain_spins_become_shorter_and_a_fruitful_one_restores_them() {
         use std::cell::Cell;
         let looks = Cell::new(0u32);
-        let count = |spin: &mut Spin, answer: bool| {
+        let count = |spin: &mut Spin, exchange: u32, answer: bool| {
             looks.set(0);
-            let seen = spin.spin(|| {
+            let seen = spin.spin(exchange, || {
                 looks.set(looks.get() + 1);
                 answer.then_some(())
             });
@@ -249,12 +272,38 @@ mod tests {
             looks.get()
         };
         let mut spin = Spin::at_most(100);
-        assert_eq!([(); 4].map(|()| count(&mut spin, false)), [100, 50, 25, 0]);
-        // An answer can only be seen by who looks: at the next full spin.
-        let waits = (1..).find(|_| count(&mut spin, true) > 0).unwrap();
-        assert_eq!(waits, Spin::TRY_AGAIN - 4);
-        assert_eq!(count(&mut spin, false), 100);
-        assert_eq!(count(&mut Spin::at_most(0), false), 0);
+        assert_eq!(
+            [1, 2, 3, 4].map(|exchange| count(&mut spin, exchange, false)),
+            [100, 50, 25, 0]
+        );
+        // An answer can only be seen by who looks: in the next exchange in which both do.
+        let fruitful = (5..).find(|exchange| count(&mut spin, *exchange, true) > 0);
+        assert_eq!(fruitful, Some(Spin::TRY_AGAIN));
+        assert_eq!(count(&mut spin, Spin::TRY_AGAIN + 1, false), 100);
+        assert_eq!(count(&mut Spin::at_most(0), Spin::TRY_AGAIN, false), 0);
+        let mut spin = Spin::at_most(100);
+        for exchange in 1..9 {
+            count(&mut spin, exchange, false);
+        }
+        spin.forget();
+        assert_eq!(count(&mut spin, 9, false), 100);
+    }
+
+    #[test]
+    fn both_sides_try_in_the_same_exchange() {
+        let (bell, sleeps) = (AtomicU32::new(16), AtomicU32::new(0));
+        let tired = || Spin { most: 9, now: 0 };
+        // The host waits for answer 16, and the worker then for request 17.
+        let mut host = tired();
+        assert_eq!(spin(&bell, 15, &mut host), Some(Rung::Next));
+        bell.store(17, SeqCst);
+        let mut worker = tired();
+        assert_eq!(wait_forever(&bell, &sleeps, 16, &mut worker), Rung::Next);
+        assert_eq!((host.now, worker.now), (9, 9));
+        bell.store(15, SeqCst);
+        assert_eq!(spin(&bell, 14, &mut tired()), None);
+        assert_eq!(spin_for_woken(&bell, 14, &tired()), Some(Rung::Next));
+        assert_eq!(spin_for_woken(&bell, 15, &tired()), None);
     }
 
     #[test]

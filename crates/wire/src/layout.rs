@@ -22,7 +22,7 @@ pub const PAGE: usize = 4096;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"LAZWIRE1");
 /// Version of this layout and of the messages. Host and worker are the same
 /// executable, so a mismatch means a wrong `worker_exe`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Offset of [`MAGIC`].
 pub const MAGIC_AT: usize = 0;
@@ -43,6 +43,9 @@ pub const REQUEST_LEN: usize = 132;
 /// 1 while the worker sleeps on the request bell (u32), so that the host can
 /// save the system call when it doesn't.
 pub const WORKER_SLEEPS: usize = 136;
+/// 1 if the host has another request ready for when this one is answered (u32), so that
+/// it is worth spinning for.
+pub const MORE: usize = 140;
 /// Where a request of at most [`INLINE`] bytes lies: behind its bell, so that it
 /// comes with the cache lines that the worker looks at anyway. A larger one lies
 /// in the request area.

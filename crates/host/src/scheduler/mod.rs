@@ -122,7 +122,7 @@ impl Drop for Scheduler {
 /// No thread can be had for any call of the tenant's.
 fn refuse(turn: &Turn, error: &io::Error) {
     loop {
-        while let Some(queued) = turn.tenant.queue().pop(turn.kind) {
+        while let Some((queued, _)) = turn.tenant.queue().pop(turn.kind) {
             let error = io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EAGAIN));
             turns::tell(queued.answered, Err(CallError::Thread(error).or_shortage()));
         }

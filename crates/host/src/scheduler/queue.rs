@@ -123,12 +123,14 @@ impl CallQueue {
         Ok(first)
     }
 
-    /// The next call of this kind.
-    pub(super) fn pop(&self, kind: Kind) -> Option<Queued> {
+    /// The next call of this kind, and whether there is one behind it.
+    pub(super) fn pop(&self, kind: Kind) -> Option<(Queued, bool)> {
         let mut state = self.lock();
-        let queued = state.lines[kind as usize].waiting.pop_front()?;
+        let line = &mut state.lines[kind as usize];
+        let queued = line.waiting.pop_front()?;
+        let more = !line.waiting.is_empty();
         state.bytes -= queued.call.argument.len();
-        Some(queued)
+        Some((queued, more))
     }
 
     /// A turn is over. Whether another one is to follow it.
@@ -168,7 +170,11 @@ mod tests {
         assert_eq!(queue.push(update(2), 9), Ok(false));
         // The other kind has its own.
         assert_eq!(queue.push(queued(QueuedCall::query("m", [])), 9), Ok(true));
-        let next = || queue.pop(Kind::Update).map(|next| next.call.argument[0]);
+        let next = || {
+            queue
+                .pop(Kind::Update)
+                .map(|(next, _)| next.call.argument[0])
+        };
         assert_eq!(next(), Some(1));
         assert!(queue.end_turn(Kind::Update));
         assert_eq!((next(), next()), (Some(2), None));

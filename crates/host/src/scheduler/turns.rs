@@ -253,14 +253,16 @@ impl Turns {
             if call > 0 && (begin.elapsed() >= TURN || !self.goes_on(number)) {
                 break;
             }
-            let Some(queued) = queue.pop(turn.kind) else {
+            let Some((queued, more)) = queue.pop(turn.kind) else {
                 break;
             };
             let asked = &queued.call;
             let (method, argument, options) = (&asked.method, &asked.argument, &asked.options);
+            // One that is the last of its turn is followed by those of others.
+            let more = more && call + 1 < CALLS;
             let result = match turn.kind {
-                Kind::Update => turn.tenant.update_with(method, argument, options),
-                Kind::Query => turn.tenant.query_with(method, argument, options),
+                Kind::Update => turn.tenant.update_before(method, argument, options, more),
+                Kind::Query => turn.tenant.query_before(method, argument, options, more),
             };
             tell(queued.answered, result);
         }

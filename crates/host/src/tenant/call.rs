@@ -121,6 +121,16 @@ pub(super) fn methods<'a>(
         .filter_map(move |export| Some(format!("{kind} {}", export.strip_prefix(prefix)?)))
 }
 
+/// A call from outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Incoming<'a> {
+    pub method: &'a str,
+    pub argument: &'a [u8],
+    pub options: &'a CallOptions,
+    /// Whether another one of its kind is to follow at once.
+    pub more: bool,
+}
+
 /// What a worker is told, for a call at a version.
 pub(super) struct Asked<'a> {
     pub entry: Entry,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lazaret_image::Image;
 use lazaret_wire::message::{Done, Entry, MAX_RUNS, Outcome, Sizes};
 
-use super::call::{Asked, CallOptions, Commit, Reply, reply};
+use super::call::{Asked, Commit, Incoming, Reply, reply};
 use super::error::CallError;
 use super::fold::Folding;
 use super::live::Live;
@@ -50,20 +50,19 @@ impl Lane {
         &mut self,
         host: &Inner,
         tenant: &Arc<Shared>,
-        method: &str,
-        argument: &[u8],
-        options: &CallOptions,
+        call: &Incoming<'_>,
     ) -> Result<Reply, CallError> {
         self.check_removed(&tenant.name)?;
         let limits = &host.options.limits;
         let mut growth = tenant.reserve(memory_sizes(&self.image))?;
-        let time = options.time.unwrap_or(limits.time);
+        let time = call.options.time.unwrap_or(limits.time);
         let mut live = self.worker(host, tenant, time)?;
+        live.worker.expect_more(call.more);
         let asked = Asked {
             entry: Entry::Update,
-            method,
-            argument,
-            options,
+            method: call.method,
+            argument: call.argument,
+            options: call.options,
             fuel: limits.update_fuel,
         };
         live.ask(&asked, &tenant.principal);

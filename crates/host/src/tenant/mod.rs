@@ -40,6 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use back_off::BackOff;
 pub use back_off::HeldBack;
+use call::Incoming;
 pub use call::{ANONYMOUS, CallOptions, Commit, Reply};
 use checkpoint::Checkpoints;
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -165,10 +166,27 @@ impl Tenant {
         argument: &[u8],
         options: &CallOptions,
     ) -> Result<Reply, CallError> {
+        self.update_before(method, argument, options, false)
+    }
+
+    /// The same; `more` says whether another update is to follow at once.
+    pub(crate) fn update_before(
+        &self,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+        more: bool,
+    ) -> Result<Reply, CallError> {
         let shared = &self.shared;
         let mut lane = shared.lane();
         call::check(&shared.module(), Entry::Update, method, argument)?;
-        lane.update(&self.host, shared, method, argument, options)
+        let call = Incoming {
+            method,
+            argument,
+            options,
+            more,
+        };
+        lane.update(&self.host, shared, &call)
             .map_err(CallError::or_shortage)
     }
 
@@ -187,8 +205,25 @@ impl Tenant {
         argument: &[u8],
         options: &CallOptions,
     ) -> Result<Reply, CallError> {
+        self.query_before(method, argument, options, false)
+    }
+
+    /// The same; `more` says whether another query is to follow at once.
+    pub(crate) fn query_before(
+        &self,
+        method: &str,
+        argument: &[u8],
+        options: &CallOptions,
+        more: bool,
+    ) -> Result<Reply, CallError> {
+        let call = Incoming {
+            method,
+            argument,
+            options,
+            more,
+        };
         self.shared
-            .query(&self.host, method, argument, options)
+            .query(&self.host, &call)
             .map_err(CallError::or_shortage)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lazaret_wire::message::Entry;
 
-use super::call::{self, Asked, CallOptions, Reply, reply};
+use super::call::{self, Asked, Incoming, Reply, reply};
 use super::error::CallError;
 use super::live::Live;
 use super::workers::Slot;
@@ -20,24 +20,23 @@ impl Shared {
     pub(super) fn query(
         self: &Arc<Self>,
         host: &Inner,
-        method: &str,
-        argument: &[u8],
-        options: &CallOptions,
+        call: &Incoming<'_>,
     ) -> Result<Reply, CallError> {
         let limits = &host.options.limits;
-        let time = options.time.unwrap_or(limits.time);
-        let (slot, idle) = self.begin_query(limits.queries, time, method, argument)?;
+        let time = call.options.time.unwrap_or(limits.time);
+        let (slot, idle) = self.begin_query(limits.queries, time, call.method, call.argument)?;
         // Given back last, when what the query wrote is put back.
         let mut growth = Reservation::default();
         let mut live = match idle {
             Some(live) => live,
             None => self.start_worker(host, time)?,
         };
+        live.worker.expect_more(call.more);
         let asked = Asked {
             entry: Entry::Query,
-            method,
-            argument,
-            options,
+            method: call.method,
+            argument: call.argument,
+            options: call.options,
             fuel: limits.query_fuel,
         };
         live.ask(&asked, &self.principal);

@@ -100,6 +100,8 @@ impl Cradle {
                 receipt: Receipt::none(0, 0),
                 spin: Spin::NONE,
                 woken: false,
+                cold: false,
+                more: false,
             },
             setup,
             launcher: birth.launcher.clone(),
