@@ -3,14 +3,14 @@
 //! A call takes a thread for as long as it runs, as it is answered where it was asked.
 //! Thousands of tenants would be thousands of threads, most of which wait for each other's
 //! processor. So a call can be submitted instead: it waits in its tenant's [`queue`], and
-//! tenants with calls take turns, in the order in which they came, on as many threads as
-//! there are processors.
+//! tenants with calls take turns, in the order in which they came, on half as many threads
+//! as there are processors: a short call keeps two busy.
 //!
 //! In a turn several calls of a tenant are made, one after the other: its worker, woken for
 //! the first, is still awake for the others. A turn ends after so many calls or so long, so
 //! that a tenant with many calls doesn't delay one with few.
 //!
-//! A call that takes long doesn't hold up the others either: after two milliseconds its
+//! A call that takes long doesn't hold up the others either: after ten milliseconds its
 //! thread counts as waiting, as most of its like are (for a worker that computes, a disk,
 //! or a worker's place), and another one takes turns in its stead. For that one more thread
 //! looks on, while there is anything to look at.
@@ -43,11 +43,12 @@ pub struct SchedulerOptions {
 }
 
 impl Default for SchedulerOptions {
-    /// As many as there are processors, 256 in all; 1,024 calls of a tenant wait.
+    /// Half as many as there are processors, as a short call keeps two busy: its worker's,
+    /// and that of whoever waits for it. 256 in all; 1,024 calls of a tenant wait.
     fn default() -> Self {
         let size = |number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
         Self {
-            running: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            running: size(std::thread::available_parallelism().map_or(1, |most| most.get() / 2)),
             threads: size(256),
             queue: size(1024),
         }

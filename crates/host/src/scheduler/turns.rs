@@ -16,8 +16,9 @@ use crate::tenant::{CallError, Reply, Tenant, WeakHandle};
 const CALLS: usize = 16;
 /// After how long no further call is begun in a turn.
 const TURN: Duration = Duration::from_millis(1);
-/// After how long a call counts as one that takes long.
-const LONG: Duration = Duration::from_millis(2);
+/// After how long a call counts as one that takes long: more than a time slice or two of
+/// the kernel, as whoever waits for a processor isn't helped by more threads.
+const LONG: Duration = Duration::from_millis(10);
 /// After how long without a turn a thread ends.
 const REST: Duration = Duration::from_secs(10);
 /// The stack of a thread that makes calls, in bytes: what embedders' functions and
