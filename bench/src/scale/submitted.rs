@@ -108,15 +108,13 @@ fn submit(tenants: &[Tenant]) -> Result<(), BenchError> {
     for tenant in tenants {
         for _ in 0..TOGETHER {
             let (left, tell) = (left.clone(), tell.clone());
-            tenant
-                .submit(QueuedCall::query("empty", []), move |reply| {
-                    // Nobody is woken for each.
-                    let last = left.fetch_sub(1, AcqRel) == 1;
-                    if last || reply.is_err() {
-                        let _ = tell.send(reply.map(drop));
-                    }
-                })
-                .map_err(lazaret::CallError::from)?;
+            tenant.submit(QueuedCall::query("empty", []), move |reply| {
+                // Nobody is woken for each.
+                let last = left.fetch_sub(1, AcqRel) == 1;
+                if last || reply.is_err() {
+                    let _ = tell.send(reply.map(drop));
+                }
+            })?;
         }
     }
     drop(tell);

@@ -18,6 +18,8 @@ pub struct Exchange {
     /// A call that is over: the next is decoded into it.
     spare: Option<Box<Call>>,
     spin: Spin,
+    /// Whether the host had another request ready, when it last sent one.
+    more: bool,
 }
 
 /// A spare call doesn't keep a larger argument's memory.
@@ -33,6 +35,7 @@ impl Exchange {
             buffer: Vec::new(),
             spare: None,
             spin: Spin::NONE,
+            more: false,
         }
     }
 
@@ -55,9 +58,11 @@ impl Exchange {
     pub fn next(&mut self) -> ToWorker {
         let bell = self.shared.u32(layout::REQUEST_BELL);
         let sleeps = self.shared.u32(layout::WORKER_SLEEPS);
-        if self.shared.u32(layout::MORE).load(Relaxed) != 0 {
+        let more = self.shared.u32(layout::MORE).load(Relaxed) != 0;
+        if more && !self.more {
             self.spin.forget();
         }
+        self.more = more;
         match bell::wait_forever(bell, sleeps, self.requests, &mut self.spin) {
             Rung::Next => self.requests = self.requests.wrapping_add(1),
             other => abort::now(Reason::Wire, &format!("request bell: {other:?}")),

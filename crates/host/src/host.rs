@@ -129,8 +129,7 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         let wasm = crate::module::binary(module.into())?;
         let reservation = self.inner.tenants.install(name)?;
-        let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)
-            .map_err(TenantError::or_shortage)?;
+        let shared = tenant::install(&self.inner, self.data()?, name, &wasm, argument)?;
         let tenant = Tenant::new(self.inner.clone(), Arc::new(shared));
         reservation.fulfil(tenant.weak());
         Ok(tenant)
@@ -185,7 +184,6 @@ impl Host {
     pub fn snapshot(&self, name: &str, tag: &str) -> Result<SnapshotInfo, TenantError> {
         let tenant = self.tenant(name)?;
         tenant::snapshot::create(self.data()?, tenant.shared(), tag)
-            .map_err(TenantError::or_shortage)
     }
 
     /// The snapshots of a tenant, by tag; for one that can't be read, its tag
@@ -206,8 +204,7 @@ impl Host {
     /// tenant is as it was.
     pub fn restore(&self, name: &str, tag: &str) -> Result<Tenant, TenantError> {
         let tenant = self.tenant(name)?;
-        tenant::snapshot::restore(&self.inner, self.data()?, tenant.shared(), tag)
-            .map_err(TenantError::or_shortage)?;
+        tenant::snapshot::restore(&self.inner, self.data()?, tenant.shared(), tag)?;
         Ok(tenant)
     }
 
@@ -230,13 +227,11 @@ impl Host {
             None => {
                 let origin = self.tenant(name)?;
                 let _reservation = self.inner.tenants.install(new)?;
-                tenant::snapshot::fork(&self.inner, data, origin.shared(), new)
-                    .map_err(TenantError::or_shortage)?;
+                tenant::snapshot::fork(&self.inner, data, origin.shared(), new)?;
             }
             Some(tag) => {
                 let _reservation = self.inner.tenants.install(new)?;
-                tenant::snapshot::fork_snapshot(&self.inner, data, name, tag, new)
-                    .map_err(TenantError::or_shortage)?;
+                tenant::snapshot::fork_snapshot(&self.inner, data, name, tag, new)?;
             }
         }
         self.tenant(new)
@@ -283,8 +278,7 @@ impl Host {
     ) -> Result<Tenant, TenantError> {
         {
             let _reservation = self.inner.tenants.install(name)?;
-            tenant::archive::import(&self.inner, self.data()?, name, from, progress)
-                .map_err(TenantError::or_shortage)?;
+            tenant::archive::import(&self.inner, self.data()?, name, from, progress)?;
         }
         self.tenant(name)
     }

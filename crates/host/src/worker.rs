@@ -193,11 +193,13 @@ impl Worker {
             // processor for it. But if both always sleep, neither can ever spin for the
             // other: after one long pause among short ones, or where another request is
             // ready, the next is to find the worker awake.
-            true if self.more || !self.cold || Spin::tries(self.answers.wrapping_add(1)) => {
-                bell::spin_for_woken(bell, self.answers, &self.spin)
+            true if (self.more || !self.cold) && self.spin.is_worth_it()
+                || Spin::tries(self.requests) =>
+            {
+                bell::spin_for_woken(bell, self.answers, &mut self.spin)
             }
             true => None,
-            false => bell::spin(bell, self.answers, &mut self.spin),
+            false => bell::spin(bell, self.answers, self.requests, &mut self.spin),
         };
         match rung {
             Some(rung) => self.take(rung, deadline.limit),

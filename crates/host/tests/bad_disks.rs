@@ -119,8 +119,10 @@ fn a_full_disk_fails_the_update_and_nothing_else() {
     fill(256);
     for _ in 0..3 {
         match tenant.update("write", &argument(600, 4096)) {
-            Err(CallError::Commit(error)) => {
-                assert!(error.to_string().contains("space"), "{error}")
+            Err(error @ CallError::Shortage { .. }) => {
+                assert!(error.is_retryable());
+                let text = error.to_string();
+                assert!(text.contains("make space on the disk"), "{text}");
             }
             other => panic!("{other:?}"),
         }

@@ -33,6 +33,10 @@ fn incidents_are_counted() {
             })
             .collect();
         counted.sort();
+        // As often as it happens, which depends on the machine.
+        let there = counted.len();
+        counted.retain(|(name, _)| !name.starts_with("lazaret_worker_wakeups_total"));
+        assert_eq!(counted.len(), there - 1);
         counted
     };
     // What could be is there from the first moment, so that an alarm can be set.
@@ -42,6 +46,7 @@ fn incidents_are_counted() {
         [
             nothing("lazaret_incidents_lost_total"),
             nothing("lazaret_launchers_replaced_total"),
+            nothing("lazaret_submitted_calls_total"),
             nothing("lazaret_workers_called_back_total"),
         ]
     );
@@ -60,6 +65,7 @@ fn incidents_are_counted() {
                 1
             ),
             nothing("lazaret_launchers_replaced_total"),
+            nothing("lazaret_submitted_calls_total"),
             nothing("lazaret_workers_called_back_total"),
         ]
     );

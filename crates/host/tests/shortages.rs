@@ -10,6 +10,7 @@ mod harness;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harness::wat;
 use lazaret::{CallError, Host, Resource, Shortage, Tenant, TenantError};
@@ -17,6 +18,13 @@ use rustix::process::{Pid, Resource as Limit, Rlimit, getrlimit, prlimit};
 
 /// A user that nobody else is, so that its processes are this test's.
 const NOBODY_ELSE: u32 = 54_321;
+
+/// Limits are the whole process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A host, and a tenant with a worker.
 fn there() -> (tempfile::TempDir, Host, Tenant) {
@@ -94,6 +102,7 @@ impl Drop for Lowered {
 }
 
 fn descriptors_are_used_up() {
+    let _alone = alone();
     let (_directory, host, tenant) = there();
     let asleep = sleeping(&host);
     let pages = wat("pages");
@@ -132,6 +141,7 @@ fn descriptors_are_used_up() {
 }
 
 fn no_process_may_be_started() {
+    let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let host = harness::builder()
         .data_dir(directory.path().join("data"))
@@ -161,6 +171,7 @@ fn no_process_may_be_started() {
 }
 
 fn mappings_are_used_up() {
+    let _alone = alone();
     let (_directory, host, tenant) = there();
     let asleep = sleeping(&host);
     let page = rustix::param::page_size();
@@ -202,6 +213,7 @@ fn mappings_are_used_up() {
 }
 
 fn address_space_is_used_up() {
+    let _alone = alone();
     let (_directory, host, tenant) = there();
     let asleep = sleeping(&host);
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();

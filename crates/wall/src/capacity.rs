@@ -133,6 +133,14 @@ pub(crate) fn mappings_are_used_up() -> bool {
     left.is_some_and(|bound| bound.free < 64)
 }
 
+/// Whether no namespace of some kind may be made here, whatever others have.
+pub(crate) fn namespaces_are_forbidden() -> bool {
+    let bound = bounds()
+        .into_iter()
+        .find(|bound| bound.what == NAMESPACES.what);
+    bound.is_some_and(|bound| bound.free == 0)
+}
+
 /// The number in a file; nothing if there is none, or it says `max`.
 fn number(path: &Path) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()

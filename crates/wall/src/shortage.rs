@@ -77,12 +77,13 @@ impl Resource {
     }
 
     /// Which one an errno speaks of, wherever it comes from.
-    fn of_errno(errno: Errno, mappings: impl FnOnce() -> bool) -> Option<Self> {
+    fn of_errno(errno: Errno, mappings: impl Fn() -> bool) -> Option<Self> {
         Some(match errno {
             Errno::MFILE | Errno::NFILE => Self::Descriptors,
-            // Of a file that can't be read at once no error is made.
+            // A thread's stack is a mapping (pthread_create(3)). Of a file that can't be
+            // read at once no error is made.
+            Errno::AGAIN | Errno::NOMEM if mappings() => Self::Mappings,
             Errno::AGAIN => Self::Processes,
-            Errno::NOMEM if mappings() => Self::Mappings,
             Errno::NOMEM => Self::Memory,
             Errno::NOSPC | Errno::DQUOT => Self::Disk,
             Errno::USERS => Self::Namespaces,
@@ -93,8 +94,9 @@ impl Resource {
     /// Which one an errno of making a process speaks of (clone(2)).
     pub(crate) fn of_clone(errno: Errno) -> Option<Self> {
         match errno {
-            Errno::NOSPC => Some(Self::Namespaces),
-            other => Self::of_errno(other, || false),
+            // Where there may be none, that is no shortage.
+            Errno::NOSPC => (!capacity::namespaces_are_forbidden()).then_some(Self::Namespaces),
+            other => Self::of_errno(other, capacity::mappings_are_used_up),
         }
     }
 

@@ -69,6 +69,11 @@ impl Spin {
         exchange.is_multiple_of(Self::TRY_AGAIN)
     }
 
+    /// Whether nothing speaks against a spin.
+    pub const fn is_worth_it(&self) -> bool {
+        self.now > 0
+    }
+
     /// Forgets what was learned: the next spin is worth it.
     pub fn forget(&mut self) {
         self.now = self.most;
@@ -117,19 +122,22 @@ pub fn wake(bell: &AtomicU32) {
 }
 
 /// Spins until `bell` leaves `old`, without a look at the clock. `None` if it
-/// didn't: [`wait`] then.
-pub fn spin(bell: &AtomicU32, old: u32, spin: &mut Spin) -> Option<Rung> {
-    spin.spin(old.wrapping_add(1), || look(bell, old))
+/// didn't: [`wait`] then. The exchange has the number of its request, as its answer may
+/// have another: a blank worker answers once unasked.
+pub fn spin(bell: &AtomicU32, old: u32, exchange: u32, spin: &mut Spin) -> Option<Rung> {
+    spin.spin(exchange, || look(bell, old))
 }
 
-/// The same while the peer, which slept, wakes up. Nothing is learned from it.
-pub fn spin_for_woken(bell: &AtomicU32, old: u32, spin: &Spin) -> Option<Rung> {
+/// The same while the peer, which slept, wakes up. If that is in vain, no spin is worth it
+/// until the next one that is tried.
+pub fn spin_for_woken(bell: &AtomicU32, old: u32, spin: &mut Spin) -> Option<Rung> {
     for _ in 0..spin.most.saturating_mul(Spin::WAKING) {
         if let Some(rung) = look(bell, old) {
             return Some(rung);
         }
         std::hint::spin_loop();
     }
+    spin.now = 0;
     None
 }
 
@@ -295,15 +303,19 @@ mod tests {
         let tired = || Spin { most: 9, now: 0 };
         // The host waits for answer 16, and the worker then for request 17.
         let mut host = tired();
-        assert_eq!(spin(&bell, 15, &mut host), Some(Rung::Next));
+        assert_eq!(spin(&bell, 15, 16, &mut host), Some(Rung::Next));
         bell.store(17, SeqCst);
         let mut worker = tired();
         assert_eq!(wait_forever(&bell, &sleeps, 16, &mut worker), Rung::Next);
         assert_eq!((host.now, worker.now), (9, 9));
         bell.store(15, SeqCst);
-        assert_eq!(spin(&bell, 14, &mut tired()), None);
-        assert_eq!(spin_for_woken(&bell, 14, &tired()), Some(Rung::Next));
-        assert_eq!(spin_for_woken(&bell, 15, &tired()), None);
+        assert_eq!(spin(&bell, 14, 15, &mut tired()), None);
+        assert_eq!(spin_for_woken(&bell, 14, &mut tired()), Some(Rung::Next));
+        let mut fresh = Spin::at_most(9);
+        assert_eq!(spin_for_woken(&bell, 15, &mut fresh), None);
+        assert!(!fresh.is_worth_it());
+        fresh.forget();
+        assert!(fresh.is_worth_it());
     }
 
     #[test]

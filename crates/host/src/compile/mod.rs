@@ -60,6 +60,18 @@ pub enum CompileError {
     Memfd(#[source] io::Error),
 }
 
+impl CompileError {
+    /// Whether the same may succeed later, as nothing is wrong with the module.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Failed(_) => true,
+            Self::Ended(ending) => ending.was_not_its_own(),
+            Self::Worker(error) => error.was_killed(),
+            _ => false,
+        }
+    }
+}
+
 impl From<Refused> for CompileError {
     fn from(refused: Refused) -> Self {
         match refused.of_module {

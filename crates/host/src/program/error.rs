@@ -59,7 +59,7 @@ impl RunError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Shortage { .. } => true,
-            Self::Compile(error) => matches!(error, CompileError::Failed(_)),
+            Self::Compile(error) => error.is_retryable(),
             Self::Worker(error) => error.was_killed(),
             _ => false,
         }

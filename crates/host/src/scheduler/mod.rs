@@ -18,7 +18,6 @@
 mod queue;
 mod turns;
 
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -85,27 +84,57 @@ impl Scheduler {
     }
 
     /// Has a call made when its turn comes.
+    ///
+    /// # Errors
+    /// [`CallError::QueueFull`], and [`CallError::Thread`] if there is no thread for it and
+    /// none can be had.
     pub(crate) fn submit(
         &self,
         tenant: &Tenant,
         call: QueuedCall,
         answered: impl FnOnce(Result<Reply, CallError>) + Send + 'static,
-    ) -> Result<(), QueueFull> {
+    ) -> Result<(), CallError> {
         let kind = call.kind;
         let queued = Queued {
             call,
             answered: Box::new(answered),
         };
-        if tenant.queue().push(queued, self.queue)? {
-            let turn = Turn {
-                tenant: tenant.clone(),
-                kind,
-            };
-            if let Err((turn, error)) = self.turns.wait_for(turn) {
-                refuse(&turn, &error);
+        let (queue, queries) = (tenant.queue(), tenant.most_queries());
+        if !queue.push(queued, self.queue, queries)? {
+            return Ok(());
+        }
+        let turn = Turn {
+            tenant: tenant.clone(),
+            kind,
+        };
+        match self.turns.wait_for(turn) {
+            Ok(()) => Ok(()),
+            Err((turn, error)) => {
+                // It is the first, as nobody else has a turn.
+                let own = queue.pop(kind);
+                self.refuse(turn);
+                drop(own);
+                Err(CallError::Thread(error).or_shortage())
             }
         }
-        Ok(())
+    }
+
+    /// No thread could be had for a turn: those who came behind its call meanwhile wait for
+    /// one too, or are told.
+    fn refuse(&self, mut turn: Turn) {
+        while turn.tenant.queue().end_turn(turn.kind, false) {
+            let error = match self.turns.wait_for(turn) {
+                Ok(()) => return,
+                Err((back, error)) => {
+                    turn = back;
+                    error
+                }
+            };
+            if let Some((queued, _)) = turn.tenant.queue().pop(turn.kind) {
+                let error = CallError::Thread(error).or_shortage();
+                turns::tell(queued.answered, Err(error));
+            }
+        }
     }
 
     /// What it is at.
@@ -117,18 +146,5 @@ impl Scheduler {
 impl Drop for Scheduler {
     fn drop(&mut self) {
         self.turns.end();
-    }
-}
-
-/// No thread can be had for any call of the tenant's.
-fn refuse(turn: &Turn, error: &io::Error) {
-    loop {
-        while let Some((queued, _)) = turn.tenant.queue().pop(turn.kind) {
-            let error = io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EAGAIN));
-            turns::tell(queued.answered, Err(CallError::Thread(error).or_shortage()));
-        }
-        if !turn.tenant.queue().end_turn(turn.kind) {
-            return;
-        }
     }
 }

@@ -91,6 +91,24 @@ struct Line {
     waiting: VecDeque<Queued>,
     /// How many threads take from it, or will.
     turns: usize,
+    /// Those of them whose call takes long.
+    long: usize,
+}
+
+impl Line {
+    /// Whether whoever waits needs another turn: nobody is about to come round to it, and
+    /// no more than `most` are at it then.
+    fn another(&mut self, kind: Kind, most: usize) -> bool {
+        let most = match kind {
+            // They wait for each other.
+            Kind::Update => 1,
+            Kind::Query => most,
+        };
+        let another =
+            !self.waiting.is_empty() && self.turns == self.long && self.turns < most.max(1);
+        self.turns += usize::from(another);
+        another
+    }
 }
 
 impl fmt::Debug for CallQueue {
@@ -104,8 +122,14 @@ impl CallQueue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a call at its end. Whether the tenant is to have a turn for that.
-    pub(super) fn push(&self, queued: Queued, most: usize) -> Result<bool, QueueFull> {
+    /// Puts a call at its end, where at most `most` wait and `queries` queries run. Whether
+    /// the tenant is to have a turn for that.
+    pub(super) fn push(
+        &self,
+        queued: Queued,
+        most: usize,
+        queries: usize,
+    ) -> Result<bool, QueueFull> {
         let mut state = self.lock();
         let calls = state.lines.iter().map(|line| line.waiting.len()).sum();
         let bytes = state.bytes.saturating_add(queued.call.argument.len());
@@ -116,11 +140,10 @@ impl CallQueue {
             });
         }
         state.bytes = bytes;
-        let line = &mut state.lines[queued.call.kind as usize];
+        let kind = queued.call.kind;
+        let line = &mut state.lines[kind as usize];
         line.waiting.push_back(queued);
-        let first = line.turns == 0;
-        line.turns += usize::from(first);
-        Ok(first)
+        Ok(line.another(kind, queries))
     }
 
     /// The next call of this kind, and whether there is one behind it.
@@ -133,21 +156,22 @@ impl CallQueue {
         Some((queued, more))
     }
 
-    /// A turn is over. Whether another one is to follow it.
-    pub(super) fn end_turn(&self, kind: Kind) -> bool {
+    /// A turn is over, whose last call was marked as long or not. Whether another one is
+    /// to follow it.
+    pub(super) fn end_turn(&self, kind: Kind, long: bool) -> bool {
         let line = &mut self.lock().lines[kind as usize];
+        line.long -= usize::from(long);
         let goes_on = !line.waiting.is_empty();
         line.turns -= usize::from(!goes_on);
         goes_on
     }
 
-    /// Another turn beside those there are, if anybody waits behind them and no more than
-    /// `most` are at it then. Whether there is one.
-    pub(super) fn another_turn(&self, kind: Kind, most: usize) -> bool {
+    /// The call of one of its turns takes long. Whether there is to be another turn for
+    /// those that wait behind it.
+    pub(super) fn mark_long(&self, kind: Kind, queries: usize) -> bool {
         let line = &mut self.lock().lines[kind as usize];
-        let another = !line.waiting.is_empty() && line.turns < most;
-        line.turns += usize::from(another);
-        another
+        line.long += 1;
+        line.another(kind, queries)
     }
 }
 
@@ -166,47 +190,68 @@ mod tests {
     fn a_tenant_has_one_turn_until_nothing_waits() {
         let queue = CallQueue::default();
         let update = |n: u8| queued(QueuedCall::update("m", [n]));
-        assert_eq!(queue.push(update(1), 9), Ok(true));
-        assert_eq!(queue.push(update(2), 9), Ok(false));
+        assert_eq!(queue.push(update(1), 9, 2), Ok(true));
+        assert_eq!(queue.push(update(2), 9, 2), Ok(false));
         // The other kind has its own.
-        assert_eq!(queue.push(queued(QueuedCall::query("m", [])), 9), Ok(true));
+        assert_eq!(
+            queue.push(queued(QueuedCall::query("m", [])), 9, 2),
+            Ok(true)
+        );
         let next = || {
             queue
                 .pop(Kind::Update)
                 .map(|(next, _)| next.call.argument[0])
         };
         assert_eq!(next(), Some(1));
-        assert!(queue.end_turn(Kind::Update));
+        assert!(queue.end_turn(Kind::Update, false));
         assert_eq!((next(), next()), (Some(2), None));
-        assert!(!queue.end_turn(Kind::Update));
-        assert_eq!(queue.push(update(3), 9), Ok(true));
+        assert!(!queue.end_turn(Kind::Update, false));
+        assert_eq!(queue.push(update(3), 9, 2), Ok(true));
     }
 
     #[test]
-    fn only_who_waits_behind_others_gets_another_turn() {
+    fn only_who_waits_behind_long_calls_gets_another_turn() {
         let queue = CallQueue::default();
-        let query = || queued(QueuedCall::query("m", []));
-        assert!(!queue.another_turn(Kind::Query, 2));
-        queue.push(query(), 9).unwrap();
+        let push = |call| queue.push(queued(call), 9, 2).unwrap();
+        let query = || push(QueuedCall::query("m", []));
+        assert!(query());
         queue.pop(Kind::Query).unwrap();
-        assert!(!queue.another_turn(Kind::Query, 2));
-        queue.push(query(), 9).unwrap();
-        assert!(!queue.another_turn(Kind::Query, 1));
-        assert!(queue.another_turn(Kind::Query, 2));
-        assert!(!queue.another_turn(Kind::Query, 2));
+        // Nobody waits yet; whoever comes later does.
+        assert!(!queue.mark_long(Kind::Query, 2));
+        assert!(query());
+        // Somebody comes round to it.
+        assert!(!query());
+        queue.pop(Kind::Query).unwrap();
+        // No more than two at once.
+        assert!(!queue.mark_long(Kind::Query, 2));
+        assert!(!query());
+        assert!(queue.end_turn(Kind::Query, true));
+        queue.pop(Kind::Query).unwrap();
+        queue.pop(Kind::Query).unwrap();
+        assert!(!queue.end_turn(Kind::Query, false));
+        assert!(query());
+        queue.pop(Kind::Query).unwrap();
+        assert!(!queue.end_turn(Kind::Query, false));
+        assert!(!queue.end_turn(Kind::Query, true));
+        // Updates wait for each other.
+        let update = || push(QueuedCall::update("m", []));
+        assert!(update());
+        assert!(!update());
+        assert!(!queue.mark_long(Kind::Update, 2));
+        assert!(!update());
     }
 
     #[test]
     fn no_more_wait_than_may() {
         let queue = CallQueue::default();
         let call = |bytes: usize| queued(QueuedCall::update("m", vec![0; bytes]));
-        queue.push(call(10), 2).unwrap();
-        queue.push(call(20), 2).unwrap();
-        let full = queue.push(call(0), 2).unwrap_err();
+        queue.push(call(10), 2, 2).unwrap();
+        queue.push(call(20), 2, 2).unwrap();
+        let full = queue.push(call(0), 2, 2).unwrap_err();
         assert_eq!((full.calls, full.bytes), (2, 30));
-        let full = queue.push(call(MAX_BYTES - 29), 9).unwrap_err();
+        let full = queue.push(call(MAX_BYTES - 29), 9, 2).unwrap_err();
         assert_eq!((full.calls, full.bytes), (2, 30));
         queue.pop(Kind::Update).unwrap();
-        assert_eq!(queue.push(call(MAX_BYTES - 29), 9), Ok(false));
+        assert_eq!(queue.push(call(MAX_BYTES - 29), 9, 2), Ok(false));
     }
 }

@@ -93,16 +93,27 @@ impl State {
         self.taken.values().filter(|taken| !taken.long).count()
     }
 
-    /// Marks calls that take long by now, and says whose they are.
-    fn mark_long(&mut self, now: Instant) -> Vec<(WeakHandle, Kind)> {
-        let mut found = Vec::new();
+    /// Marks calls that take long by now. Who waits behind one gets another turn. The
+    /// tenants that were held for that are returned, to be let go of when this is no longer
+    /// locked.
+    fn mark_long(&mut self, now: Instant) -> Vec<Tenant> {
+        let mut held = Vec::new();
         for taken in self.taken.values_mut() {
-            if !taken.long && now.saturating_duration_since(taken.since) >= LONG {
-                taken.long = true;
-                found.push((taken.tenant.clone(), taken.kind));
+            if taken.long || now.saturating_duration_since(taken.since) < LONG {
+                continue;
+            }
+            // Whose turn it is has it.
+            let Some(tenant) = taken.tenant.upgrade() else {
+                continue;
+            };
+            taken.long = true;
+            let kind = taken.kind;
+            match tenant.queue().mark_long(kind, tenant.most_queries()) {
+                true => self.waiting.push_back(Turn { tenant, kind }),
+                false => held.push(tenant),
             }
         }
-        found
+        held
     }
 }
 
@@ -147,8 +158,13 @@ impl Turns {
                 Some(turn) => Err((turn, error)),
                 None => Ok(()),
             },
-            // Those that are there come round to it.
-            Ok(()) | Err(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "no thread for another turn");
+                // Those that are there come round to it, and whoever looks on tries again.
+                self.have_looked_on(&mut state);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -211,9 +227,11 @@ impl Turns {
                 state.turns += 1;
                 self.have_looked_on(&mut state);
                 drop(state);
-                let goes_on = self.take(number, &turn);
+                self.take(number, &turn);
+                let taken = self.lock().taken.remove(&number);
+                let long = taken.is_some_and(|taken| taken.long);
+                let goes_on = turn.tenant.queue().end_turn(turn.kind, long);
                 state = self.lock();
-                state.taken.remove(&number);
                 if goes_on {
                     state.waiting.push_back(turn);
                 } else {
@@ -246,8 +264,8 @@ impl Turns {
         self.gone.notify_all();
     }
 
-    /// Makes calls of the tenant whose turn it is. Whether it is to have another one.
-    fn take(&self, number: u64, turn: &Turn) -> bool {
+    /// Makes calls of the tenant whose turn it is.
+    fn take(&self, number: u64, turn: &Turn) {
         let queue = turn.tenant.queue();
         let begin = Instant::now();
         for call in 0..CALLS {
@@ -261,13 +279,19 @@ impl Turns {
             let (method, argument, options) = (&asked.method, &asked.argument, &asked.options);
             // One that is the last of its turn is followed by those of others.
             let more = more && call + 1 < CALLS;
-            let result = match turn.kind {
-                Kind::Update => turn.tenant.update_before(method, argument, options, more),
-                Kind::Query => turn.tenant.query_before(method, argument, options, more),
-            };
+            let tenant = &turn.tenant;
+            let call = AssertUnwindSafe(|| match turn.kind {
+                Kind::Update => tenant.update_before(method, argument, options, more),
+                Kind::Query => tenant.query_before(method, argument, options, more),
+            });
+            // This thread is others' too.
+            let result = catch_unwind(call).unwrap_or_else(|_| {
+                Err(CallError::Aborted(
+                    "the host panicked in the call".to_owned(),
+                ))
+            });
             tell(queued.answered, result);
         }
-        queue.end_turn(turn.kind)
     }
 
     /// Another call of the same turn begins, unless the last one took so long that
@@ -300,18 +324,16 @@ impl Turns {
                 .wait_timeout(state, LONG)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
-            let long = state.mark_long(Instant::now());
-            if !long.is_empty() {
+            // Who lets go of a tenant may let go of the host, and of this: not while it is
+            // locked.
+            let held = state.mark_long(Instant::now());
+            if !held.is_empty() {
                 drop(state);
-                let more = long
-                    .into_iter()
-                    .filter_map(another_turn)
-                    .collect::<Vec<_>>();
+                drop(held);
                 state = self.lock();
-                state.waiting.extend(more);
             }
             if let Err(error) = self.staff(&mut state) {
-                tracing::warn!(%error, "no thread for calls that wait behind long ones");
+                tracing::debug!(%error, "no thread for calls that wait behind long ones");
             }
             let nothing_new = state.turns == turns && state.running() == 0;
             turns = state.turns;
@@ -339,21 +361,13 @@ impl Turns {
     }
 }
 
-/// Another turn for queries that wait behind one that takes long. Updates wait for each
-/// other.
-fn another_turn((tenant, kind): (WeakHandle, Kind)) -> Option<Turn> {
-    if kind == Kind::Update {
-        return None;
-    }
-    let tenant = tenant.upgrade()?;
-    let another = tenant.queue().another_turn(kind, tenant.most_queries());
-    another.then_some(Turn { tenant, kind })
-}
-
 /// Tells what came of a call.
 pub(super) fn tell(answered: Answered, result: Result<Reply, CallError>) {
-    metrics::call_answered();
-    if catch_unwind(AssertUnwindSafe(|| answered(result))).is_err() {
+    let tell = AssertUnwindSafe(|| {
+        metrics::call_answered();
+        answered(result);
+    });
+    if catch_unwind(tell).is_err() {
         tracing::error!("whoever was told of a call's end panicked");
     }
 }
@@ -368,7 +382,7 @@ fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::wanted;
 
     #[test]
     fn threads_come_for_turns_up_to_as_many_as_may_run() {
@@ -378,30 +392,9 @@ mod tests {
             (5, 0, 2, 2),
             (5, 1, 2, 1),
             (5, 2, 2, 0),
-            // More than that, where one that took long has gone on with another call.
             (5, 3, 2, 0),
         ] {
             assert_eq!(wanted(waiting, running, most), come, "{waiting} {running}");
         }
-    }
-
-    #[test]
-    fn a_call_is_marked_long_once() {
-        let now = Instant::now();
-        let mut state = State::default();
-        for (number, age) in [(1, Duration::ZERO), (2, LONG), (3, LONG * 3)] {
-            let taken = Taken {
-                since: now - age,
-                long: false,
-                tenant: WeakHandle::default(),
-                kind: Kind::Query,
-            };
-            state.taken.insert(number, taken);
-        }
-        assert_eq!(state.running(), 3);
-        assert_eq!(state.mark_long(now).len(), 2);
-        assert_eq!(state.running(), 1);
-        assert_eq!(state.mark_long(now).len(), 0);
-        assert_eq!(state.mark_long(now + LONG).len(), 1);
     }
 }

@@ -124,6 +124,35 @@ pub(crate) fn install(
     wasm: &[u8],
     argument: &[u8],
 ) -> Result<Shared, TenantError> {
+    // Until then nothing has changed, and it is worth another try.
+    let made = make(host, data, name, wasm, argument).map_err(TenantError::or_shortage)?;
+    let Made {
+        aside,
+        target,
+        account,
+    } = made;
+    fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
+    if let (Some(budget), Some(account)) = (&host.budget, account) {
+        budget.enter(name, account);
+    }
+    aside::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
+    open(host, data, name)
+}
+
+/// A tenant that is made, but not yet in its place.
+struct Made {
+    aside: PathBuf,
+    target: PathBuf,
+    account: Option<Arc<Account>>,
+}
+
+fn make(
+    host: &Inner,
+    data: &DataDir,
+    name: &str,
+    wasm: &[u8],
+    argument: &[u8],
+) -> Result<Made, TenantError> {
     let target = snapshot::check_free(data, name)?;
     let module = load(host, wasm)?;
     // Compiled before anything is stored: a module that doesn't compile leaves
@@ -165,12 +194,11 @@ pub(crate) fn install(
         let _ = fs::remove_dir_all(&aside);
         return Err(error);
     }
-    fs::rename(&aside, &target).map_err(TenantError::file(&target))?;
-    if let (Some(budget), Some(account)) = (&host.budget, account) {
-        budget.enter(name, account);
-    }
-    aside::sync_directory(&data.tenants()).map_err(TenantError::file(data.tenants()))?;
-    open(host, data, name)
+    Ok(Made {
+        aside,
+        target,
+        account,
+    })
 }
 
 /// A tenant around an image.

@@ -74,7 +74,7 @@ use crate::budget::{Account, NodeMemory, Reservation, total};
 use crate::functions::Throttle;
 use crate::host::Inner;
 use crate::pool::Priority;
-use crate::scheduler::{CallQueue, QueueFull, QueuedCall};
+use crate::scheduler::{CallQueue, QueuedCall};
 use crate::tracker::Written;
 use crate::worker::{Deadline, Duty};
 
@@ -235,7 +235,7 @@ impl Tenant {
     /// beside them. Calls that wait keep the host open until they are answered.
     ///
     /// ```no_run
-    /// # fn calls(tenant: &lazaret::Tenant) -> Result<(), lazaret::QueueFull> {
+    /// # fn calls(tenant: &lazaret::Tenant) -> Result<(), lazaret::CallError> {
     /// use lazaret::QueuedCall;
     /// let (tell, told) = std::sync::mpsc::channel();
     /// for _ in 0..100 {
@@ -251,12 +251,13 @@ impl Tenant {
     /// ```
     ///
     /// # Errors
-    /// If as many of the tenant's calls wait as may; then `answered` isn't told anything.
+    /// [`CallError::QueueFull`] if as many of the tenant's calls wait as may, and if there is
+    /// no thread for it and none can be had; then `answered` isn't told anything.
     pub fn submit(
         &self,
         call: QueuedCall,
         answered: impl FnOnce(Result<Reply, CallError>) + Send + 'static,
-    ) -> Result<(), QueueFull> {
+    ) -> Result<(), CallError> {
         self.host.scheduler.submit(self, call, answered)
     }
 

@@ -5,7 +5,6 @@ use lazaret_image::CommitError;
 use lazaret_wall::Shortage;
 
 use super::error::{CallError, TenantError};
-use crate::compile::CompileError;
 
 impl CallError {
     /// Whether the same call may succeed later as nothing is wrong with it: somebody else
@@ -21,7 +20,7 @@ impl CallError {
             | Self::QueueFull(_) => true,
             Self::WorkerEnded(ending) => ending.was_not_its_own(),
             Self::Worker(error) => error.was_killed(),
-            Self::Compile(error) => matches!(error, CompileError::Failed(_)),
+            Self::Compile(error) => error.is_retryable(),
             _ => false,
         }
     }
@@ -31,6 +30,8 @@ impl CallError {
         let told = match self {
             // What is on disk isn't known, so it isn't for want of anything.
             Self::Commit(CommitError::Sync(_) | CommitError::Poisoned { .. }) => None,
+            // Nor whether it is the old base or the new one.
+            Self::Fold(_) => None,
             Self::Shortage { .. } => None,
             _ => Shortage::behind(&self),
         };
@@ -50,7 +51,7 @@ impl TenantError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Shortage { .. } | Self::NodeMemory(_) | Self::Busy { .. } => true,
-            Self::Compile(error) => matches!(error, CompileError::Failed(_)),
+            Self::Compile(error) => error.is_retryable(),
             Self::Call { error, .. } => error.is_retryable(),
             _ => false,
         }

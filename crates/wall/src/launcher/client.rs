@@ -1,6 +1,7 @@
 //! The host's side of the launcher.
 
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -307,8 +308,19 @@ impl Launcher {
         let (pidfd, grouped) = receiver
             .recv_timeout(PATIENCE)
             .map_err(|_| LauncherError::Silent)??;
-        let pid = pid_of(pidfd.as_fd())
-            .ok_or_else(|| LauncherError::Failed("the worker ended at once".into()))?;
+        let pid = match pid_of(pidfd.as_fd()) {
+            Ok(Some(pid)) => pid,
+            Ok(None) => return Err(LauncherError::Failed("the worker ended at once".into())),
+            Err(error) => {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                let errno = Errno::from_io_error(&error);
+                return Err(no_process(
+                    None,
+                    format!("the worker's number: {error}"),
+                    errno,
+                ));
+            }
+        };
         if let Some(group) = group.as_ref().filter(|_| !grouped)
             && let Err(error) = group.enter(pid)
         {
@@ -330,7 +342,7 @@ impl Launcher {
 
     /// The launcher's number on the host.
     pub fn pid(&self) -> Option<i32> {
-        pid_of(self.pidfd.as_fd())
+        pid_of(self.pidfd.as_fd()).ok().flatten()
     }
 }
 
@@ -396,13 +408,10 @@ fn watch(
 }
 
 /// The number of the process behind a pidfd, in the PID namespace of `/proc`.
-fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))?
-        .trim()
-        .parse()
-        .ok()?;
-    (pid > 0).then_some(pid)
+/// Nothing if it has ended.
+fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let pid = line.and_then(|line| line.trim().parse().ok());
+    Ok(pid.filter(|pid| *pid > 0))
 }

@@ -68,7 +68,8 @@ impl SpawnError {
     }
 
     pub fn executable(error: &std::io::Error) -> Self {
-        let errno = Errno::from_io_error(error);
+        // That of a full file system isn't about processes.
+        let errno = Errno::from_io_error(error).filter(|errno| *errno != Errno::NOSPC);
         Self::of(format!("the executable: {error}"), errno)
     }
 }
