@@ -72,6 +72,8 @@ pub(crate) struct Worker {
     woken: bool,
     /// Whether it slept the time before, too.
     cold: bool,
+    /// Whether it was in vain to spin for it when it was last woken.
+    vain: bool,
     /// Whether another request is ready behind this one.
     more: bool,
 }
@@ -136,6 +138,7 @@ impl Worker {
         if self.more != more {
             self.more = more;
             self.shared.u32(layout::MORE).store(more.into(), Relaxed);
+            self.vain = false;
             self.spin.forget();
         }
     }
@@ -193,10 +196,10 @@ impl Worker {
             // processor for it. But if both always sleep, neither can ever spin for the
             // other: after one long pause among short ones, or where another request is
             // ready, the next is to find the worker awake.
-            true if (self.more || !self.cold) && self.spin.is_worth_it()
-                || Spin::tries(self.requests) =>
-            {
-                bell::spin_for_woken(bell, self.answers, &mut self.spin)
+            true if !self.cold || self.more && !self.vain || Spin::tries(self.requests) => {
+                let rung = bell::spin_for_woken(bell, self.answers, &self.spin);
+                self.vain = rung.is_none();
+                rung
             }
             true => None,
             false => bell::spin(bell, self.answers, self.requests, &mut self.spin),

@@ -69,11 +69,6 @@ impl Spin {
         exchange.is_multiple_of(Self::TRY_AGAIN)
     }
 
-    /// Whether nothing speaks against a spin.
-    pub const fn is_worth_it(&self) -> bool {
-        self.now > 0
-    }
-
     /// Forgets what was learned: the next spin is worth it.
     pub fn forget(&mut self) {
         self.now = self.most;
@@ -128,16 +123,15 @@ pub fn spin(bell: &AtomicU32, old: u32, exchange: u32, spin: &mut Spin) -> Optio
     spin.spin(exchange, || look(bell, old))
 }
 
-/// The same while the peer, which slept, wakes up. If that is in vain, no spin is worth it
-/// until the next one that is tried.
-pub fn spin_for_woken(bell: &AtomicU32, old: u32, spin: &mut Spin) -> Option<Rung> {
+/// The same while the peer, which slept, wakes up. Nothing is learned from it of other
+/// spins.
+pub fn spin_for_woken(bell: &AtomicU32, old: u32, spin: &Spin) -> Option<Rung> {
     for _ in 0..spin.most.saturating_mul(Spin::WAKING) {
         if let Some(rung) = look(bell, old) {
             return Some(rung);
         }
         std::hint::spin_loop();
     }
-    spin.now = 0;
     None
 }
 
@@ -310,12 +304,8 @@ mod tests {
         assert_eq!((host.now, worker.now), (9, 9));
         bell.store(15, SeqCst);
         assert_eq!(spin(&bell, 14, 15, &mut tired()), None);
-        assert_eq!(spin_for_woken(&bell, 14, &mut tired()), Some(Rung::Next));
-        let mut fresh = Spin::at_most(9);
-        assert_eq!(spin_for_woken(&bell, 15, &mut fresh), None);
-        assert!(!fresh.is_worth_it());
-        fresh.forget();
-        assert!(fresh.is_worth_it());
+        assert_eq!(spin_for_woken(&bell, 14, &tired()), Some(Rung::Next));
+        assert_eq!(spin_for_woken(&bell, 15, &tired()), None);
     }
 
     #[test]

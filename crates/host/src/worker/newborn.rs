@@ -101,6 +101,7 @@ impl Cradle {
                 spin: Spin::NONE,
                 woken: false,
                 cold: false,
+                vain: false,
                 more: false,
             },
             setup,

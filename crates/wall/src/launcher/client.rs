@@ -246,6 +246,14 @@ impl Launcher {
             Some(group) => group.entrance()?,
             None => Entrance::default(),
         };
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        if let Some(hard) = hard.filter(|hard| *hard < limits.descriptors) {
+            let needed = limits.descriptors;
+            let message = format!(
+                "a worker may need {needed} descriptors, and no process here may have more than {hard} (the hard limit)"
+            );
+            return Err(no_process(None, message, Some(Errno::MFILE)));
+        }
         let ended = watch(group.clone(), limits.file > 0, ended);
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
