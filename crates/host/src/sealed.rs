@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 /// An empty memfd that can be sealed.
 pub(crate) fn memfd() -> io::Result<OwnedFd> {
@@ -14,10 +14,7 @@ pub(crate) fn memfd() -> io::Result<OwnedFd> {
 
 /// Seals a memfd against every change and opens it read-only.
 pub(crate) fn seal(file: &OwnedFd) -> io::Result<OwnedFd> {
-    rustix::fs::fcntl_add_seals(
-        file,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    lazaret_wall::sealing::seal(file)?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(rustix::fs::open(
         path,

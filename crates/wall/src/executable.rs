@@ -22,6 +22,7 @@ use rustix::mount::OpenTreeFlags;
 use crate::launcher::set_attributes;
 use crate::layer::Probe;
 use crate::probe::{in_child, succeeds};
+use crate::sealing::seal;
 
 /// `MOUNT_ATTR_RDONLY`, `MOUNT_ATTR_NOSUID`, `MOUNT_ATTR_NODEV` (kernel:
 /// `include/uapi/linux/mount.h`).
@@ -271,10 +272,7 @@ fn sealed_by(
     };
     fill(&mut File::from(copy.try_clone()?))?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o555))?;
-    rustix::fs::fcntl_add_seals(
-        copy.as_fd(),
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    seal(&copy)?;
     // A descriptor that was opened for writing can't be executed (ETXTBSY), so
     // the copy is opened again.
     open(copy.as_raw_fd())

@@ -49,6 +49,7 @@ pub mod posture;
 pub mod probe;
 pub mod profile;
 pub mod receipt;
+pub mod sealing;
 pub mod shortage;
 pub mod supervisor;
 pub mod worker;
