@@ -11,9 +11,10 @@ const TRIES: usize = 20;
 /// Seals a file in memory, which nobody has mapped for writing, against every change.
 ///
 /// The kernel refuses that with `EBUSY` while somebody holds a reference to one of its
-/// pages that might be written through (`memfd_wait_for_pins`, mm/memfd.c). So do, for a
-/// moment, those who only look at pages: DAMON, compaction. With a large file on a busy
-/// machine there is always one; so it is tried again.
+/// pages that might be written through (`memfd_wait_for_pins`, mm/memfd.c); whoever only
+/// looks at pages may hold one for a moment, too. With a file of 150 MB, on a machine whose
+/// kernel looks at pages all the time (DAMON), that was seen to last longer than the
+/// kernel waits; so it is tried again.
 ///
 /// # Errors
 /// `EBUSY` if it stays so, and `EPERM` or `EINVAL` for a file that can't be sealed.

@@ -110,7 +110,7 @@ impl Scheduler {
         match self.turns.wait_for(turn) {
             Ok(()) => Ok(()),
             Err((turn, error)) => {
-                // It is the first, as nobody else has a turn.
+                // It is the first, as there is no thread that takes any.
                 let own = queue.pop(kind);
                 self.refuse(turn);
                 drop(own);
