@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lazaret::Tenant;
 
-use super::crossings::{through_futexes, through_sockets};
+use super::crossings::{Where, through_futexes, through_sockets};
 use super::plot::Curve;
 use crate::Options;
 use crate::error::BenchError;
@@ -28,7 +28,8 @@ struct Measured {
     /// A second, by one thread and by two.
     rates: [f64; 2],
     sockets: Sample,
-    futexes: Sample,
+    /// Woken on another processor, and wherever the kernel likes.
+    futexes: [Sample; 2],
 }
 
 impl Calls {
@@ -59,13 +60,17 @@ impl Calls {
             }
             Ok(sum)
         })?;
+        let sleepers = tenants.len().min(SLEEPERS);
         self.0.push(Measured {
             tenants: tenants.len(),
             queries,
             updates,
             rates: [one, two],
             sockets: through_sockets(options.times(2_000))?,
-            futexes: through_futexes(tenants.len().min(SLEEPERS), options.times(20_000))?,
+            futexes: [
+                through_futexes(sleepers, options.times(20_000), Where::Apart)?,
+                through_futexes(sleepers, options.times(20_000), Where::Anywhere)?,
+            ],
         });
         Ok(())
     }
@@ -92,16 +97,23 @@ impl Calls {
                     many => row
                         .baseline(
                             &format!(
-                                "a bare futex's wake-up there and back, {} threads that sleep in turns",
+                                "a bare futex's wake-up there and back between two processors, {} threads that sleep in turns",
                                 many.min(SLEEPERS)
                             ),
-                            measured.futexes.quantiles(MICROSECOND),
+                            measured.futexes[0].quantiles(MICROSECOND),
                         )
                         .target(Target::Ratio(1.5)),
                 };
                 if call == "query" {
                     let [one, two] = measured.rates;
                     row = row.note(format!("a second: {one:.0} by one thread, {two:.0} by two"));
+                    let anywhere = measured.futexes[1].quantiles(MICROSECOND);
+                    if let Some(anywhere) = anywhere.filter(|_| measured.tenants > 1) {
+                        row = row.note(format!(
+                            "the bare futex where the kernel may have all threads on one processor: {:.1} us p50",
+                            anywhere.p50
+                        ));
+                    }
                 }
                 rows.push(row);
             }

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 
-use rustix::thread::futex;
+use rustix::thread::{CpuSet, futex, sched_getaffinity, sched_setaffinity};
 
 use crate::error::BenchError;
 use crate::sample::Sample;
@@ -55,10 +55,55 @@ fn wake(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
 }
 
+/// Where whoever sleeps is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    /// On another processor than whoever wakes it, which sleeps by then: with the wake-up of
+    /// an idle processor in either direction.
+    Apart,
+    /// Wherever the kernel likes: as a rule one processor does for all.
+    Anywhere,
+}
+
+/// This thread's processors while it stays on one of them; given back when this is dropped.
+struct Stays(CpuSet);
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        // It may have become fewer; then the kernel knows better.
+        let _ = sched_setaffinity(None, &self.0);
+    }
+}
+
+/// Has this thread stay on its first processor; the others, if there are any.
+fn stay() -> std::io::Result<(Stays, Option<CpuSet>)> {
+    let all = sched_getaffinity(None)?;
+    let (mut first, mut others) = (CpuSet::new(), all);
+    let number = (0..CpuSet::MAX_CPU).find(|number| all.is_set(*number));
+    let Some(number) = number.filter(|_| all.count() > 1) else {
+        return Ok((Stays(all), None));
+    };
+    first.set(number);
+    others.unset(number);
+    sched_setaffinity(None, &first)?;
+    Ok((Stays(all), Some(others)))
+}
+
 /// A word changed and a wake-up there and back, to each of so many threads in turns that
 /// all sleep.
-pub(super) fn through_futexes(threads: usize, times: usize) -> Result<Sample, BenchError> {
+pub(super) fn through_futexes(
+    threads: usize,
+    times: usize,
+    place: Where,
+) -> Result<Sample, BenchError> {
     let fail = BenchError::system("threads that sleep");
+    let (_stays, others) = match place {
+        Where::Apart => {
+            let (stays, others) = stay().map_err(&fail)?;
+            (Some(stays), others)
+        }
+        Where::Anywhere => (None, None),
+    };
     let sleepers: Vec<Sleeper> = (0..threads).map(|_| Sleeper::default()).collect();
     let (mut sample, over) = (Sample::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -73,6 +118,10 @@ pub(super) fn through_futexes(threads: usize, times: usize) -> Result<Sample, Be
             let builder = std::thread::Builder::new().stack_size(64 << 10);
             let over = &over;
             let started = builder.spawn_scoped(scope, move || {
+                if let Some(others) = &others {
+                    // One that can't stays where it was born: that is quicker, if anything.
+                    let _ = sched_setaffinity(None, others);
+                }
                 let mut seen = 0;
                 loop {
                     sleep_on(&sleeper.asked, seen);

@@ -19,7 +19,38 @@ pub(crate) struct Arguments {
     pub verb: Option<Verb>,
 }
 
+/// The same of one verb, which is called far more often than all others: to learn what
+/// those take is a good part of a short run.
+#[derive(Debug, Parser)]
+#[command(name = "lazaret")]
+struct OfRun {
+    #[command(flatten)]
+    logging: Logging,
+    #[command(subcommand)]
+    verb: OnlyRun,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnlyRun {
+    Run(Box<run::Run>),
+}
+
 impl Arguments {
+    /// Reads this process's command line, or ends it with help or what is wrong.
+    pub(crate) fn read() -> Self {
+        match OfRun::try_parse() {
+            Ok(OfRun {
+                logging,
+                verb: OnlyRun::Run(run),
+            }) => Self {
+                logging,
+                verb: Some(Verb::Run(run)),
+            },
+            // It may be all right for another verb.
+            Err(_) => Self::parse(),
+        }
+    }
+
     /// Whether the command is there to bring incidents about.
     pub(crate) fn expects_incidents(&self) -> bool {
         matches!(self.verb, Some(Verb::Redteam(_)))
@@ -72,6 +103,46 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_the_same_whichever_way_it_is_read() {
+        let lines: [&[&str]; 3] = [
+            &["lazaret", "run", "a.wasm", "--help"],
+            &[
+                "lazaret", "--log", "debug", "run", "--dir", "a::/b:ro", "m", "-x",
+            ],
+            &[
+                "lazaret",
+                "run",
+                "--fuel",
+                "7",
+                "--log-format",
+                "json",
+                "--",
+                "m",
+                "run",
+            ],
+        ];
+        for line in lines {
+            let OfRun {
+                logging,
+                verb: OnlyRun::Run(run),
+            } = OfRun::try_parse_from(line).unwrap();
+            let all = Arguments::try_parse_from(line).unwrap();
+            assert_eq!(format!("{logging:?}"), format!("{:?}", all.logging));
+            let Some(Verb::Run(expected)) = all.verb else {
+                panic!("{line:?} is another verb");
+            };
+            assert_eq!(format!("{run:?}"), format!("{expected:?}"));
+        }
+        for line in [
+            &["lazaret", "ps"][..],
+            &["lazaret"],
+            &["lazaret", "run", "-V"],
+        ] {
+            assert!(OfRun::try_parse_from(line).is_err(), "{line:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,6 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::arguments::Arguments;
@@ -39,7 +38,7 @@ fn main() -> ExitCode {
     lazaret_redteam::init();
     lazaret::init();
     open_more_files();
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     logging::start(&arguments.logging, arguments.expects_incidents());
     match verbs::execute(arguments.verb) {
         Ok(code) => ExitCode::from(code),

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use lazaret_wall::cgroup::{CgroupError, Cgroups};
 use lazaret_wall::executable::{self, Executable, Executables, is_kept};
-use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions};
+use lazaret_wall::launcher::{Launcher, LauncherError, LauncherOptions, Starting};
 
 use crate::builder::Options;
 use crate::cache_dir::{self, CacheDir, Use};
@@ -16,13 +16,39 @@ use crate::cache_dir::{self, CacheDir, Use};
 #[derive(Debug)]
 pub(crate) struct Launchers {
     options: Arc<Options>,
-    slots: Vec<Mutex<Option<Arc<Launcher>>>>,
+    slots: Vec<Mutex<Slot>>,
     turn: AtomicUsize,
     /// Whether the executable that is carried along can't be used here.
     image_refused: AtomicBool,
     cgroups: OnceLock<Arc<Cgroups>>,
     /// Where the executable that is carried along is kept as a file.
     cache: Option<Arc<CacheDir>>,
+}
+
+/// A launcher's place.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Begun(Begun),
+    Started(Arc<Launcher>),
+}
+
+impl Slot {
+    /// Its launcher, if there is one that lives as far as is known.
+    fn alive(&self) -> Option<&Arc<Launcher>> {
+        match self {
+            Self::Started(launcher) if launcher.is_alive() => Some(launcher),
+            _ => None,
+        }
+    }
+}
+
+/// A launcher that gets ready.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    starting: Starting,
+    options: LauncherOptions,
 }
 
 /// Executables in a cache directory, by the hash of their contents.
@@ -56,20 +82,43 @@ impl Launchers {
             1 => 0,
             several => self.turn.fetch_add(1, Relaxed) % several,
         };
-        let mut slot = self.slots[turn]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(launcher) = slot.as_ref().filter(|launcher| launcher.is_alive()) {
+        let mut slot = lock(&self.slots[turn]);
+        if let Some(launcher) = slot.alive() {
             return Ok(launcher.clone());
         }
+        let begun = match std::mem::take(&mut *slot) {
+            Slot::Begun(begun) => begun,
+            Slot::Empty => self.begin_one_of_all()?,
+            Slot::Started(_) => {
+                crate::metrics::launcher_replaced();
+                self.begin_one_of_all()?
+            }
+        };
+        let started = Arc::new(self.finish(begun)?);
+        *slot = Slot::Started(started.clone());
+        Ok(started)
+    }
+
+    /// Has the first launcher get ready, if there is none, while the caller does something
+    /// else. Whatever is in the way is told to whoever needs it.
+    pub(crate) fn prepare(&self) {
+        // Somebody else needs it just now.
+        let Ok(mut slot) = self.slots[0].try_lock() else {
+            return;
+        };
+        if matches!(*slot, Slot::Empty)
+            && let Ok(begun) = self.begin_one_of_all()
+        {
+            *slot = Slot::Begun(begun);
+        }
+    }
+
+    /// One of those that the host's workers come from.
+    fn begin_one_of_all(&self) -> Result<Begun, LauncherError> {
         let mut options = self.launcher_options()?;
         // Where workers are no other executable, one launcher does for all.
         options.compiles = !self.have_own_executable();
-        let started = Arc::new(self.start(options)?);
-        if slot.replace(started.clone()).is_some() {
-            crate::metrics::launcher_replaced();
-        }
-        Ok(started)
+        self.begin(options)
     }
 
     /// A launcher for workers that compile.
@@ -97,27 +146,54 @@ impl Launchers {
     pub(crate) fn pids(&self) -> Vec<i32> {
         let slots = self.slots.iter();
         slots
-            .filter_map(|slot| {
-                let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                slot.as_ref()?.pid()
+            .filter_map(|slot| match &*lock(slot) {
+                Slot::Started(launcher) => launcher.pid(),
+                _ => None,
             })
             .collect()
     }
 
-    /// Starts a launcher: with this program itself, from now on, where the executable
+    /// Starts a launcher and waits until it is ready.
+    pub(crate) fn start(&self, options: LauncherOptions) -> Result<Launcher, LauncherError> {
+        self.finish(self.begin(options)?)
+    }
+
+    /// Has a launcher get ready: with this program itself, from now on, where the executable
     /// that is carried along may not be executed.
-    pub(crate) fn start(&self, mut options: LauncherOptions) -> Result<Launcher, LauncherError> {
-        match Launcher::start(&options) {
-            Err(error @ LauncherError::NotExecuted)
-                if matches!(options.executables.worker, Executable::Image(_)) =>
-            {
-                self.refuse_image(&error);
-                options.executables.worker = Executable::Own;
-                options.compiles = true;
-                Launcher::start(&options)
+    pub(crate) fn begin(&self, options: LauncherOptions) -> Result<Begun, LauncherError> {
+        match Starting::begin(&options) {
+            Ok(starting) => Ok(Begun { starting, options }),
+            Err(error) => {
+                let options = self.without_image(options, error)?;
+                Starting::begin(&options).map(|starting| Begun { starting, options })
             }
-            other => other,
         }
+    }
+
+    /// Waits until a launcher is ready.
+    pub(crate) fn finish(&self, begun: Begun) -> Result<Launcher, LauncherError> {
+        let error = match begun.starting.finish() {
+            Err(error) => error,
+            ready => return ready,
+        };
+        Launcher::start(&self.without_image(begun.options, error)?)
+    }
+
+    /// The options for this program itself, if a launcher could not be started because the
+    /// executable that is carried along may not be executed.
+    fn without_image(
+        &self,
+        mut options: LauncherOptions,
+        error: LauncherError,
+    ) -> Result<LauncherOptions, LauncherError> {
+        let image = matches!(options.executables.worker, Executable::Image(_));
+        if !image || !matches!(error, LauncherError::NotExecuted) {
+            return Err(error);
+        }
+        self.refuse_image(&error);
+        options.executables.worker = Executable::Own;
+        options.compiles = true;
+        Ok(options)
     }
 
     fn refuse_image(&self, error: &dyn std::fmt::Display) {
@@ -202,6 +278,10 @@ impl Launchers {
         }
         Ok(cgroups)
     }
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says once for this process that limits are only those underneath.

@@ -127,6 +127,13 @@ impl Supervisor {
         Ok(added?)
     }
 
+    /// Has its thread ready. Whatever is in the way is told to who needs it.
+    pub(crate) fn prepare(&self) {
+        if let Err(error) = self.start() {
+            tracing::debug!(%error, "the supervisor of workers can't start yet");
+        }
+    }
+
     fn start(&self) -> io::Result<()> {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {

@@ -3,6 +3,7 @@
 mod error;
 mod newborn;
 mod start;
+mod woken;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -190,24 +191,34 @@ impl Worker {
         if deadline.is_over() {
             return Err(self.ended_for(Ending::Deadline(deadline.limit)));
         }
-        let bell = self.shared.u32(layout::ANSWER_BELL);
         let rung = match self.woken {
-            // Who has to be woken first takes longer than a spin, and may need this very
-            // processor for it. But if both always sleep, neither can ever spin for the
-            // other: after one long pause among short ones, or where another request is
-            // ready, the next is to find the worker awake.
-            true if !self.cold || self.more && !self.vain || Spin::tries(self.requests) => {
-                let rung = bell::spin_for_woken(bell, self.answers, &self.spin);
-                self.vain = rung.is_none();
-                rung
+            true => self.spin_for_woken(),
+            false => {
+                let bell = self.shared.u32(layout::ANSWER_BELL);
+                bell::spin(bell, self.answers, self.requests, &mut self.spin)
             }
-            true => None,
-            false => bell::spin(bell, self.answers, self.requests, &mut self.spin),
         };
         match rung {
             Some(rung) => self.take(rung, deadline.limit),
             None => self.sleep(deadline.left()),
         }
+    }
+
+    /// Spins for this worker, which slept. It may need this very processor to wake up, as
+    /// others may: whether that pays is what this thread has learned of all that it woke.
+    fn spin_for_woken(&mut self) -> Option<Rung> {
+        // But if both always sleep, neither can ever spin for the other: after one long
+        // pause among short ones, or where another request is ready, the next is to find
+        // the worker awake.
+        let awake = !self.cold || self.more && !self.vain || Spin::tries(self.requests);
+        if self.spin == Spin::NONE || !awake && !woken::spinning_pays() {
+            return None;
+        }
+        let bell = self.shared.u32(layout::ANSWER_BELL);
+        let rung = bell::spin_for_woken(bell, self.answers, &self.spin);
+        woken::learn(rung.is_some());
+        self.vain = rung.is_none();
+        rung
     }
 
     /// Waits for the next answer, copies it out once and decodes the copy.

@@ -179,6 +179,7 @@ fn compile(
         },
         accepted: compiler.accepted,
         tracked: false,
+        meanwhile: &mut || {},
     })?;
     worker.send(&ToWorker::Compile(Compile { settings }))?;
     let made = match worker.wait(limits.time) {

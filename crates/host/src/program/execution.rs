@@ -1,5 +1,6 @@
 //! One run of a program in a worker of its own.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use lazaret_wire::message::{
 };
 
 use super::error::RunError;
-use super::grants::{Directory, grants, refused};
+use super::grants::{Directory, Granting, refused};
 use super::learned::{Learned, Lessons};
 use super::report::{Report, Verdict};
 use super::streams::{Counted, Input, Output, Relays, StreamError, connect};
@@ -56,7 +57,8 @@ pub(super) struct Plan<'a> {
     pub(super) host: &'a Inner,
     pub(super) artefact: &'a Arc<Artefact>,
     pub(super) limits: RunLimits,
-    pub(super) as_user: Option<u32>,
+    /// The launcher of its worker.
+    pub(super) granting: Granting,
     pub(super) directories: &'a [Directory],
     pub(super) arguments: Vec<String>,
     pub(super) environment: Vec<String>,
@@ -105,8 +107,8 @@ impl Execution {
     pub(super) fn start(plan: Plan<'_>) -> Result<Self, RunError> {
         let started = Instant::now();
         let Plan { host, limits, .. } = plan;
-        let (launcher, directories) = grants(host, plan.directories, plan.as_user)?;
-        let streams = connect(plan.input, plan.output, plan.error, limits.output)?;
+        let (launcher, directories) = plan.granting.finish(host)?;
+        let (streams, mut drains) = connect(plan.input, plan.output, plan.error, limits.output)?;
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![plan.artefact.file.as_fd()];
         descriptors.extend(streams.worker_ends().map(|end| end.as_fd()));
         descriptors.extend(plan.pages.map(AsFd::as_fd));
@@ -122,6 +124,7 @@ impl Execution {
             };
             Arc::new(Lessons::new(rights, plan.directories))
         });
+        let mut relays = Err(io::ErrorKind::NotConnected.into());
         let (mut worker, _, _) = Worker::start(Start {
             blank: None,
             launcher: &launcher,
@@ -172,11 +175,13 @@ impl Execution {
             },
             accepted: &host.options.accept_missing,
             tracked: false,
+            meanwhile: &mut || relays = drains.carry(),
         })
         .map_err(|error| refused(error, plan.directories, launcher.first_host_uid()))?;
         drop(descriptors);
         let spawn_time = started.elapsed();
-        let relays = streams.start().map_err(StreamError::from)?;
+        let relays = relays.map_err(StreamError::from)?;
+        streams.feed();
         let began = Instant::now();
         worker.send(&ToWorker::Start)?;
         Ok(Self {

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::error::RunError;
 use crate::host::Inner;
+use crate::launchers::Begun;
 use crate::worker::WorkerError;
 
 /// A directory for a program.
@@ -43,15 +44,77 @@ pub(super) fn refused(error: WorkerError, directories: &[Directory], uid: u32) -
     }
 }
 
-/// The launcher for a program, and the directories for its worker.
-pub(super) fn grants(
-    host: &Inner,
-    directories: &[Directory],
-    as_user: Option<u32>,
-) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
-    if directories.is_empty() && as_user.is_none() {
-        return Ok((host.launchers.next()?, Vec::new()));
+/// A launcher for a program that gets ready, if it isn't yet, and what it grants.
+#[derive(Debug)]
+pub(super) enum Granting {
+    /// One of those that all have.
+    Nothing,
+    /// The program's own.
+    Own {
+        begun: Begun,
+        grants: Vec<Grants>,
+        /// Whether its workers are somebody whom the caller has chosen.
+        as_user: bool,
+    },
+}
+
+impl Granting {
+    /// Has the launcher get ready.
+    ///
+    /// # Errors
+    /// If the directories can't be granted, or there is no such launcher.
+    pub(super) fn begin(
+        host: &Inner,
+        directories: &[Directory],
+        as_user: Option<u32>,
+    ) -> Result<Self, RunError> {
+        if directories.is_empty() && as_user.is_none() {
+            host.launchers.prepare();
+            return Ok(Self::Nothing);
+        }
+        check(directories)?;
+        let grants: Vec<Grants> = directories
+            .iter()
+            .map(|directory| Grants {
+                path: directory.host.clone(),
+                writable: directory.writable,
+            })
+            .collect();
+        let as_user = as_user.or(host.options.worker_user);
+        let options = LauncherOptions {
+            as_user,
+            directories: match rustix::process::geteuid().is_root() {
+                true => Vec::new(),
+                false => grants.clone(),
+            },
+            ..host.launchers.launcher_options()?
+        };
+        let begun = host.launchers.begin(options)?;
+        Ok(Self::Own {
+            begun,
+            grants,
+            as_user: as_user.is_some(),
+        })
     }
+
+    /// The launcher, ready, and the directories for its worker.
+    pub(super) fn finish(self, host: &Inner) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
+        let (begun, grants, as_user) = match self {
+            Self::Nothing => return Ok((host.launchers.next()?, Vec::new())),
+            Self::Own {
+                begun,
+                grants,
+                as_user,
+            } => (begun, grants, as_user),
+        };
+        let launcher = Arc::new(host.launchers.finish(begun)?);
+        let opened = open(&launcher, &grants, as_user)?;
+        Ok((launcher, opened))
+    }
+}
+
+/// Whether directories are there and this process may read them.
+fn check(directories: &[Directory]) -> Result<(), RunError> {
     for directory in directories {
         let fail = |reason: String| RunError::Directory {
             path: directory.host.clone(),
@@ -81,52 +144,39 @@ pub(super) fn grants(
             )));
         }
     }
-    let grants: Vec<Grants> = directories
-        .iter()
-        .map(|directory| Grants {
-            path: directory.host.clone(),
-            writable: directory.writable,
-        })
-        .collect();
-    let root = rustix::process::geteuid().is_root();
-    let as_user = as_user.or(host.options.worker_user);
-    let options = LauncherOptions {
-        as_user,
-        directories: if root { Vec::new() } else { grants.clone() },
-        ..host.launchers.launcher_options()?
-    };
-    let launcher = Arc::new(host.launchers.start(options)?);
-    let opened = if root && launcher.off().has(Layer::MountNamespace) {
-        grants
-            .iter()
-            .map(|grant| {
-                rustix::fs::open(
-                    &grant.path,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )
-                .map_err(|errno| RunError::Directory {
-                    path: grant.path.clone(),
-                    reason: io::Error::from(errno).to_string(),
-                })
-            })
-            .collect::<Result<_, _>>()?
-    } else if root {
-        lazaret_wall::grants::open_as_root(&grants, launcher.first_host_uid(), as_user.is_some())
-            .map_err(|error| RunError::Directory {
-                path: error.path.clone(),
-                reason: error.to_string(),
-            })?
-    } else {
-        launcher
-            .directories()
-            .iter()
-            .map(OwnedFd::try_clone)
-            .collect::<io::Result<Vec<_>>>()
+    Ok(())
+}
+
+/// The directories as a worker of this launcher is given them.
+fn open(launcher: &Launcher, grants: &[Grants], as_user: bool) -> Result<Vec<OwnedFd>, RunError> {
+    if !rustix::process::geteuid().is_root() {
+        let opened = launcher.directories().iter().map(OwnedFd::try_clone);
+        return opened
+            .collect::<io::Result<_>>()
             .map_err(|error| RunError::Directory {
                 path: PathBuf::new(),
                 reason: error.to_string(),
-            })?
-    };
-    Ok((launcher, opened))
+            });
+    }
+    if !launcher.off().has(Layer::MountNamespace) {
+        return lazaret_wall::grants::open_as_root(grants, launcher.first_host_uid(), as_user)
+            .map_err(|error| RunError::Directory {
+                path: error.path.clone(),
+                reason: error.to_string(),
+            });
+    }
+    grants
+        .iter()
+        .map(|grant| {
+            rustix::fs::open(
+                &grant.path,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|errno| RunError::Directory {
+                path: grant.path.clone(),
+                reason: io::Error::from(errno).to_string(),
+            })
+        })
+        .collect()
 }

@@ -23,7 +23,7 @@ use lazaret_wire::message::{Beginning, Clock, CompileSettings, Initialiser, Purp
 
 pub use error::RunError;
 use execution::{Execution, Plan, RunLimits, millis};
-use grants::Directory;
+use grants::{Directory, Granting};
 pub(crate) use learned::Lessons;
 pub use learned::{Learned, UnusedCall, UsedCall, UsedDirectory};
 pub use module::Module;
@@ -244,6 +244,8 @@ impl Program {
 
     fn run_to_end(self) -> Result<Report, RunError> {
         let host = self.host;
+        // It gets ready while the module is looked at. What is wrong with that is told first.
+        let granting = Granting::begin(&host, &self.directories, self.as_user);
         let module = self.source.read(&host)?;
         let info = &module.info;
         if info.memory_minimum > self.limits.memory {
@@ -301,7 +303,7 @@ impl Program {
             host: &host,
             artefact: &artefact,
             limits: self.limits,
-            as_user: self.as_user,
+            granting: granting?,
             directories: &self.directories,
             arguments: self.arguments,
             environment: self.environment,

@@ -64,12 +64,27 @@ pub enum StreamError {
     System(#[from] io::Error),
 }
 
-/// Where a worker's ends and the host's ends of the streams are.
+/// A worker's ends of its streams, and the host's end of its input.
 pub(super) struct Streams {
     worker: [OwnedFd; 3],
     feed: Option<(OwnedFd, Source)>,
-    drains: [(OwnedFd, Output); 2],
+}
+
+/// The host's ends of its output.
+pub(super) struct Drains {
+    /// None once they are carried.
+    pipes: Vec<(OwnedFd, Output)>,
     limit: Option<u64>,
+}
+
+impl Drains {
+    /// Carries output from now on.
+    ///
+    /// # Errors
+    /// If the system gives no thread or descriptor.
+    pub(super) fn carry(&mut self) -> io::Result<Relays> {
+        Relays::start(std::mem::take(&mut self.pipes), self.limit)
+    }
 }
 
 enum Source {
@@ -87,16 +102,19 @@ pub(super) fn connect(
     output: Output,
     error: Output,
     limit: Option<u64>,
-) -> Result<Streams, StreamError> {
+) -> Result<(Streams, Drains), StreamError> {
     let (stdin, feed) = connect_input(input)?;
     let (out_read, out_write) = pipe()?;
     let (err_read, err_write) = pipe()?;
-    Ok(Streams {
+    let streams = Streams {
         worker: [stdin, out_write, err_write],
         feed,
-        drains: [(out_read, output), (err_read, error)],
+    };
+    let drains = Drains {
+        pipes: vec![(out_read, output), (err_read, error)],
         limit,
-    })
+    };
+    Ok((streams, drains))
 }
 
 fn connect_input(input: Input) -> Result<(OwnedFd, Option<(OwnedFd, Source)>), StreamError> {
@@ -142,12 +160,9 @@ impl Streams {
         self.worker.iter()
     }
 
-    /// Starts to carry bytes. The worker has its ends by now; the host's
-    /// copies of them are closed here.
-    ///
-    /// # Errors
-    /// If the system gives no thread or descriptor.
-    pub(super) fn start(self) -> io::Result<Relays> {
+    /// Feeds input from now on. The worker has its ends by now; the host's copies of them
+    /// are closed here.
+    pub(super) fn feed(self) {
         drop(self.worker);
         if let Some((to, source)) = self.feed {
             // Not joined: it may wait for a terminal long after the program's
@@ -156,7 +171,6 @@ impl Streams {
                 .name("lazaret-stdin".into())
                 .spawn(move || feed(to, source));
         }
-        Relays::start(self.drains, self.limit)
     }
 }
 

@@ -6,17 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use crate::tenant::{CallError, CallOptions, Reply};
+use crate::tenant::{CallError, CallOptions, Kind, Reply};
 
 /// The most bytes of arguments that wait for one tenant.
 const MAX_BYTES: usize = 64 << 20;
-
-/// Which kind of call: those of one kind wait behind each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Update,
-    Query,
-}
 
 /// A call that is made when its turn comes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::queue::{Answered, Kind};
+use super::queue::Answered;
 use super::{SchedulerOptions, SchedulerState};
 use crate::metrics;
-use crate::tenant::{CallError, Reply, Tenant, WeakHandle};
+use crate::tenant::{CallError, Incoming, Kind, Reply, Tenant, WeakHandle};
 
 /// The most calls of a turn.
 const CALLS: usize = 16;
@@ -275,15 +275,14 @@ impl Turns {
             let Some((queued, more)) = queue.pop(turn.kind) else {
                 break;
             };
-            let asked = &queued.call;
-            let (method, argument, options) = (&asked.method, &asked.argument, &asked.options);
-            // One that is the last of its turn is followed by those of others.
-            let more = more && call + 1 < CALLS;
-            let tenant = &turn.tenant;
-            let call = AssertUnwindSafe(|| match turn.kind {
-                Kind::Update => tenant.update_before(method, argument, options, more),
-                Kind::Query => tenant.query_before(method, argument, options, more),
-            });
+            let incoming = Incoming {
+                method: &queued.call.method,
+                argument: &queued.call.argument,
+                options: &queued.call.options,
+                // One that is the last of its turn is followed by those of others.
+                more: more && call + 1 < CALLS,
+            };
+            let call = AssertUnwindSafe(|| turn.tenant.call(turn.kind, &incoming));
             // This thread is others' too.
             let result = catch_unwind(call).unwrap_or_else(|_| {
                 Err(CallError::Aborted(

@@ -121,14 +121,33 @@ pub(super) fn methods<'a>(
         .filter_map(move |export| Some(format!("{kind} {}", export.strip_prefix(prefix)?)))
 }
 
+/// Which kind of call: those of one kind wait behind each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Update,
+    Query,
+}
+
 /// A call from outside.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Incoming<'a> {
+pub(crate) struct Incoming<'a> {
     pub method: &'a str,
     pub argument: &'a [u8],
     pub options: &'a CallOptions,
     /// Whether another one of its kind is to follow at once.
     pub more: bool,
+}
+
+impl<'a> Incoming<'a> {
+    /// One that none is to follow.
+    pub(super) fn new(method: &'a str, argument: &'a [u8], options: &'a CallOptions) -> Self {
+        Self {
+            method,
+            argument,
+            options,
+            more: false,
+        }
+    }
 }
 
 /// What a worker is told, for a call at a version.

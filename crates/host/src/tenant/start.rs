@@ -204,6 +204,7 @@ impl Live {
                 },
                 accepted: &host.options.accept_missing,
                 tracked: tracking == Tracking::Kernel,
+                meanwhile: &mut || {},
             })
         })?;
         worker.set_spin(Spin::HOT);

@@ -68,7 +68,9 @@ impl WorkerError {
     pub(crate) fn was_killed(&self) -> bool {
         match self {
             Self::Ended(ending) => ending.was_not_its_own(),
-            Self::Launcher(error) => matches!(error, LauncherError::Ended),
+            Self::Launcher(error) => {
+                matches!(error, LauncherError::Ended | LauncherError::EndedAtBirth(_))
+            }
             Self::Channel(error) => matches!(error, ChannelError::Closed),
             _ => false,
         }

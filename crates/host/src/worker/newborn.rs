@@ -117,17 +117,19 @@ impl Cradle {
         told.to(&mut self.worker, &self.setup)
     }
 
-    /// Has it born.
-    pub(super) fn bear(self) -> Result<Newborn, WorkerError> {
+    /// Has it born, and does something `meanwhile`.
+    pub(super) fn bear(self, meanwhile: &mut dyn FnMut()) -> Result<Newborn, WorkerError> {
         let Self { mut worker, .. } = self;
-        let spawned = {
+        let ordered = {
             let (shared, watch) = (worker.shared.clone(), worker.watch.clone());
             let ended = move |event| {
                 watch.ended(event);
                 bell::wake(shared.u32(layout::ANSWER_BELL));
             };
-            self.launcher.spawn(self.limits, self.theirs, ended)?
+            self.launcher.order(self.limits, self.theirs, ended)?
         };
+        meanwhile();
+        let spawned = ordered.wait()?;
         let Spawned {
             pid,
             pidfd,
@@ -161,7 +163,7 @@ impl Newborn {
     /// A blank worker: it isn't told what for, is closed in, and waits. What can't
     /// change of it from then on was seen.
     pub(crate) fn blank(birth: Birth<'_>) -> Result<Self, WorkerError> {
-        let mut blank = Cradle::new(birth, true)?.bear()?;
+        let mut blank = Cradle::new(birth, true)?.bear(&mut || {})?;
         match blank.worker.wait_for_setup()? {
             FromWorker::Waiting => {}
             FromWorker::Failed(failed) => return Err(failed.into()),

@@ -63,6 +63,8 @@ pub(crate) struct Start<'a> {
     pub lessons: Option<&'a Arc<Lessons>>,
     /// Whether it hands over a userfaultfd.
     pub tracked: bool,
+    /// What the host has to do in any case, and does while the worker gets ready.
+    pub meanwhile: &'a mut dyn FnMut(),
 }
 
 impl Worker {
@@ -97,6 +99,10 @@ impl Worker {
                 cpu_seconds: start.limits.cpu_seconds,
             },
         };
+        let mut meanwhile = || {
+            start.supervisor.prepare();
+            (start.meanwhile)();
+        };
         let Newborn {
             mut worker,
             setup,
@@ -109,6 +115,7 @@ impl Worker {
         } = match start.blank {
             Some(mut blank) => {
                 blank.tell(told)?;
+                meanwhile();
                 blank
             }
             // All that it will be told lies ready before it is born, so that it
@@ -116,7 +123,7 @@ impl Worker {
             None => {
                 let mut cradle = Cradle::new(birth, false)?;
                 cradle.tell(told)?;
-                cradle.bear()?
+                cradle.bear(&mut meanwhile)?
             }
         };
         let (pid, off) = (worker.pid, launcher.off());

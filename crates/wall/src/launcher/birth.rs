@@ -6,12 +6,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use lazaret_wire::socket::{Channel, ChannelError};
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use lazaret_wire::socket::Channel;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::WaitIdStatus;
 
 use super::clone::{Cloned, clone};
 use super::error::{LauncherError, PATIENCE, no_process};
 use super::ids::HostIds;
+use super::starting::end;
 use crate::layer::Layer;
 use crate::off::Off;
 use crate::shortage::Resource;
@@ -59,11 +62,15 @@ pub(super) fn start(
     let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
     let environment = [environment.as_ptr(), std::ptr::null()];
     let theirs: OwnedFd = theirs.into();
-    let (executable, socket, parent) = (
+    // Closed when it executes itself, or ends.
+    let (executed, executes) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|errno| no_process(None, format!("launcher: a pipe: {errno}"), Some(errno)))?;
+    let (executable, socket, executes_raw) = (
         executable.as_raw_fd(),
         theirs.as_raw_fd(),
-        ours.as_fd().as_raw_fd(),
+        executes.as_raw_fd(),
     );
+    let parents = [ours.as_fd().as_raw_fd(), executed.as_raw_fd()];
     let flags = match group {
         Some(_) => NAMESPACES,
         None => NAMESPACES | libc::CLONE_NEWCGROUP,
@@ -92,9 +99,10 @@ pub(super) fn start(
         Cloned::Child => {
             // SAFETY: as above; numbers and pointers that were made before.
             unsafe {
-                // The parent's end must not stay open here, or its closing
+                // The parent's ends must not stay open here, or their closing
                 // would not be seen.
-                libc::close(parent);
+                libc::close(parents[0]);
+                libc::close(parents[1]);
                 // A host that gave up root is not dumpable, and neither is
                 // this copy of it: its files in /proc would be root's, and the
                 // ids could not be mapped. Exec decides anew.
@@ -119,15 +127,16 @@ pub(super) fn start(
                 {
                     libc::_exit(126);
                 }
-                // Everything else but standard error and the executable goes.
-                let kept = if executable == 3 {
-                    3
-                } else {
-                    libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC)
+                // Everything else but standard error goes, and by execution the executable
+                // and the pipe. Copies are made above the range first.
+                let high = |descriptor: i32| {
+                    libc::syscall(libc::SYS_fcntl, descriptor, libc::F_DUPFD_CLOEXEC, 10)
                 };
-                if kept == 3 {
-                    libc::syscall(libc::SYS_fcntl, 3, libc::F_SETFD, libc::FD_CLOEXEC);
-                    libc::syscall(libc::SYS_close_range, 4u32, u32::MAX, 0);
+                let (executable, executes) = (high(executable), high(executes_raw));
+                if libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC) == 3
+                    && libc::syscall(libc::SYS_dup3, executes, 4, libc::O_CLOEXEC) == 4
+                {
+                    libc::syscall(libc::SYS_close_range, 5u32, u32::MAX, 0);
                     libc::syscall(
                         libc::SYS_execveat,
                         3,
@@ -141,34 +150,36 @@ pub(super) fn start(
             }
         }
         Cloned::Parent(pid, pidfd) => {
-            drop(theirs);
-            let told = ours.poll(PATIENCE).and_then(|told| {
-                if told {
-                    ours.receive().map(drop)
-                } else {
-                    Err(ChannelError::Closed)
+            drop((theirs, executes));
+            let born = ours.poll(PATIENCE).map_err(LauncherError::from);
+            let born = born.and_then(|told| {
+                if !told {
+                    return Err(LauncherError::Silent);
                 }
+                ours.receive()?;
+                if mapped {
+                    map_ids(pid, ids).map_err(|(file, source)| LauncherError::Layer {
+                        layer: Layer::UserNamespace,
+                        message: format!(
+                            "/proc/{pid}/{file}: {source}; {}",
+                            Layer::UserNamespace.remedy()
+                        ),
+                    })?;
+                }
+                ours.send(b"go", &[])?;
+                // It was woken on this processor, and would stay there if this thread were
+                // busy now. Whoever wakes up when it is another program gets another one.
+                let patience = Timespec::try_from(PATIENCE).ok();
+                let _ = rustix::event::poll(
+                    &mut [PollFd::new(&executed, PollFlags::IN)],
+                    patience.as_ref(),
+                );
+                Ok(())
             });
-            if let Err(error) = told {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ =
-                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-                return Err(error.into());
+            match born {
+                Ok(()) => Ok(pidfd),
+                Err(error) => Err(end(&pidfd, error)),
             }
-            if mapped && let Err((file, source)) = map_ids(pid, ids) {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                let _ =
-                    rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-                return Err(LauncherError::Layer {
-                    layer: Layer::UserNamespace,
-                    message: format!(
-                        "/proc/{pid}/{file}: {source}; {}",
-                        Layer::UserNamespace.remedy()
-                    ),
-                });
-            }
-            ours.send(b"go", &[])?;
-            Ok(pidfd)
         }
     }
 }
@@ -186,17 +197,12 @@ fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
 }
 
 /// How it ended that should have been ready by now.
-pub(super) fn early_end(pidfd: &OwnedFd) -> LauncherError {
-    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    let code = status
-        .ok()
-        .flatten()
-        .and_then(|status| status.exit_status());
-    match code {
+pub(super) fn early_end(status: Option<WaitIdStatus>) -> LauncherError {
+    match status.as_ref().and_then(WaitIdStatus::exit_status) {
         Some(NOT_EXECUTED) => LauncherError::NotExecuted,
         Some(code) => {
             LauncherError::Failed(format!("it ended with code {code} before it was ready"))
         }
-        None => LauncherError::Failed("it ended before it was ready".into()),
+        None => LauncherError::EndedAtBirth("the launcher"),
     }
 }

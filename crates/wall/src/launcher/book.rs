@@ -23,7 +23,7 @@ pub enum Event {
 }
 
 /// A worker's pidfd, and whether it is in its control groups.
-type Answer = Result<(OwnedFd, bool), LauncherError>;
+pub(super) type Answer = Result<(OwnedFd, bool), LauncherError>;
 
 type Watcher = Box<dyn FnOnce(Event) + Send>;
 

@@ -1,9 +1,8 @@
 //! The host's side of the launcher.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,15 +12,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
-use super::birth::{DEPTH, depth, early_end, start};
-use super::book::{Book, Event, lock, read_reports};
-use super::error::{LauncherError, PATIENCE, no_process, refusal};
+use super::book::{Answer, Book, Event, lock};
+use super::error::{LauncherError, PATIENCE, no_process};
 use super::ids::HostIds;
-use super::options::{Grants, LauncherOptions, Limits};
-use super::protocol::{Configure, ExitStatus, Report, Spawn};
-use super::root::Libraries;
+use super::options::{LauncherOptions, Limits};
+use super::protocol::{ExitStatus, Spawn};
+use super::starting::Starting;
 use crate::cgroup::{Cgroups, Entrance, Lease, MemoryKill};
-use crate::executable::{Executable, Executables};
 use crate::layer::Layer;
 use crate::layers::rlimits;
 use crate::off::Off;
@@ -45,16 +42,16 @@ pub struct Spawned {
 
 /// A running launcher. Dropping it ends it and all its workers.
 pub struct Launcher {
-    channel: Arc<Channel>,
-    book: Arc<Mutex<Book>>,
-    pidfd: OwnedFd,
-    missing: Vec<Layer>,
-    off: Off,
-    compiles: bool,
-    directories: Vec<OwnedFd>,
-    ids: HostIds,
-    cgroups: Option<Arc<Cgroups>>,
-    reader: Option<std::thread::JoinHandle<()>>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) book: Arc<Mutex<Book>>,
+    pub(super) pidfd: OwnedFd,
+    pub(super) missing: Vec<Layer>,
+    pub(super) off: Off,
+    pub(super) compiles: bool,
+    pub(super) directories: Vec<OwnedFd>,
+    pub(super) ids: HostIds,
+    pub(super) cgroups: Option<Arc<Cgroups>>,
+    pub(super) reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Launcher {
@@ -68,119 +65,11 @@ impl std::fmt::Debug for Launcher {
 
 impl Launcher {
     /// Starts a launcher and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it can't be, with what was in the way.
     pub fn start(options: &LauncherOptions) -> Result<Self, LauncherError> {
-        let executable = options
-            .executables
-            .worker
-            .open()
-            .map_err(LauncherError::Executable)?;
-        let compiler = match options.compiles {
-            true => Some(options.executables.compiler.open()),
-            false => None,
-        };
-        let compiler = compiler.transpose().map_err(LauncherError::Executable)?;
-        let ids = HostIds::choose(options.as_user)?;
-        let directories = options
-            .directories
-            .iter()
-            .map(Grants::directory)
-            .collect::<Result<Vec<_>, _>>()?;
-        let depth = depth().saturating_add(1);
-        let environment = CString::new(format!("{DEPTH}={depth}")).unwrap_or_default();
-
-        let (ours, theirs) = Channel::pair()?;
-        let group = options
-            .cgroups
-            .as_ref()
-            .and_then(|cgroups| cgroups.launcher());
-        let off = options.off;
-        let pidfd = start(&ours, theirs, &executable, &ids, &environment, group, off)?;
-        let configure = Configure {
-            directories,
-            accept_missing: options
-                .accept_missing
-                .iter()
-                .map(|layer| layer.name().to_owned())
-                .collect(),
-            off: off.names(),
-            red_team: options.red_team,
-            libraries: match (&options.executables, options.compiles) {
-                (
-                    Executables {
-                        worker: Executable::Image(_),
-                        compiler: Executable::Own,
-                    },
-                    true,
-                ) => Some(Libraries::own()),
-                (
-                    Executables {
-                        worker: Executable::Image(_),
-                        ..
-                    },
-                    false,
-                ) => None,
-                _ => Some(Libraries::default()),
-            },
-        };
-        let mut bytes = Vec::new();
-        configure
-            .to_bytes(&mut bytes)
-            .map_err(|error| LauncherError::Failed(error.to_string()))?;
-        let mut handed = vec![executable.as_fd()];
-        handed.extend(compiler.as_ref().map(AsFd::as_fd));
-        ours.send(&bytes, &handed)?;
-        if !ours.poll(PATIENCE)? {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            return Err(LauncherError::Silent);
-        }
-        let answer = match ours.receive() {
-            Err(ChannelError::Closed) => return Err(early_end(&pidfd)),
-            other => other?,
-        };
-        let (missing, directories) = match Report::from_bytes(&answer.bytes) {
-            Ok(Report::Configured { missing }) => (missing, answer.descriptors),
-            Ok(Report::Failed {
-                layer,
-                message,
-                errno,
-            }) => return Err(refusal(layer, message, errno)),
-            other => {
-                return Err(LauncherError::Failed(format!(
-                    "expected Configured, got {other:?}"
-                )));
-            }
-        };
-        let book = Arc::new(Mutex::new(Book {
-            next_user: ids.first_id,
-            last_user: ids.first_id.saturating_add(ids.ids),
-            ..Book::default()
-        }));
-        let channel = Arc::new(ours);
-        let reader = {
-            let (channel, book) = (channel.clone(), book.clone());
-            std::thread::Builder::new()
-                .name("lazaret-launcher".into())
-                .spawn(move || read_reports(&channel, &book))
-                .map_err(|error| {
-                    let errno = Errno::from_io_error(&error);
-                    no_process(None, format!("reader thread: {error}"), errno)
-                })?
-        };
-        Ok(Self {
-            channel,
-            book,
-            pidfd,
-            missing: missing
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .collect(),
-            off,
-            compiles: options.compiles,
-            directories,
-            ids,
-            cgroups: options.cgroups.clone(),
-            reader: Some(reader),
-        })
+        Starting::begin(options)?.finish()
     }
 
     /// Whether it starts workers that compile.
@@ -221,17 +110,20 @@ impl Launcher {
         self.cgroups.as_ref()
     }
 
-    /// Starts a worker with these limits and this end of its set-up socket, in a
+    /// Has a worker started with these limits and this end of its set-up socket, in a
     /// control group of its own where there are any.
     /// What was sent into the other end before is there for it at once.
     /// `ended` is called once, from the launcher's reader thread, when it has
     /// ended.
-    pub fn spawn(
+    ///
+    /// # Errors
+    /// If it can't be asked for.
+    pub fn order(
         &self,
         limits: Limits,
         setup: Channel,
         ended: impl FnOnce(Event) + Send + 'static,
-    ) -> Result<Spawned, LauncherError> {
+    ) -> Result<Ordered<'_>, LauncherError> {
         let group = match &self.cgroups {
             Some(cgroups) => cgroups
                 .take(
@@ -312,13 +204,53 @@ impl Launcher {
                 }
                 other => other.into(),
             })?;
-        drop(setup);
-        let (pidfd, grouped) = receiver
+        Ok(Ordered {
+            launcher: self,
+            group,
+            user,
+            answer: receiver,
+        })
+    }
+
+    /// Whether it runs, as far as is known.
+    pub fn is_alive(&self) -> bool {
+        !lock(&self.book).ended
+    }
+
+    /// The launcher's number on the host.
+    pub fn pid(&self) -> Option<i32> {
+        pid_of(self.pidfd.as_fd()).ok().flatten()
+    }
+}
+
+/// A worker that was asked for.
+#[must_use]
+#[derive(Debug)]
+pub struct Ordered<'a> {
+    launcher: &'a Launcher,
+    group: Option<Arc<Lease>>,
+    user: u32,
+    answer: Receiver<Answer>,
+}
+
+impl Ordered<'_> {
+    /// Waits until it is started.
+    ///
+    /// # Errors
+    /// If it isn't, with what was in the way.
+    pub fn wait(self) -> Result<Spawned, LauncherError> {
+        let Self {
+            launcher,
+            group,
+            user,
+            answer,
+        } = self;
+        let (pidfd, grouped) = answer
             .recv_timeout(PATIENCE)
             .map_err(|_| LauncherError::Silent)??;
         let pid = match pid_of(pidfd.as_fd()) {
             Ok(Some(pid)) => pid,
-            Ok(None) => return Err(LauncherError::Failed("the worker ended at once".into())),
+            Ok(None) => return Err(LauncherError::EndedAtBirth("the worker")),
             Err(error) => {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
                 let errno = Errno::from_io_error(&error);
@@ -338,19 +270,9 @@ impl Launcher {
         Ok(Spawned {
             pidfd,
             pid,
-            host_uid: self.ids.host_uid(user),
+            host_uid: launcher.ids.host_uid(user),
             group,
         })
-    }
-
-    /// Whether it runs, as far as is known.
-    pub fn is_alive(&self) -> bool {
-        !lock(&self.book).ended
-    }
-
-    /// The launcher's number on the host.
-    pub fn pid(&self) -> Option<i32> {
-        pid_of(self.pidfd.as_fd()).ok().flatten()
     }
 }
 

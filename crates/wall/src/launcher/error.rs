@@ -60,6 +60,9 @@ pub enum LauncherError {
     /// The socket to it.
     #[error("launcher: {0}")]
     Channel(#[from] ChannelError),
+    /// Somebody ended a process that was just being born.
+    #[error("{0} was ended from outside as it was born; try again")]
+    EndedAtBirth(&'static str),
     /// It has ended, and its workers with it.
     #[error("launcher: it has ended, and its workers with it")]
     Ended,

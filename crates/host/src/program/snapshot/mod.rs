@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::error::RunError;
 use super::execution::{Execution, Plan, RunLimits, millis};
+use super::grants::Granting;
 use super::report::Report;
 use super::streams::{Input, Output};
 use crate::cache_dir::{self, CacheDir, Key, Use, bad, whole};
@@ -195,7 +196,7 @@ fn make(making: Making<'_>) -> Result<Result<Kept, Box<Report>>, RunError> {
         host,
         artefact,
         limits,
-        as_user: making.as_user,
+        granting: Granting::begin(host, &[], making.as_user)?,
         directories: &[],
         arguments: Vec::new(),
         environment: Vec::new(),

@@ -11,22 +11,20 @@
 //! DIR/quarantine/    tenants whose code must not run, a file each
 //! ```
 
+mod description;
+mod lock;
+mod removal;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::aside::{is_aside, sync_directory, write_whole};
-use crate::process::is_exiting;
-
-/// The version of the layout.
-const VERSION: u32 = 1;
+use crate::aside::{is_aside, write_whole};
+use description::{VERSION, check};
+use lock::{hold, in_use};
+pub(crate) use removal::{remove_whole, removed, removed_name};
 
 /// Why a data directory can't be used.
 #[derive(Debug, Error)]
@@ -77,14 +75,6 @@ pub enum DataDirError {
         source: io::Error,
     },
 }
-
-#[derive(Serialize, Deserialize)]
-struct Description {
-    format: String,
-    version: u32,
-}
-
-const FORMAT: &str = "lazaret-data";
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -146,12 +136,7 @@ impl DataDir {
         match fs::read(&description) {
             Ok(bytes) => check(&description, path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = serde_json::to_vec_pretty(&Description {
-                    format: FORMAT.into(),
-                    version: VERSION,
-                })
-                .unwrap_or_default();
-                write_whole(&description, &text).map_err(system(&description))?;
+                write_whole(&description, &description::new()).map_err(system(&description))?;
             }
             Err(error) => return Err(system(&description)(error)),
         }
@@ -244,72 +229,6 @@ fn swept(removed: io::Result<()>, path: &Path) {
     }
 }
 
-/// Where a directory goes that is being removed: a name beside it that nobody
-/// else uses.
-pub(crate) fn removed(path: &Path) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let process = std::process::id();
-    path.with_file_name(format!("{REMOVED}{name}-{process}.{number}"))
-}
-
-/// What the names that [`removed`] gives begin with.
-const REMOVED: &str = ".removed-";
-
-/// The name that a directory had before it was about to be removed.
-pub(crate) fn removed_name(path: &Path) -> Option<&str> {
-    let name = path.file_name()?.to_str()?.strip_prefix(REMOVED)?;
-    let (name, _) = name.rsplit_once('-')?;
-    check_name(name).ok()?;
-    Some(name)
-}
-
-/// Removes a directory so that it is there whole or not at all.
-pub(crate) fn remove_whole(path: &Path) -> io::Result<()> {
-    let aside = removed(path);
-    fs::rename(path, &aside)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
-    fs::remove_dir_all(&aside)
-}
-
-/// Takes the lock of a directory. A host that was just starting another process when
-/// it ended may still hold it for a moment: until that one is another program, it has
-/// a copy of the descriptor. So is one that this process has just let go of.
-fn hold(lock: &File, path: &Path) -> Result<(), Errno> {
-    let begin = Instant::now();
-    loop {
-        let locked = rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive);
-        let patience = match holder(path) {
-            Some(pid) if pid == std::process::id() => Duration::from_millis(100),
-            Some(pid) if is_exiting(pid.cast_signed()) => Duration::from_secs(2),
-            _ => Duration::ZERO,
-        };
-        match locked {
-            Err(Errno::WOULDBLOCK) if begin.elapsed() < patience => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            locked => return locked,
-        }
-    }
-}
-
-/// Who has said last that it holds a directory.
-fn holder(path: &Path) -> Option<u32> {
-    let text = fs::read_to_string(path.join("lock")).ok()?;
-    text.trim().parse().ok()
-}
-
-/// The error for a directory that somebody else holds.
-fn in_use(path: &Path) -> DataDirError {
-    DataDirError::InUse {
-        path: path.to_owned(),
-        holder: holder(path)
-            .map(|pid| format!(" (pid {pid})"))
-            .unwrap_or_default(),
-    }
-}
-
 /// A data directory that no host uses while this exists, and in which nothing
 /// is changed: it may be on a disk that can't be written.
 #[derive(Debug)]
@@ -363,29 +282,6 @@ impl LookedAt {
     }
 }
 
-fn check(file: &Path, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
-    let corrupt = |reason: String| DataDirError::Corrupt {
-        path: file.to_owned(),
-        reason,
-    };
-    let description: Description =
-        serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
-    if description.format != FORMAT {
-        return Err(corrupt(format!(
-            "format is `{}`, not `{FORMAT}`",
-            description.format
-        )));
-    }
-    match description.version {
-        VERSION => Ok(()),
-        0 => Err(corrupt("version 0 never was".into())),
-        found => Err(DataDirError::Newer {
-            path: path.to_owned(),
-            found,
-        }),
-    }
-}
-
 /// Whether `name` can be a tenant's: it becomes a file name.
 pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
@@ -429,50 +325,6 @@ mod tests {
         }
         for name in ["a", "counter-2", "A.b_c", &"x".repeat(64)] {
             assert_eq!(check_name(name), Ok(()), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn a_lock_that_outlives_its_holder_is_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("data");
-        drop(DataDir::open(&path).unwrap());
-        let lock_path = path.join("lock");
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        child.wait().unwrap();
-        // A process that the ended one has started has a copy of the descriptor.
-        let copy = File::open(&lock_path).unwrap();
-        rustix::fs::flock(&copy, FlockOperation::LockExclusive).unwrap();
-        fs::write(&lock_path, format!("{}\n", child.id())).unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                std::thread::sleep(Duration::from_millis(100));
-                drop(copy);
-            });
-            drop(DataDir::open(&path).unwrap());
-        });
-        // Of one that lives it isn't.
-        let held = File::open(&lock_path).unwrap();
-        rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
-        fs::write(&lock_path, "1\n").unwrap();
-        let begin = Instant::now();
-        let error = DataDir::open(&path).unwrap_err();
-        assert!(error.to_string().contains("(pid 1)"), "{error}");
-        assert!(begin.elapsed() < Duration::from_secs(1));
-    }
-
-    #[test]
-    fn the_name_of_what_is_removed_is_known_again() {
-        for name in ["a", "a-1", "a-1-2", "a.tmp1-2"] {
-            let path = Path::new("/data/tenants").join(name);
-            assert_eq!(removed_name(&removed(&path)), Some(name));
-            assert_ne!(removed(&path), removed(&path));
-            assert!(!is_aside(&removed(&path)));
-        }
-        // As releases before this one had it.
-        assert_eq!(removed_name(Path::new(".removed-a-b-77")), Some("a-b"));
-        for name in ["a", "a-1", ".a.new", ".new-a", ".removed--1", ".removed-a"] {
-            assert_eq!(removed_name(Path::new(name)), None, "{name}");
         }
     }
 
