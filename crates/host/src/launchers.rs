@@ -30,7 +30,7 @@ pub(crate) struct Launchers {
 enum Slot {
     #[default]
     Empty,
-    Begun(Begun),
+    Begun(Box<Begun>),
     Started(Arc<Launcher>),
 }
 
@@ -87,7 +87,7 @@ impl Launchers {
             return Ok(launcher.clone());
         }
         let begun = match std::mem::take(&mut *slot) {
-            Slot::Begun(begun) => begun,
+            Slot::Begun(begun) => *begun,
             Slot::Empty => self.begin_one_of_all()?,
             Slot::Started(_) => {
                 crate::metrics::launcher_replaced();
@@ -109,7 +109,7 @@ impl Launchers {
         if matches!(*slot, Slot::Empty)
             && let Ok(begun) = self.begin_one_of_all()
         {
-            *slot = Slot::Begun(begun);
+            *slot = Slot::Begun(Box::new(begun));
         }
     }
 

@@ -291,6 +291,46 @@ fn heavy_kills_at_random_cost_one_call_each_and_nothing_is_left() {
     }
 }
 
+fn whoever_is_killed_as_it_is_born_is_an_error_worth_another_try() {
+    let (stop, failed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(7);
+            while !stop.load(SeqCst) && begin.elapsed() < Duration::from_secs(60) {
+                // A launcher and a worker are born in some milliseconds.
+                std::thread::sleep(Duration::from_micros(random.below(10_000)));
+                let below = descendants(std::process::id() as i32);
+                let Some(pid) = below.get(random.below(2) as usize) else {
+                    continue;
+                };
+                // Gone by now, or it is one of this process's and nobody else's.
+                if let Some(pid) = rustix::process::Pid::from_raw(*pid)
+                    && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+                    && descendants(std::process::id() as i32).contains(&pid.as_raw_nonzero().get())
+                {
+                    let _ = pidfd_send_signal(process, Signal::KILL);
+                }
+            }
+        });
+        for _ in 0..300 {
+            // Each has a launcher of its own.
+            let host = harness::builder().build().unwrap();
+            match host.program(harness::wat("hello")).run() {
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(error.is_retryable(), "{error:?}");
+                    failed.fetch_add(1, SeqCst);
+                }
+            }
+        }
+        stop.store(true, SeqCst);
+    });
+    let failed = failed.load(SeqCst);
+    println!("{failed} of 300 could not be run");
+    assert!(failed > 10, "{failed}");
+}
+
 /// Kills every worker of this process.
 fn kill_workers() {
     for pid in descendants(std::process::id() as i32) {
@@ -357,5 +397,6 @@ fn who_crashes_again_and_again_has_to_wait_and_nobody_else_does() {
 
 harness::tests! {
     who_crashes_again_and_again_has_to_wait_and_nobody_else_does,
+    whoever_is_killed_as_it_is_born_is_an_error_worth_another_try,
     heavy_kills_at_random_cost_one_call_each_and_nothing_is_left,
 }

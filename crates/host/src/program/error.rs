@@ -60,6 +60,7 @@ impl RunError {
         match self {
             Self::Shortage { .. } => true,
             Self::Compile(error) => error.is_retryable(),
+            Self::Launcher(error) => error.was_killed(),
             Self::Worker(error) => error.was_killed(),
             _ => false,
         }

@@ -51,7 +51,7 @@ pub(super) enum Granting {
     Nothing,
     /// The program's own.
     Own {
-        begun: Begun,
+        begun: Box<Begun>,
         grants: Vec<Grants>,
         /// Whether its workers are somebody whom the caller has chosen.
         as_user: bool,
@@ -91,7 +91,7 @@ impl Granting {
         };
         let begun = host.launchers.begin(options)?;
         Ok(Self::Own {
-            begun,
+            begun: Box::new(begun),
             grants,
             as_user: as_user.is_some(),
         })
@@ -107,7 +107,7 @@ impl Granting {
                 as_user,
             } => (begun, grants, as_user),
         };
-        let launcher = Arc::new(host.launchers.finish(begun)?);
+        let launcher = Arc::new(host.launchers.finish(*begun)?);
         let opened = open(&launcher, &grants, as_user)?;
         Ok((launcher, opened))
     }

@@ -68,9 +68,7 @@ impl WorkerError {
     pub(crate) fn was_killed(&self) -> bool {
         match self {
             Self::Ended(ending) => ending.was_not_its_own(),
-            Self::Launcher(error) => {
-                matches!(error, LauncherError::Ended | LauncherError::EndedAtBirth(_))
-            }
+            Self::Launcher(error) => error.was_killed(),
             Self::Channel(error) => matches!(error, ChannelError::Closed),
             _ => false,
         }

@@ -68,6 +68,17 @@ pub enum LauncherError {
     Ended,
 }
 
+impl LauncherError {
+    /// Whether somebody from outside has ended it, or the worker that was to be born: the
+    /// same may succeed another time.
+    pub fn was_killed(&self) -> bool {
+        matches!(
+            self,
+            Self::Ended | Self::EndedAtBirth(_) | Self::Channel(ChannelError::Closed)
+        )
+    }
+}
+
 impl From<CgroupError> for LauncherError {
     fn from(error: CgroupError) -> Self {
         Self::Cgroup(Box::new(error))
@@ -95,6 +106,7 @@ pub(super) fn no_process(
                 errno,
             })
         }
+        (None, Some(Errno::SRCH)) => LauncherError::EndedAtBirth("the worker"),
         (Some(layer), _) => LauncherError::Layer { layer, message },
         (None, _) => LauncherError::Failed(message),
     }

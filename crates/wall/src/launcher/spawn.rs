@@ -14,6 +14,7 @@ use rustix::thread::futex;
 use super::borrow::{Borrower, Stack, reap};
 use super::copies::Copies;
 use super::protocol::{SETUP_FD, Spawn};
+use super::starting::ends;
 use crate::executable::Unwritable;
 use crate::layer::Layer;
 use crate::off::Off;
@@ -172,8 +173,12 @@ pub fn spawn(
     let (pid, entered) = (borrower.pid, borrower.into || into.is_none());
     // If they can't be mapped, the worker is ended here.
     if !off.has(Layer::UserNamespace) {
-        map_ids(order, &materials.proc, borrower.pidfd())
-            .map_err(|message| SpawnError::layer(Layer::UserNamespace, message))?;
+        map_ids(order, &materials.proc, borrower.pidfd()).map_err(|message| {
+            match ends(borrower.pidfd()) {
+                true => SpawnError::of(message, Some(Errno::SRCH)),
+                false => SpawnError::layer(Layer::UserNamespace, message),
+            }
+        })?;
     }
     birth.mapped.store(1, Release);
     // Nobody waits if it has gone on by itself.

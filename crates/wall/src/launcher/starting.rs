@@ -1,13 +1,14 @@
 //! The start of a launcher: it gets ready while the host does something else.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError, Datagram};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
@@ -176,18 +177,32 @@ impl Drop for Starting {
     }
 }
 
-/// Ends a launcher that can't be used for this. One whose socket is closed is gone, and how
-/// it went is why.
+/// Ends a launcher that can't be used for this. If it has ended by itself, that is why.
 pub(super) fn end(pidfd: &OwnedFd, error: LauncherError) -> LauncherError {
-    let gone = matches!(error, LauncherError::Channel(ChannelError::Closed));
-    if !gone {
+    let closed = matches!(error, LauncherError::Channel(ChannelError::Closed));
+    let ended = closed || ends(pidfd.as_fd());
+    if !ended {
         let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
     }
     let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    match gone {
-        true => early_end(status.ok().flatten()),
-        false => error,
+    match early_end(status.ok().flatten()) {
+        killed @ LauncherError::EndedAtBirth(_) if ended => killed,
+        exited if closed => exited,
+        _ => error,
     }
+}
+
+/// How long somebody who is being killed may take to end.
+const LAST_MOMENTS: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
+/// Whether a process has ended, or is just about to: what it is to be born with goes before
+/// it is gone itself.
+pub(super) fn ends(pidfd: BorrowedFd<'_>) -> bool {
+    let mut end = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    matches!(rustix::event::poll(&mut end, Some(&LAST_MOMENTS)), Ok(1..))
 }
 
 /// What a launcher is told to be.

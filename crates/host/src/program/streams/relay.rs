@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn output_over_the_limit_is_cut_and_said() {
         let buffer = Arc::new(Mutex::new(Vec::new()));
-        let streams = super::super::connect(
+        let (streams, mut drains) = super::super::connect(
             super::super::Input::Empty,
             Output::Buffer(buffer.clone()),
             Output::Discard,
@@ -265,7 +265,9 @@ mod tests {
         )
         .unwrap();
         rustix::io::write(&streams.worker[1], b"0123456789").unwrap();
-        let counted = streams.start().unwrap().finish(None);
+        let relays = drains.carry().unwrap();
+        streams.feed();
+        let counted = relays.finish(None);
         assert_eq!(buffer.lock().unwrap().as_slice(), b"01234");
         assert!(counted.limit_hit);
         assert_eq!(counted.bytes, 10);
