@@ -75,35 +75,38 @@ impl Drop for Stays {
     }
 }
 
-/// Has this thread stay on its first processor; the others, if there are any.
-fn stay() -> std::io::Result<(Stays, Option<CpuSet>)> {
+/// Has this thread stay on its first processor; the second. Nothing if it has no two.
+fn stay() -> std::io::Result<Option<(Stays, CpuSet)>> {
     let all = sched_getaffinity(None)?;
-    let (mut first, mut others) = (CpuSet::new(), all);
-    let number = (0..CpuSet::MAX_CPU).find(|number| all.is_set(*number));
-    let Some(number) = number.filter(|_| all.count() > 1) else {
-        return Ok((Stays(all), None));
+    let mut numbers = (0..CpuSet::MAX_CPU).filter(|number| all.is_set(*number));
+    let (Some(first), Some(second)) = (numbers.next(), numbers.next()) else {
+        return Ok(None);
     };
-    first.set(number);
-    others.unset(number);
+    let [first, second] = [first, second].map(|number| {
+        let mut one = CpuSet::new();
+        one.set(number);
+        one
+    });
     sched_setaffinity(None, &first)?;
-    Ok((Stays(all), Some(others)))
+    Ok(Some((Stays(all), second)))
 }
 
 /// A word changed and a wake-up there and back, to each of so many threads in turns that
-/// all sleep.
+/// all sleep. Nothing if there is no such place.
 pub(super) fn through_futexes(
     threads: usize,
     times: usize,
     place: Where,
 ) -> Result<Sample, BenchError> {
     let fail = BenchError::system("threads that sleep");
-    let (_stays, others) = match place {
-        Where::Apart => {
-            let (stays, others) = stay().map_err(&fail)?;
-            (Some(stays), others)
-        }
-        Where::Anywhere => (None, None),
+    let stays = match place {
+        Where::Anywhere => None,
+        Where::Apart => match stay().map_err(&fail)? {
+            Some(stays) => Some(stays),
+            None => return Ok(Sample::default()),
+        },
     };
+    let second = stays.as_ref().map(|(_, second)| *second);
     let sleepers: Vec<Sleeper> = (0..threads).map(|_| Sleeper::default()).collect();
     let (mut sample, over) = (Sample::default(), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -118,9 +121,9 @@ pub(super) fn through_futexes(
             let builder = std::thread::Builder::new().stack_size(64 << 10);
             let over = &over;
             let started = builder.spawn_scoped(scope, move || {
-                if let Some(others) = &others {
+                if let Some(second) = &second {
                     // One that can't stays where it was born: that is quicker, if anything.
-                    let _ = sched_setaffinity(None, others);
+                    let _ = sched_setaffinity(None, second);
                 }
                 let mut seen = 0;
                 loop {

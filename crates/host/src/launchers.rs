@@ -86,16 +86,25 @@ impl Launchers {
         if let Some(launcher) = slot.alive() {
             return Ok(launcher.clone());
         }
-        let begun = match std::mem::take(&mut *slot) {
-            Slot::Begun(begun) => *begun,
-            Slot::Empty => self.begin_one_of_all()?,
-            Slot::Started(_) => {
-                crate::metrics::launcher_replaced();
-                self.begin_one_of_all()?
-            }
+        let (ready, replaces) = match std::mem::take(&mut *slot) {
+            Slot::Empty => (None, false),
+            Slot::Started(_) => (None, true),
+            // It may have waited for long, and somebody may have ended it meanwhile.
+            Slot::Begun(begun) => match self.finish(*begun) {
+                Ok(ready) if ready.is_alive() => (Some(ready), false),
+                Ok(_) => (None, true),
+                Err(error) if error.was_killed() => (None, true),
+                Err(error) => return Err(error),
+            },
         };
-        let started = Arc::new(self.finish(begun)?);
+        let started = Arc::new(match ready {
+            Some(ready) => ready,
+            None => self.finish(self.begin_one_of_all()?)?,
+        });
         *slot = Slot::Started(started.clone());
+        if replaces {
+            crate::metrics::launcher_replaced();
+        }
         Ok(started)
     }
 
@@ -106,10 +115,12 @@ impl Launchers {
         let Ok(mut slot) = self.slots[0].try_lock() else {
             return;
         };
-        if matches!(*slot, Slot::Empty)
-            && let Ok(begun) = self.begin_one_of_all()
-        {
-            *slot = Slot::Begun(Box::new(begun));
+        if !matches!(*slot, Slot::Empty) {
+            return;
+        }
+        match self.begin_one_of_all() {
+            Ok(begun) => *slot = Slot::Begun(Box::new(begun)),
+            Err(error) => tracing::debug!(%error, "no launcher can be started yet"),
         }
     }
 
@@ -148,7 +159,8 @@ impl Launchers {
         slots
             .filter_map(|slot| match &*lock(slot) {
                 Slot::Started(launcher) => launcher.pid(),
-                _ => None,
+                Slot::Begun(begun) => Some(begun.starting.pid()),
+                Slot::Empty => None,
             })
             .collect()
     }

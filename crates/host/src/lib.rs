@@ -42,7 +42,6 @@ pub mod metrics;
 mod module;
 mod page_copy;
 mod pool;
-mod process;
 mod program;
 mod quarantine;
 mod registry;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aside::{Aside, is_aside};
 use crate::incident::Subject;
-use crate::process::{is_exiting, start_time};
+use lazaret_wall::process::{is_exiting, start_time};
 
 /// The version of the record's members.
 pub const SCHEMA: u32 = 1;

@@ -17,10 +17,10 @@ use crate::compile::Artefact;
 use crate::ending::{Death, Ending, Violation};
 use crate::incident::{Evidence, Incident, Noted, Recent, Stamp, Subject, What};
 use crate::live_worker::{LiveWorker, Register};
-use crate::process::is_exiting;
 use crate::program::Lessons;
 use crate::supervisor::Recorder;
 use crate::worker::Duty;
+use lazaret_wall::process::is_exiting;
 
 /// What was verified when it was locked.
 #[derive(Debug)]

@@ -205,7 +205,7 @@ impl Worker {
     }
 
     /// Spins for this worker, which slept. It may need this very processor to wake up, as
-    /// others may: whether that pays is what this thread has learned of all that it woke.
+    /// others may: whether that pays was learned from all that were woken.
     fn spin_for_woken(&mut self) -> Option<Rung> {
         // But if both always sleep, neither can ever spin for the other: after one long
         // pause among short ones, or where another request is ready, the next is to find
@@ -216,8 +216,10 @@ impl Worker {
         }
         let bell = self.shared.u32(layout::ANSWER_BELL);
         let rung = bell::spin_for_woken(bell, self.answers, &self.spin);
-        woken::learn(rung.is_some());
         self.vain = rung.is_none();
+        if !awake {
+            woken::learn(rung.is_some());
+        }
         rung
     }
 

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use lazaret::{CallError, Host};
+use lazaret::{CallError, Host, RunError, TenantError};
 use processes::{argv0, descendants};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -145,6 +145,12 @@ fn kill_one(random: &mut Random) -> Option<String> {
     Some(name)
 }
 
+/// Whether an error is one that a kill explains; nothing has changed then.
+fn explained(error: &CallError) -> bool {
+    use CallError::{Compile, HeldBack, Worker, WorkerEnded};
+    error.is_retryable() && matches!(error, Compile(_) | HeldBack(_) | Worker(_) | WorkerEnded(_))
+}
+
 fn host(directory: &Path) -> Host {
     harness::builder()
         .data_dir(directory)
@@ -210,8 +216,7 @@ fn heavy_kills_at_random_cost_one_call_each_and_nothing_is_left() {
                             assert_eq!(number(&reply.bytes), *known, "{}", name(tenant));
                         }
                         Err(error) => {
-                            // A kill explains it, and nothing has changed then.
-                            assert!(error.is_retryable(), "{error:?}");
+                            assert!(explained(&error), "{error:?}");
                             failed.fetch_add(1, SeqCst);
                         }
                     }
@@ -230,7 +235,13 @@ fn heavy_kills_at_random_cost_one_call_each_and_nothing_is_left() {
                         compiled.fetch_add(1, SeqCst);
                         host.remove("new").unwrap();
                     }
-                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                    Err(TenantError::Call { error, .. }) => {
+                        assert!(explained(&error), "{error:?}");
+                    }
+                    Err(TenantError::Compile(error)) => {
+                        assert!(error.is_retryable(), "{error:?}");
+                    }
+                    Err(error) => panic!("{error:?}"),
                 }
             }
         });
@@ -277,10 +288,15 @@ fn heavy_kills_at_random_cost_one_call_each_and_nothing_is_left() {
         .map(|entry| entry.path())
         .collect();
     assert!(left.is_empty(), "{left:?}");
+    nothing_is_left(&before);
+}
+
+/// Waits until no more is held than before.
+fn nothing_is_left(before: &Held) {
     let begin = Instant::now();
     loop {
         let after = held();
-        if after.is_within(&before) {
+        if after.is_within(before) {
             break;
         }
         assert!(
@@ -292,6 +308,10 @@ fn heavy_kills_at_random_cost_one_call_each_and_nothing_is_left() {
 }
 
 fn whoever_is_killed_as_it_is_born_is_an_error_worth_another_try() {
+    // What is made once for each process is there before.
+    let hello = |host: &Host| host.program(harness::wat("hello")).run();
+    hello(&harness::builder().build().unwrap()).unwrap();
+    let before = held();
     let (stop, failed) = (AtomicBool::new(false), AtomicU64::new(0));
     let begin = Instant::now();
     std::thread::scope(|scope| {
@@ -316,12 +336,13 @@ fn whoever_is_killed_as_it_is_born_is_an_error_worth_another_try() {
         for _ in 0..300 {
             // Each has a launcher of its own.
             let host = harness::builder().build().unwrap();
-            match host.program(harness::wat("hello")).run() {
+            match hello(&host) {
                 Ok(_) => {}
-                Err(error) => {
+                Err(error @ (RunError::Launcher(_) | RunError::Worker(_))) => {
                     assert!(error.is_retryable(), "{error:?}");
                     failed.fetch_add(1, SeqCst);
                 }
+                Err(error) => panic!("{error:?}"),
             }
         }
         stop.store(true, SeqCst);
@@ -329,6 +350,23 @@ fn whoever_is_killed_as_it_is_born_is_an_error_worth_another_try() {
     let failed = failed.load(SeqCst);
     println!("{failed} of 300 could not be run");
     assert!(failed > 10, "{failed}");
+    nothing_is_left(&before);
+}
+
+fn a_launcher_that_was_not_needed_and_has_ended_is_replaced() {
+    let host = harness::builder().build().unwrap();
+    let before = held().processes;
+    // It gets ready for a module that is none.
+    host.program(b"no module".to_vec()).run().unwrap_err();
+    let pids = host.launcher_pids();
+    assert_eq!(pids.len(), 1);
+    for pid in pids {
+        processes::kill(pid);
+    }
+    let report = host.program(harness::wat("hello")).run().unwrap();
+    assert_eq!(report.exit_code, 0);
+    drop(host);
+    assert_eq!(held().processes, before);
 }
 
 /// Kills every worker of this process.
@@ -398,5 +436,6 @@ fn who_crashes_again_and_again_has_to_wait_and_nobody_else_does() {
 harness::tests! {
     who_crashes_again_and_again_has_to_wait_and_nobody_else_does,
     whoever_is_killed_as_it_is_born_is_an_error_worth_another_try,
+    a_launcher_that_was_not_needed_and_has_ended_is_replaced,
     heavy_kills_at_random_cost_one_call_each_and_nothing_is_left,
 }

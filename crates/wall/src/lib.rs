@@ -47,6 +47,7 @@ pub mod off;
 pub mod policy;
 pub mod posture;
 pub mod probe;
+pub mod process;
 pub mod profile;
 pub mod receipt;
 pub mod sealing;

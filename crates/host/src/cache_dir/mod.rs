@@ -112,6 +112,11 @@ impl CacheDir {
         self.path.join(format!("entries/{name}.{}", kind.name))
     }
 
+    /// Whether there is an entry, which may be no good.
+    pub(crate) fn has(&self, kind: Kind, key: &Key) -> bool {
+        self.entry(kind, key).exists()
+    }
+
     fn contents(&self, hash: &blake3::Hash) -> PathBuf {
         self.path.join("contents").join(hash.to_hex().as_str())
     }

@@ -72,6 +72,11 @@ pub(super) fn store(
     directory.store(KIND, key, &description, contents)
 }
 
+/// Whether there is something under this key, whatever it is.
+pub(super) fn knows(directory: &CacheDir, key: &Key) -> bool {
+    directory.has(KIND, key)
+}
+
 /// What came of compiling this module earlier.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lazaret_wire::message::{CompileSettings, Refused};
 
-use super::artefact::{Artefact, key, load, store};
+use super::artefact::{Artefact, key, knows, load, store};
 use super::{CompileError, Compiler, Compiling, Observer, compile};
 use crate::cache_dir::{CacheDir, Key};
 
@@ -75,6 +75,16 @@ impl Cache {
         recent.truncate(RECENT - 1);
         recent.push_front(artefact.clone());
         Ok((artefact, time))
+    }
+
+    /// Whether a module need not be compiled, as far as can be told at a glance.
+    pub(crate) fn may_have(&self, module: &[u8; 32], settings: CompileSettings) -> bool {
+        let key = key(module, &settings);
+        let held = lock(&self.recent).iter().any(|recent| recent.key == key);
+        held || self
+            .directory
+            .as_ref()
+            .is_some_and(|directory| knows(directory, &key))
     }
 
     fn place(&self, key: Key) -> Place {

@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::DataDirError;
-use crate::process::is_exiting;
+use lazaret_wall::process::is_exiting;
 
 /// Takes the lock of a directory. A host that was just starting another process when
 /// it ended may still hold it for a moment: until that one is another program, it has

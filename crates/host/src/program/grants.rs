@@ -53,6 +53,8 @@ pub(super) enum Granting {
     Own {
         begun: Box<Begun>,
         grants: Vec<Grants>,
+        /// Whether this process is root, and opens them itself.
+        root: bool,
         /// Whether its workers are somebody whom the caller has chosen.
         as_user: bool,
     },
@@ -80,10 +82,11 @@ impl Granting {
                 writable: directory.writable,
             })
             .collect();
+        let root = rustix::process::geteuid().is_root();
         let as_user = as_user.or(host.options.worker_user);
         let options = LauncherOptions {
             as_user,
-            directories: match rustix::process::geteuid().is_root() {
+            directories: match root {
                 true => Vec::new(),
                 false => grants.clone(),
             },
@@ -93,23 +96,29 @@ impl Granting {
         Ok(Self::Own {
             begun: Box::new(begun),
             grants,
+            root,
             as_user: as_user.is_some(),
         })
     }
 
     /// The launcher, ready, and the directories for its worker.
     pub(super) fn finish(self, host: &Inner) -> Result<(Arc<Launcher>, Vec<OwnedFd>), RunError> {
-        let (begun, grants, as_user) = match self {
-            Self::Nothing => return Ok((host.launchers.next()?, Vec::new())),
+        match self {
+            Self::Nothing => Ok((host.launchers.next()?, Vec::new())),
             Self::Own {
                 begun,
                 grants,
+                root,
                 as_user,
-            } => (begun, grants, as_user),
-        };
-        let launcher = Arc::new(host.launchers.finish(*begun)?);
-        let opened = open(&launcher, &grants, as_user)?;
-        Ok((launcher, opened))
+            } => {
+                let launcher = Arc::new(host.launchers.finish(*begun)?);
+                let opened = match root {
+                    true => open_as_root(&launcher, &grants, as_user)?,
+                    false => opened_by(&launcher)?,
+                };
+                Ok((launcher, opened))
+            }
+        }
     }
 }
 
@@ -147,17 +156,23 @@ fn check(directories: &[Directory]) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The directories as a worker of this launcher is given them.
-fn open(launcher: &Launcher, grants: &[Grants], as_user: bool) -> Result<Vec<OwnedFd>, RunError> {
-    if !rustix::process::geteuid().is_root() {
-        let opened = launcher.directories().iter().map(OwnedFd::try_clone);
-        return opened
-            .collect::<io::Result<_>>()
-            .map_err(|error| RunError::Directory {
-                path: PathBuf::new(),
-                reason: error.to_string(),
-            });
-    }
+/// The directories that an ordinary user's launcher has opened.
+fn opened_by(launcher: &Launcher) -> Result<Vec<OwnedFd>, RunError> {
+    let opened = launcher.directories().iter().map(OwnedFd::try_clone);
+    opened
+        .collect::<io::Result<_>>()
+        .map_err(|error| RunError::Directory {
+            path: PathBuf::new(),
+            reason: error.to_string(),
+        })
+}
+
+/// The directories as root opens them for a worker of this launcher.
+fn open_as_root(
+    launcher: &Launcher,
+    grants: &[Grants],
+    as_user: bool,
+) -> Result<Vec<OwnedFd>, RunError> {
     if !launcher.off().has(Layer::MountNamespace) {
         return lazaret_wall::grants::open_as_root(grants, launcher.first_host_uid(), as_user)
             .map_err(|error| RunError::Directory {

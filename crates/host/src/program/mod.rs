@@ -245,7 +245,7 @@ impl Program {
     fn run_to_end(self) -> Result<Report, RunError> {
         let host = self.host;
         // It gets ready while the module is looked at. What is wrong with that is told first.
-        let granting = Granting::begin(&host, &self.directories, self.as_user);
+        let mut granting = Some(Granting::begin(&host, &self.directories, self.as_user));
         let module = self.source.read(&host)?;
         let info = &module.info;
         if info.memory_minimum > self.limits.memory {
@@ -269,6 +269,10 @@ impl Program {
             cards: false,
             snapshot: initialiser.is_some(),
         };
+        // A compiler may take minutes; nobody else could use a launcher of its own meanwhile.
+        if !host.cache.may_have(&module.hash, settings) {
+            granting = granting.filter(|granting| !matches!(granting, Ok(Granting::Own { .. })));
+        }
         let (artefact, compile_time) = host.compile(&module.wasm, module.hash, settings)?;
         // It may be large, and is needed no more.
         drop(module);
@@ -303,7 +307,10 @@ impl Program {
             host: &host,
             artefact: &artefact,
             limits: self.limits,
-            granting: granting?,
+            granting: match granting {
+                Some(granting) => granting?,
+                None => Granting::begin(&host, &self.directories, self.as_user)?,
+            },
             directories: &self.directories,
             arguments: self.arguments,
             environment: self.environment,

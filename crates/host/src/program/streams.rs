@@ -72,8 +72,8 @@ pub(super) struct Streams {
 
 /// The host's ends of its output.
 pub(super) struct Drains {
-    /// None once they are carried.
-    pipes: Vec<(OwnedFd, Output)>,
+    /// Nothing once they are carried.
+    pipes: Option<[(OwnedFd, Output); 2]>,
     limit: Option<u64>,
 }
 
@@ -81,9 +81,10 @@ impl Drains {
     /// Carries output from now on.
     ///
     /// # Errors
-    /// If the system gives no thread or descriptor.
+    /// If the system gives no thread or descriptor, or it is carried already.
     pub(super) fn carry(&mut self) -> io::Result<Relays> {
-        Relays::start(std::mem::take(&mut self.pipes), self.limit)
+        let pipes = self.pipes.take().ok_or(io::ErrorKind::NotConnected)?;
+        Relays::start(pipes, self.limit)
     }
 }
 
@@ -111,7 +112,7 @@ pub(super) fn connect(
         feed,
     };
     let drains = Drains {
-        pipes: vec![(out_read, output), (err_read, error)],
+        pipes: Some([(out_read, output), (err_read, error)]),
         limit,
     };
     Ok((streams, drains))

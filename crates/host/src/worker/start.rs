@@ -24,10 +24,10 @@ use crate::compile::Artefact;
 use crate::ending::Ending;
 use crate::incident::Subject;
 use crate::measures::MeasureOptions;
-use crate::process::is_exiting;
 use crate::program::Lessons;
 use crate::supervisor::Supervisor;
 use crate::watch::About;
+use lazaret_wall::process::is_exiting;
 
 /// How long a worker may take to be set up and locked.
 const SETUP_TIME: Duration = Duration::from_secs(60);

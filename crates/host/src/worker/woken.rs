@@ -1,18 +1,17 @@
-//! Whether a thread does well to spin for workers that it wakes.
+//! Whether it pays to spin for workers that were just woken.
 //!
 //! A worker that slept wakes up on another processor if one is idle: then the answer comes
 //! within the spin, and whoever spun needn't be woken in turn. If none is, the spin takes
 //! from somebody the processor that the answer is waiting for. A tenant among thousands is
-//! called too seldom to learn that from its own calls, so a thread learns it from all that
-//! it makes.
+//! called too seldom to learn that from its own calls, so the process learns it from all.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-thread_local! {
-    static LEARNED: Cell<Learned> = const { Cell::new(Learned::NOTHING) };
-}
+/// What was learned: the credit, and above it how many were left out. Threads may lose what
+/// others have learned at the same time; that costs a spin at most.
+static LEARNED: AtomicU32 = AtomicU32::new(Learned::NOTHING.to_bits());
 
-/// What a thread has learned.
+/// What was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Learned {
     /// Spins are worth it as long as there is some.
@@ -34,6 +33,17 @@ impl Learned {
     /// After so many that were left out one is tried.
     const TRY_AGAIN: u8 = 64;
 
+    const fn to_bits(self) -> u32 {
+        (self.left_out as u32) << 8 | self.credit as u32
+    }
+
+    const fn from_bits(bits: u32) -> Self {
+        Self {
+            credit: bits as u8,
+            left_out: (bits >> 8) as u8,
+        }
+    }
+
     /// Whether the next spin is worth it.
     fn pays(&mut self) -> bool {
         if self.credit > 0 || self.left_out >= Self::TRY_AGAIN {
@@ -53,19 +63,26 @@ impl Learned {
     }
 }
 
-/// Whether this thread does well to spin for a worker that it has just woken.
+/// Whether it pays to spin for a worker that was just woken.
 pub(super) fn spinning_pays() -> bool {
-    let mut learned = LEARNED.get();
+    let before = LEARNED.load(Relaxed);
+    let mut learned = Learned::from_bits(before);
     let pays = learned.pays();
-    LEARNED.set(learned);
+    // As a rule it hasn't changed, and who else looks at it has it in a cache.
+    if learned.to_bits() != before {
+        LEARNED.store(learned.to_bits(), Relaxed);
+    }
     pays
 }
 
-/// Whether a worker that this thread spun for has answered meanwhile.
+/// Whether a worker that was spun for as that pays has answered meanwhile.
 pub(super) fn learn(answered: bool) {
-    let mut learned = LEARNED.get();
+    let before = LEARNED.load(Relaxed);
+    let mut learned = Learned::from_bits(before);
     learned.learn(answered);
-    LEARNED.set(learned);
+    if learned.to_bits() != before {
+        LEARNED.store(learned.to_bits(), Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -94,5 +111,14 @@ mod tests {
         assert!(spins(&mut learned, 1000, |worker| worker % 2 > 0) < 300);
         // It finds out when that is over.
         assert!(spins(&mut learned, 1000, |_| true) > 900);
+        for learned in [
+            learned,
+            Learned {
+                credit: 0,
+                left_out: Learned::TRY_AGAIN,
+            },
+        ] {
+            assert_eq!(Learned::from_bits(learned.to_bits()), learned);
+        }
     }
 }

@@ -32,6 +32,14 @@ pub fn depth() -> u32 {
         .unwrap_or(0)
 }
 
+/// How long the host waits for a launcher to be another program. That only makes it quicker,
+/// so it isn't waited for in vain: a copy of this process that somebody else has made
+/// meanwhile may hold the pipe open.
+const EXECUTION: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
 /// How a launcher ends whose executable can't be executed.
 const NOT_EXECUTED: i32 = 127;
 
@@ -58,7 +66,7 @@ pub(super) fn start(
     environment: &CStr,
     group: Option<BorrowedFd<'_>>,
     off: Off,
-) -> Result<OwnedFd, LauncherError> {
+) -> Result<(i32, OwnedFd), LauncherError> {
     let arguments = [super::ARGV0.as_ptr(), std::ptr::null()];
     let environment = [environment.as_ptr(), std::ptr::null()];
     let theirs: OwnedFd = theirs.into();
@@ -133,8 +141,11 @@ pub(super) fn start(
                     libc::syscall(libc::SYS_fcntl, descriptor, libc::F_DUPFD_CLOEXEC, 10)
                 };
                 let (executable, executes) = (high(executable), high(executes_raw));
-                if libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC) == 3
-                    && libc::syscall(libc::SYS_dup3, executes, 4, libc::O_CLOEXEC) == 4
+                if libc::syscall(libc::SYS_dup3, executable, 3, libc::O_CLOEXEC) != 3
+                    || libc::syscall(libc::SYS_dup3, executes, 4, libc::O_CLOEXEC) != 4
+                {
+                    libc::_exit(126);
+                }
                 {
                     libc::syscall(libc::SYS_close_range, 5u32, u32::MAX, 0);
                     libc::syscall(
@@ -169,16 +180,15 @@ pub(super) fn start(
                 ours.send(b"go", &[])?;
                 // It was woken on this processor, and would stay there if this thread were
                 // busy now. Whoever wakes up when it is another program gets another one.
-                let patience = Timespec::try_from(PATIENCE).ok();
                 let _ = rustix::event::poll(
                     &mut [PollFd::new(&executed, PollFlags::IN)],
-                    patience.as_ref(),
+                    Some(&EXECUTION),
                 );
                 Ok(())
             });
             match born {
-                Ok(()) => Ok(pidfd),
-                Err(error) => Err(end(&pidfd, error)),
+                Ok(()) => Ok((pid, pidfd)),
+                Err(error) => Err(end(pid, &pidfd, error)),
             }
         }
     }
@@ -197,12 +207,25 @@ fn map_ids(pid: i32, ids: &HostIds) -> Result<(), (&'static str, io::Error)> {
 }
 
 /// How it ended that should have been ready by now.
-pub(super) fn early_end(status: Option<WaitIdStatus>) -> LauncherError {
-    match status.as_ref().and_then(WaitIdStatus::exit_status) {
-        Some(NOT_EXECUTED) => LauncherError::NotExecuted,
-        Some(code) => {
+pub(super) fn early_end(status: rustix::io::Result<Option<WaitIdStatus>>) -> LauncherError {
+    let status = match status {
+        Ok(Some(status)) => status,
+        Ok(None) => return LauncherError::Silent,
+        Err(errno) => {
+            return LauncherError::Failed(format!(
+                "it ended before it was ready, and how can't be told: {errno}"
+            ));
+        }
+    };
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(NOT_EXECUTED), _) => LauncherError::NotExecuted,
+        (Some(code), _) => {
             LauncherError::Failed(format!("it ended with code {code} before it was ready"))
         }
-        None => LauncherError::EndedAtBirth("the launcher"),
+        (None, Some(libc::SIGKILL)) => LauncherError::EndedAtBirth("the launcher"),
+        (None, signal) => LauncherError::Failed(format!(
+            "signal {} ended it before it was ready",
+            signal.unwrap_or_default()
+        )),
     }
 }

@@ -22,6 +22,7 @@ use crate::cgroup::{Cgroups, Entrance, Lease, MemoryKill};
 use crate::layer::Layer;
 use crate::layers::rlimits;
 use crate::off::Off;
+use crate::process::is_exiting;
 
 /// How long a launcher that ends its workers one by one may take.
 const LAST_STEPS: Duration = Duration::from_secs(5);
@@ -147,6 +148,12 @@ impl Launcher {
             return Err(no_process(None, message, Some(Errno::MFILE)));
         }
         let ended = watch(group.clone(), limits.file > 0, ended);
+        let (tell, end) = sync_channel(1);
+        let ended = Box::new(move |event: Event| {
+            // Nobody asks as a rule.
+            let _ = tell.try_send(event);
+            ended(event);
+        });
         let (sender, receiver) = sync_channel(1);
         let (id, user) = {
             let mut book = lock(&self.book);
@@ -209,6 +216,7 @@ impl Launcher {
             group,
             user,
             answer: receiver,
+            end,
         })
     }
 
@@ -231,6 +239,8 @@ pub struct Ordered<'a> {
     group: Option<Arc<Lease>>,
     user: u32,
     answer: Receiver<Answer>,
+    /// How it has ended.
+    end: Receiver<Event>,
 }
 
 impl Ordered<'_> {
@@ -244,13 +254,14 @@ impl Ordered<'_> {
             group,
             user,
             answer,
+            end,
         } = self;
         let (pidfd, grouped) = answer
             .recv_timeout(PATIENCE)
             .map_err(|_| LauncherError::Silent)??;
         let pid = match pid_of(pidfd.as_fd()) {
             Ok(Some(pid)) => pid,
-            Ok(None) => return Err(LauncherError::EndedAtBirth("the worker")),
+            Ok(None) => return Err(ended_at_once(&end)),
             Err(error) => {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
                 let errno = Errno::from_io_error(&error);
@@ -264,8 +275,12 @@ impl Ordered<'_> {
         if let Some(group) = group.as_ref().filter(|_| !grouped)
             && let Err(error) = group.enter(pid)
         {
+            let gone = is_exiting(pid);
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            return Err(error.into());
+            return Err(match gone {
+                true => ended_at_once(&end),
+                false => error.into(),
+            });
         }
         Ok(Spawned {
             pidfd,
@@ -288,10 +303,27 @@ impl Drop for Launcher {
             let _ = rustix::event::poll(&mut end, patience.as_ref());
         }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        // What it has said is read all the same. A copy of this process that somebody has
+        // made may have the other end too.
+        let _ = rustix::net::shutdown(&*self.channel, rustix::net::Shutdown::Both);
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
-        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// Why a worker is gone that was only just started.
+fn ended_at_once(end: &Receiver<Event>) -> LauncherError {
+    match end.recv_timeout(PATIENCE) {
+        Ok(Event::Exited(ExitStatus::Signaled(libc::SIGKILL), ..)) => {
+            LauncherError::EndedAtBirth("the worker")
+        }
+        Ok(Event::Exited(status, ..)) => {
+            LauncherError::Failed(format!("the worker ended at once: {status:?}"))
+        }
+        Ok(Event::LauncherEnded) => LauncherError::Ended,
+        Err(_) => LauncherError::Silent,
     }
 }
 

@@ -14,10 +14,10 @@ use rustix::thread::futex;
 use super::borrow::{Borrower, Stack, reap};
 use super::copies::Copies;
 use super::protocol::{SETUP_FD, Spawn};
-use super::starting::ends;
 use crate::executable::Unwritable;
 use crate::layer::Layer;
 use crate::off::Off;
+use crate::process::says_exiting;
 
 /// What the launcher holds for all workers.
 pub struct Materials {
@@ -174,9 +174,13 @@ pub fn spawn(
     // If they can't be mapped, the worker is ended here.
     if !off.has(Layer::UserNamespace) {
         map_ids(order, &materials.proc, borrower.pidfd()).map_err(|message| {
-            match ends(borrower.pidfd()) {
-                true => SpawnError::of(message, Some(Errno::SRCH)),
-                false => SpawnError::layer(Layer::UserNamespace, message),
+            match birth.failed.get() {
+                Some((step, errno)) => failed(step, errno),
+                // It is going, and what it was to be given with it.
+                None if is_going(&materials.proc, borrower.pidfd()) => {
+                    SpawnError::of(message, Some(Errno::SRCH))
+                }
+                None => SpawnError::layer(Layer::UserNamespace, message),
             }
         })?;
     }
@@ -193,22 +197,36 @@ pub fn spawn(
         }),
         Some((step, errno)) => {
             let _ = reap(&pidfd);
-            let message = format!("starting the worker: {step}: {errno}");
-            Err(SpawnError::of(message, Some(errno)))
+            Err(failed(step, errno))
         }
     }
+}
+
+/// What the worker itself could not do.
+fn failed(step: &str, errno: Errno) -> SpawnError {
+    SpawnError::of(format!("starting the worker: {step}: {errno}"), Some(errno))
+}
+
+/// Its number in the PID namespace of `proc`.
+fn number(proc: &OwnedFd, pidfd: BorrowedFd<'_>) -> Result<u32, String> {
+    let info = read(proc, &format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .and_then(|text| text.trim().parse().ok())
+        .ok_or_else(|| "fdinfo of a pidfd has no Pid line".to_owned())
+}
+
+/// Whether a process has ended or is about to.
+fn is_going(proc: &OwnedFd, pidfd: BorrowedFd<'_>) -> bool {
+    let stat = number(proc, pidfd).and_then(|pid| read(proc, &format!("{pid}/stat")));
+    stat.is_ok_and(|stat| says_exiting(&stat))
 }
 
 /// Maps uid and gid 0 of the worker's namespace to its one id. Inside, it is
 /// "root" until the capabilities go, which it needs to empty its root; outside
 /// it is nobody.
 fn map_ids(order: &Spawn, proc: &OwnedFd, pidfd: BorrowedFd<'_>) -> Result<(), String> {
-    let info = read(proc, &format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    let pid: u32 = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:"))
-        .and_then(|text| text.trim().parse().ok())
-        .ok_or_else(|| "fdinfo of a pidfd has no Pid line".to_owned())?;
+    let pid = number(proc, pidfd)?;
     let map = format!("0 {} 1\n", order.user);
     if order.user == 0 {
         // An ordinary user's launcher has its own id only; without setgroups

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -10,6 +10,7 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError, Datagram};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use super::birth::{DEPTH, depth, early_end, start};
@@ -23,11 +24,13 @@ use super::root::Libraries;
 use crate::cgroup::Cgroups;
 use crate::executable::{Executable, Executables};
 use crate::off::Off;
+use crate::process::is_exiting;
 
 /// A launcher that was told what it is to be, and gets ready. Dropping it ends it.
 pub struct Starting {
     channel: Arc<Channel>,
     book: Arc<Mutex<Book>>,
+    pid: i32,
     /// Nothing once it has become a launcher.
     process: Option<(OwnedFd, JoinHandle<()>)>,
     /// What it says first.
@@ -71,7 +74,7 @@ impl Starting {
             .as_ref()
             .and_then(|cgroups| cgroups.launcher());
         let off = options.off;
-        let pidfd = start(&ours, theirs, &executable, &ids, &environment, group, off)?;
+        let (pid, pidfd) = start(&ours, theirs, &executable, &ids, &environment, group, off)?;
         let mut bytes = Vec::new();
         let mut handed = vec![executable.as_fd()];
         handed.extend(compiler.as_ref().map(AsFd::as_fd));
@@ -80,7 +83,7 @@ impl Starting {
             .map_err(|error| LauncherError::Failed(error.to_string()))
             .and_then(|()| Ok(ours.send(&bytes, &handed)?));
         if let Err(error) = told {
-            return Err(end(&pidfd, error));
+            return Err(end(pid, &pidfd, error));
         }
         let book = Arc::new(Mutex::new(Book {
             next_user: ids.first_id,
@@ -103,12 +106,13 @@ impl Starting {
             Err(error) => {
                 let errno = Errno::from_io_error(&error);
                 let error = no_process(None, format!("reader thread: {error}"), errno);
-                return Err(end(&pidfd, error));
+                return Err(end(pid, &pidfd, error));
             }
         };
         Ok(Self {
             channel,
             book,
+            pid,
             process: Some((pidfd, reader)),
             answer,
             off,
@@ -126,7 +130,11 @@ impl Starting {
         let answer = match self.answer.recv_timeout(PATIENCE) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(self.end(error.into())),
-            Err(_) => return Err(self.end(LauncherError::Silent)),
+            Err(RecvTimeoutError::Timeout) => return Err(self.end(LauncherError::Silent)),
+            Err(RecvTimeoutError::Disconnected) => {
+                let error = LauncherError::Failed("nobody reads what it says".into());
+                return Err(self.end(error));
+            }
         };
         let (missing, directories) = match Report::from_bytes(&answer.bytes) {
             Ok(Report::Configured { missing }) => (missing, answer.descriptors),
@@ -165,44 +173,68 @@ impl Starting {
         let Some((pidfd, reader)) = self.process.take() else {
             return error;
         };
-        let error = end(&pidfd, error);
-        let _ = reader.join();
+        let error = end(self.pid, &pidfd, error);
+        self.join(reader);
         error
+    }
+
+    /// Waits for the thread that reads what a launcher says which has ended.
+    fn join(&self, reader: JoinHandle<()>) {
+        // A copy of this process that somebody has made may have the other end too.
+        let _ = rustix::net::shutdown(&*self.channel, Shutdown::Both);
+        let _ = reader.join();
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.end(LauncherError::Ended);
+        let Some((pidfd, reader)) = self.process.take() else {
+            return;
+        };
+        kill(&pidfd);
+        let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        self.join(reader);
     }
 }
 
-/// Ends a launcher that can't be used for this. If it has ended by itself, that is why.
-pub(super) fn end(pidfd: &OwnedFd, error: LauncherError) -> LauncherError {
+/// Ends a launcher that can't be used for this. If somebody has killed it, or its socket is
+/// closed as it has ended, that is why.
+pub(super) fn end(pid: i32, pidfd: &OwnedFd, error: LauncherError) -> LauncherError {
     let closed = matches!(error, LauncherError::Channel(ChannelError::Closed));
-    let ended = closed || ends(pidfd.as_fd());
-    if !ended {
-        let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
-    }
+    let ends = match closed || is_exiting(pid) {
+        true => ended_within(pidfd.as_fd(), LAST_STEPS),
+        false => false,
+    };
+    kill(pidfd);
     let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-    match early_end(status.ok().flatten()) {
-        killed @ LauncherError::EndedAtBirth(_) if ended => killed,
-        exited if closed => exited,
+    match early_end(status) {
+        killed @ LauncherError::EndedAtBirth(_) if ends => killed,
+        exited if ends && closed => exited,
         _ => error,
     }
 }
 
-/// How long somebody who is being killed may take to end.
-const LAST_MOMENTS: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
+fn kill(pidfd: &OwnedFd) {
+    // Whoever has ended can't be, and that is all right.
+    let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+}
+
+/// How long a process on its way out may take: its memory goes first, and may be as large as
+/// the host's.
+const LAST_STEPS: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
 };
 
-/// Whether a process has ended, or is just about to: what it is to be born with goes before
-/// it is gone itself.
-pub(super) fn ends(pidfd: BorrowedFd<'_>) -> bool {
+/// Whether a process has ended within a time.
+pub(super) fn ended_within(pidfd: BorrowedFd<'_>, time: Timespec) -> bool {
     let mut end = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-    matches!(rustix::event::poll(&mut end, Some(&LAST_MOMENTS)), Ok(1..))
+    matches!(rustix::event::poll(&mut end, Some(&time)), Ok(1..))
 }
 
 /// What a launcher is told to be.

@@ -3,17 +3,19 @@
 /// Whether a process is ending, or has ended: `PF_EXITING` among the flags in
 /// `/proc/PID/stat`, the seventh field after the name (kernel:
 /// include/linux/sched.h; proc_pid_stat(5)).
-pub(crate) fn is_exiting(pid: i32) -> bool {
+pub fn is_exiting(pid: i32) -> bool {
+    stat(pid).is_none_or(|stat| says_exiting(&stat))
+}
+
+/// The same by what the file says.
+pub(crate) fn says_exiting(stat: &str) -> bool {
     const PF_EXITING: u64 = 4;
-    match stat(pid) {
-        None => true,
-        Some(stat) => field(&stat, 6).is_some_and(|flags| flags & PF_EXITING != 0),
-    }
+    field(stat, 6).is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// When a process was started, in ticks since the machine was: with its number
 /// that is what no other process ever has.
-pub(crate) fn start_time(pid: i32) -> Option<u64> {
+pub fn start_time(pid: i32) -> Option<u64> {
     field(&stat(pid)?, 19)
 }
 
