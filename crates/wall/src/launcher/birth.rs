@@ -146,17 +146,15 @@ pub(super) fn start(
                 {
                     libc::_exit(126);
                 }
-                {
-                    libc::syscall(libc::SYS_close_range, 5u32, u32::MAX, 0);
-                    libc::syscall(
-                        libc::SYS_execveat,
-                        3,
-                        c"".as_ptr(),
-                        arguments.as_ptr(),
-                        environment.as_ptr(),
-                        libc::AT_EMPTY_PATH,
-                    );
-                }
+                libc::syscall(libc::SYS_close_range, 5u32, u32::MAX, 0);
+                libc::syscall(
+                    libc::SYS_execveat,
+                    3,
+                    c"".as_ptr(),
+                    arguments.as_ptr(),
+                    environment.as_ptr(),
+                    libc::AT_EMPTY_PATH,
+                );
                 libc::_exit(NOT_EXECUTED)
             }
         }
