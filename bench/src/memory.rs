@@ -45,7 +45,7 @@ pub(crate) fn row(
     rows.push(
         Row::new("memory", "memory of an idle worker, private", "MiB")
             .ours(WORKERS.len(), Some(private))
-            .target(Target::Value(1.0))
+            .target(Target::Value(0.5))
             .note(format!(
                 "proportional share (PSS), of {} workers beside host and launcher: {:.2} MiB",
                 WORKERS.len(),

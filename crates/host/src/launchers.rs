@@ -86,26 +86,40 @@ impl Launchers {
         if let Some(launcher) = slot.alive() {
             return Ok(launcher.clone());
         }
-        let (ready, replaces) = match std::mem::take(&mut *slot) {
-            Slot::Empty => (None, false),
-            Slot::Started(_) => (None, true),
-            // It may have waited for long, and somebody may have ended it meanwhile.
+        let (ready, dead) = match std::mem::take(&mut *slot) {
+            Slot::Empty => (None, None),
+            Slot::Started(dead) => (None, Some(dead)),
+            // It may have waited for long. Whatever became of it meanwhile, what counts is
+            // what can be had now.
             Slot::Begun(begun) => match self.finish(*begun) {
-                Ok(ready) if ready.is_alive() => (Some(ready), false),
-                Ok(_) => (None, true),
-                Err(error) if error.was_killed() => (None, true),
-                Err(error) => return Err(error),
+                Ok(ready) if ready.is_alive() => (Some(ready), None),
+                Ok(ready) => (None, Some(Arc::new(ready))),
+                Err(error @ LauncherError::Silent) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "a launcher that was to be ready is started anew");
+                    (None, None)
+                }
             },
         };
-        let started = Arc::new(match ready {
-            Some(ready) => ready,
-            None => self.finish(self.begin_one_of_all()?)?,
-        });
-        *slot = Slot::Started(started.clone());
-        if replaces {
-            crate::metrics::launcher_replaced();
+        let started = match ready {
+            Some(ready) => Ok(ready),
+            None => self.begin_one_of_all().and_then(|begun| self.finish(begun)),
+        };
+        match (started, dead) {
+            (Ok(started), dead) => {
+                let started = Arc::new(started);
+                *slot = Slot::Started(started.clone());
+                if dead.is_some() {
+                    crate::metrics::launcher_replaced();
+                }
+                Ok(started)
+            }
+            (Err(error), dead) => {
+                // It is still to be replaced.
+                *slot = dead.map_or(Slot::Empty, Slot::Started);
+                Err(error)
+            }
         }
-        Ok(started)
     }
 
     /// Has the first launcher get ready, if there is none, while the caller does something

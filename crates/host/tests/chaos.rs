@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use lazaret::{CallError, Host, RunError, TenantError};
 use processes::{argv0, descendants};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Tenants that are called.
@@ -354,19 +355,24 @@ fn whoever_is_killed_as_it_is_born_is_an_error_worth_another_try() {
 }
 
 fn a_launcher_that_was_not_needed_and_has_ended_is_replaced() {
-    let host = harness::builder().build().unwrap();
     let before = held().processes;
-    // It gets ready for a module that is none.
-    host.program(b"no module".to_vec()).run().unwrap_err();
-    let pids = host.launcher_pids();
-    assert_eq!(pids.len(), 1);
-    for pid in pids {
-        processes::kill(pid);
+    // Killed as it gets ready, and when it is.
+    for pause in [0, 100] {
+        let host = harness::builder().build().unwrap();
+        // It gets ready for a module that is none.
+        host.program(b"no module".to_vec()).run().unwrap_err();
+        std::thread::sleep(Duration::from_millis(pause));
+        let pids = host.launcher_pids();
+        assert_eq!(pids.len(), 1);
+        let pid = rustix::process::Pid::from_raw(pids[0]).unwrap();
+        let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&process, Signal::KILL).unwrap();
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+        let report = host.program(harness::wat("hello")).run().unwrap();
+        assert_eq!(report.exit_code, 0);
+        drop(host);
+        assert_eq!(held().processes, before);
     }
-    let report = host.program(harness::wat("hello")).run().unwrap();
-    assert_eq!(report.exit_code, 0);
-    drop(host);
-    assert_eq!(held().processes, before);
 }
 
 /// Kills every worker of this process.

@@ -80,7 +80,12 @@ impl Cache {
     /// Whether a module need not be compiled, as far as can be told at a glance.
     pub(crate) fn may_have(&self, module: &[u8; 32], settings: CompileSettings) -> bool {
         let key = key(module, &settings);
-        let held = lock(&self.recent).iter().any(|recent| recent.key == key);
+        // Whoever has locked it compiles it.
+        let held = lock(&self.places).get(&key).is_some_and(|place| {
+            place
+                .try_lock()
+                .is_ok_and(|artefact| artefact.strong_count() > 0)
+        });
         held || self
             .directory
             .as_ref()

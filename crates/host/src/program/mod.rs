@@ -269,8 +269,9 @@ impl Program {
             cards: false,
             snapshot: initialiser.is_some(),
         };
-        // A compiler may take minutes; nobody else could use a launcher of its own meanwhile.
-        if !host.cache.may_have(&module.hash, settings) {
+        // A compiler may take minutes, and an initialiser; nobody else could use a launcher of
+        // its own meanwhile.
+        if initialiser.is_some() || !host.cache.may_have(&module.hash, settings) {
             granting = granting.filter(|granting| !matches!(granting, Ok(Granting::Own { .. })));
         }
         let (artefact, compile_time) = host.compile(&module.wasm, module.hash, settings)?;

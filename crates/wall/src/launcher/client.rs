@@ -10,14 +10,14 @@ use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::Signal;
 
 use super::book::{Answer, Book, Event, lock};
 use super::error::{LauncherError, PATIENCE, no_process};
 use super::ids::HostIds;
 use super::options::{LauncherOptions, Limits};
 use super::protocol::{ExitStatus, Spawn};
-use super::starting::Starting;
+use super::starting::{Starting, ended_within, wait};
 use crate::cgroup::{Cgroups, Entrance, Lease, MemoryKill};
 use crate::layer::Layer;
 use crate::layers::rlimits;
@@ -147,9 +147,8 @@ impl Launcher {
             );
             return Err(no_process(None, message, Some(Errno::MFILE)));
         }
-        let ended = watch(group.clone(), limits.file > 0, ended);
         let (tell, end) = sync_channel(1);
-        let ended = Box::new(move |event: Event| {
+        let ended = watch(group.clone(), limits.file > 0, move |event| {
             // Nobody asks as a rule.
             let _ = tell.try_send(event);
             ended(event);
@@ -222,7 +221,7 @@ impl Launcher {
 
     /// Whether it runs, as far as is known.
     pub fn is_alive(&self) -> bool {
-        !lock(&self.book).ended
+        !lock(&self.book).ended && !ended_within(self.pidfd.as_fd(), Timespec::default())
     }
 
     /// The launcher's number on the host.
@@ -303,7 +302,7 @@ impl Drop for Launcher {
             let _ = rustix::event::poll(&mut end, patience.as_ref());
         }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        let _ = wait(self.pidfd.as_fd());
         // What it has said is read all the same. A copy of this process that somebody has
         // made may have the other end too.
         let _ = rustix::net::shutdown(&*self.channel, rustix::net::Shutdown::Both);
@@ -316,6 +315,11 @@ impl Drop for Launcher {
 /// Why a worker is gone that was only just started.
 fn ended_at_once(end: &Receiver<Event>) -> LauncherError {
     match end.recv_timeout(PATIENCE) {
+        Ok(Event::Exited(_, _, MemoryKill::Yes { limit, at_limit })) if at_limit => {
+            LauncherError::Failed(format!(
+                "the worker was killed as it was born, at its control group's limit of {limit} bytes"
+            ))
+        }
         Ok(Event::Exited(ExitStatus::Signaled(libc::SIGKILL), ..)) => {
             LauncherError::EndedAtBirth("the worker")
         }

@@ -172,17 +172,18 @@ pub fn spawn(
     let birth = unsafe { &*shared };
     let (pid, entered) = (borrower.pid, borrower.into || into.is_none());
     // If they can't be mapped, the worker is ended here.
-    if !off.has(Layer::UserNamespace) {
-        map_ids(order, &materials.proc, borrower.pidfd()).map_err(|message| {
-            match birth.failed.get() {
-                Some((step, errno)) => failed(step, errno),
-                // It is going, and what it was to be given with it.
-                None if is_going(&materials.proc, borrower.pidfd()) => {
-                    SpawnError::of(message, Some(Errno::SRCH))
-                }
-                None => SpawnError::layer(Layer::UserNamespace, message),
-            }
-        })?;
+    if !off.has(Layer::UserNamespace)
+        && let Err(message) = map_ids(order, &materials.proc, borrower.pidfd())
+    {
+        let going = is_going(&materials.proc, borrower.pidfd());
+        // Until it is gone it may still write to what is read here.
+        drop(borrower);
+        return Err(match birth.failed.take() {
+            Some((step, errno)) => failed(step, errno),
+            // It was going, and what it was to be given with it.
+            None if going => SpawnError::of(message, Some(Errno::SRCH)),
+            None => SpawnError::layer(Layer::UserNamespace, message),
+        });
     }
     birth.mapped.store(1, Release);
     // Nobody waits if it has gone on by itself.

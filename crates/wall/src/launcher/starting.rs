@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use lazaret_wire::codec::Message;
 use lazaret_wire::socket::{Channel, ChannelError, Datagram};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::Shutdown;
-use rustix::process::{Signal, WaitId, WaitIdOptions};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
 use super::birth::{DEPTH, depth, early_end, start};
 use super::book::{Book, read_reports};
@@ -197,7 +197,7 @@ impl Drop for Starting {
             return;
         };
         kill(&pidfd);
-        let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+        let _ = wait(pidfd.as_fd());
         self.join(reader);
     }
 }
@@ -211,12 +211,19 @@ pub(super) fn end(pid: i32, pidfd: &OwnedFd, error: LauncherError) -> LauncherEr
         false => false,
     };
     kill(pidfd);
-    let status = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+    let status = wait(pidfd.as_fd());
+    let unknown = status.is_err();
     match early_end(status) {
         killed @ LauncherError::EndedAtBirth(_) if ends => killed,
-        exited if ends && closed => exited,
+        ended if ends && (closed || unknown) => ended,
         _ => error,
     }
+}
+
+/// Waits until a child has ended: how.
+pub(super) fn wait(pidfd: BorrowedFd<'_>) -> rustix::io::Result<Option<WaitIdStatus>> {
+    let options = WaitIdOptions::EXITED;
+    retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd), options))
 }
 
 fn kill(pidfd: &OwnedFd) {
@@ -234,7 +241,8 @@ const LAST_STEPS: Timespec = Timespec {
 /// Whether a process has ended within a time.
 pub(super) fn ended_within(pidfd: BorrowedFd<'_>, time: Timespec) -> bool {
     let mut end = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-    matches!(rustix::event::poll(&mut end, Some(&time)), Ok(1..))
+    let ended = retry_on_intr(|| rustix::event::poll(&mut end, Some(&time)));
+    matches!(ended, Ok(1..))
 }
 
 /// What a launcher is told to be.
