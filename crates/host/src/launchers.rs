@@ -292,7 +292,7 @@ impl Launchers {
     }
 
     /// The control groups of this host's workers, looked for when they are first
-    /// needed: a host that starts no worker makes no group.
+    /// needed: a host that runs nothing makes no group.
     pub(crate) fn cgroups(&self) -> Result<&Arc<Cgroups>, CgroupError> {
         if let Some(cgroups) = self.cgroups.get() {
             return Ok(cgroups);

@@ -1,5 +1,5 @@
 //! Promise: a crash is one tenant's error. Workers, launchers and compilers are
-//! killed at random, a hundred a second, under load, while workers also come and go
+//! killed at random, up to a hundred a second, under load, while workers also come and go
 //! by themselves: no wrong answer, no lost commit, and nothing is left behind.
 //!
 //! It runs for some seconds; this has it run for ten minutes and prints its counts:

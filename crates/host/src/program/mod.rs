@@ -272,7 +272,8 @@ impl Program {
         // A compiler may take minutes, and an initialiser; nobody else could use a launcher of
         // its own meanwhile.
         if initialiser.is_some() || !host.cache.may_have(&module.hash, settings) {
-            granting = granting.filter(|granting| !matches!(granting, Ok(Granting::Own { .. })));
+            // Nor is what is in the way now what is in the way then.
+            granting = granting.filter(|granting| matches!(granting, Ok(Granting::Nothing)));
         }
         let (artefact, compile_time) = host.compile(&module.wasm, module.hash, settings)?;
         // It may be large, and is needed no more.

@@ -178,7 +178,7 @@ impl Starting {
         error
     }
 
-    /// Waits for the thread that reads what a launcher says which has ended.
+    /// Waits for the reader's end. The launcher is gone.
     fn join(&self, reader: JoinHandle<()>) {
         // A copy of this process that somebody has made may have the other end too.
         let _ = rustix::net::shutdown(&*self.channel, Shutdown::Both);
